@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from configs.errors import ConfigError
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -20,10 +22,6 @@ Weight = Annotated[float, Field(allow_inf_nan=False)]
 Temperature = Annotated[
     float, Field(gt=0, le=10, description="logits are divided by it before sampling; 0 would make all completions equal")
 ]
-
-
-class ConfigError(ValueError):
-    """Something that the user can mend: the message names field, value and remedy."""
 
 
 class Block(BaseModel):
