@@ -92,6 +92,18 @@ def digest_files(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, st
     return {str(path): digest(folder / path) for path in relative if path.parts[0] not in skipped}
 
 
+def weights_id(folder: Path) -> str:
+    """Content hash of a saved model: sha256 over the sorted (file name, sha256) of its safetensors files, in hex.
+
+    Raises:
+        FileNotFoundError: the folder holds no safetensors file.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no *.safetensors file; save the model there as safetensors")
+    return digest_json([[file.name, digest(file)] for file in files])
+
+
 class JournalLine(BaseModel):
     """One measured value. `key` is `group/name` as docs/metrics.md defines it; keys under `time/` differ between runs."""
 
