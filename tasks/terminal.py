@@ -1,0 +1,330 @@
+"""What a person sees at the terminal: a progress line for each stage, warnings, and one table of rounds at the end.
+
+Progress and warnings go to standard error, so that standard output holds the table and, as its last line, the path of
+summary.json. Everything, what libraries say included, goes to the run's log file.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+LOGGER_NAME = "regroup"
+LIBRARIES = (
+    "transformers",
+    "datasets",
+    "trl",
+    "accelerate",
+    "mlflow",
+    "alembic",
+    "prefect",
+    "httpx",
+    "httpcore",
+    "uvicorn",
+)
+LINE_EVERY_S = 15.0
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+WIDTH_AWAY_FROM_A_TERMINAL = 80
+
+logger = logging.getLogger(LOGGER_NAME)
+
+
+class StageProgress:
+    """How far one stage is. `total` and `unit` may be learned on the way; `note` is a short text beside the count."""
+
+    def __init__(self, title: str, total: int | None, unit: str, show: Callable[[StageProgress], None]) -> None:
+        self.title = title
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.note = ""
+        self.started = time.monotonic()
+        self._show = show
+
+    def advance(self, n: int = 1) -> None:
+        """`n` more units are done."""
+        self.done += n
+        self._show(self)
+
+    def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
+        """`done` units are done in all."""
+        self.done = done
+        self.total = self.total if total is None else total
+        self.unit = self.unit if unit is None else unit
+        self._show(self)
+
+    def say(self, note: str) -> None:
+        """Show what the stage is at, for instance `dev, greedy`."""
+        self.note = note
+        self._show(self)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start; 0 before the first."""
+        return self.done / self.seconds if self.done and self.seconds > 0 else 0.0
+
+    @property
+    def count(self) -> str:
+        if self.total is None:
+            return f"{self.done} {self.unit}".strip() if self.done else ""
+        return f"{self.done}/{self.total} {self.unit}".strip()
+
+    @property
+    def speed(self) -> str:
+        if not self.rate:
+            return ""
+        return f"{self.rate:.1f}/s" if self.rate >= 1 else f"{1 / self.rate:.1f} s each"
+
+    @property
+    def remaining(self) -> str:
+        if self.total is None or not self.rate:
+            return ""
+        return f"{clock(max(0, self.total - self.done) / self.rate)} left"
+
+    def line(self) -> str:
+        """`round 1 · policy: 12/40 updates, 1.9 s each, 0:53 left (sampling)`"""
+        parts = ", ".join(part for part in (self.count, self.speed, self.remaining) if part)
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.title}: {parts or 'working'}{note}"
+
+    def last_line(self) -> str:
+        what = f", {self.done} {self.unit}".rstrip() if self.done else ""
+        return f"{self.title}: done in {clock(self.seconds)}{what}"
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `12:05` or `1:02:09`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+class Terminal:
+    """Standard output and standard error of one command. `quiet` shows warnings only."""
+
+    def __init__(self, *, out: Console | None = None, err: Console | None = None, quiet: bool = False) -> None:
+        self.out = out or _console(stderr=False)
+        self.err = err or _console(stderr=True)
+        self.quiet = quiet
+
+    def print(self, *objects: Any) -> None:
+        """To standard output."""
+        self.out.print(*objects, highlight=False)
+
+    def print_path(self, path: Path | str) -> None:
+        """One line on standard output, never wrapped."""
+        self.out.print(str(path), highlight=False, soft_wrap=True, markup=False)
+
+    def say(self, text: str) -> None:
+        """One line on standard error and in the log."""
+        logger.info(text)
+        if not self.quiet:
+            self.err.print(text, highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Something that a person should look at."""
+        logger.warning(text)
+        self.err.print(Text(f"warning: {text}", style="yellow"))
+
+    def skipped(self, title: str) -> None:
+        """A stage that an earlier call finished."""
+        self.say(f"{title}: already done")
+
+    @contextmanager
+    def stage(self, title: str, *, total: int | None = None, unit: str = "") -> Iterator[StageProgress]:
+        """Progress of one stage: a bar on a terminal, otherwise a line now and then."""
+        logger.info("%s: started", title)
+        painter = self._bar if self.err.is_terminal and not self.quiet else self._lines
+        with painter(title, total, unit) as progress:
+            yield progress
+        self.say(progress.last_line())
+
+    @contextmanager
+    def _bar(self, title: str, total: int | None, unit: str) -> Iterator[StageProgress]:
+        bar = Progress(*_columns(), console=self.err, transient=True, refresh_per_second=4)
+        with bar:
+            task = bar.add_task(title, total=total)
+            show = _paint(bar, task)
+            progress = StageProgress(title, total, unit, show)
+            show(progress)
+            yield progress
+
+    @contextmanager
+    def _lines(self, title: str, total: int | None, unit: str) -> Iterator[StageProgress]:
+        last = time.monotonic()
+
+        def show(progress: StageProgress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_EVERY_S:
+                last = time.monotonic()
+                self.say(progress.line())
+
+        yield StageProgress(title, total, unit, show)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_AWAY_FROM_A_TERMINAL)
+
+
+class _Field(ProgressColumn):
+    """A text that the stage's progress makes itself."""
+
+    def __init__(self, name: str, style: str = "") -> None:
+        super().__init__()
+        self.name = name
+        self.style = style
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get(self.name, "")), style=self.style)
+
+
+def _columns() -> list[ProgressColumn]:
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        _Field("count"),
+        _Field("speed", "dim"),
+        TimeRemainingColumn(compact=True),
+        _Field("note", "dim"),
+    ]
+
+
+def _paint(bar: Progress, task: Any) -> Callable[[StageProgress], None]:
+    def show(progress: StageProgress) -> None:
+        fields: dict[str, Any] = {"count": progress.count, "speed": progress.speed, "note": progress.note}
+        bar.update(task, completed=progress.done, total=progress.total, **fields)
+
+    return show
+
+
+# ---- log file -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Append what we and the libraries log to `path`, and keep libraries off the terminal meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.setLevel(logging.INFO)
+    with _attached(handler):
+        yield
+
+
+@contextmanager
+def _attached(handler: logging.Handler) -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    quiet_libraries(handler)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(before)
+        for name in ("", *LIBRARIES):
+            logging.getLogger(name).removeHandler(handler)
+        handler.close()
+
+
+def quiet_libraries(handler: logging.Handler | None = None) -> None:
+    """Libraries that print to the terminal print errors only; `handler` still gets their warnings.
+
+    Some of them (transformers, prefect) install handlers of their own and do not propagate, so each is told by name.
+    """
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        library.setLevel(logging.WARNING)
+        for own in library.handlers:
+            if isinstance(own, logging.StreamHandler) and not isinstance(own, logging.FileHandler):
+                own.setLevel(logging.CRITICAL)
+        if handler is not None and not library.propagate and handler not in library.handlers:
+            library.addHandler(handler)
+    _no_progress_bars()
+
+
+def _no_progress_bars() -> None:
+    """datasets and huggingface_hub draw bars; only those that are loaded already need to be told."""
+    for module in ("datasets", "huggingface_hub.utils", "transformers.utils.logging"):
+        loaded = sys.modules.get(module)
+        for name in ("disable_progress_bars", "disable_progress_bar"):
+            with suppress(AttributeError):
+                getattr(loaded, name)()
+                break
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def rounds_table(summary: dict[str, Any]) -> Table:
+    """The table of rounds of a summary (DESIGN.md's fields), readable at 80 columns."""
+    title = f"Run {summary['run']}: {summary['status']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name, justify in _TABLE_COLUMNS:
+        table.add_column(name, justify=justify, overflow="fold")
+    for row in summary["rounds"]:
+        table.add_row(*_row(row, summary["champion"]["policy_id"]))
+    return table
+
+
+_TABLE_COLUMNS: list[tuple[str, Any]] = [
+    ("round", "right"),
+    ("policy", "left"),
+    ("standing", "left"),
+    ("test\naccuracy", "left"),
+    ("dev", "right"),
+    ("reward models\n(held-out pairs)", "left"),
+    ("share of\nadvantage", "left"),
+    ("min", "right"),
+]
+
+
+def _row(row: dict[str, Any], champion_id: str) -> list[str]:
+    return [
+        str(row["round"]),
+        row["policy_id"][:8],
+        _standing(row, champion_id),
+        _interval(row["evaluation"].get("test/greedy_accuracy")),
+        _number(row["evaluation"].get("dev/greedy_accuracy")),
+        "\n".join(_reward_model(name, model) for name, model in row["reward_models"].items()) or "-",
+        "\n".join(f"{name} {share:.0%}" for name, share in row["advantage_share"].items()) or "-",
+        f"{sum(row['seconds'].values()) / 60:.1f}",
+    ]
+
+
+def _standing(row: dict[str, Any], champion_id: str) -> str:
+    standing = "baseline" if row["round"] == 0 else "promoted" if row["promoted"] else "refused"
+    return f"{standing}\nchampion" if row["policy_id"] == champion_id else standing
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    """The estimate over its 95% interval."""
+    return "-" if value is None else f"{value['estimate']:.3f}\n{value['low']:.2f}-{value['high']:.2f}"
+
+
+def _number(value: dict[str, Any] | None) -> str:
+    return "-" if value is None else f"{value['estimate']:.3f}"
+
+
+def _reward_model(name: str, model: dict[str, Any]) -> str:
+    accuracy = "?" if model["accuracy"] is None else f"{model['accuracy']['estimate']:.2f}"
+    return f"{name} {accuracy} {'ok' if model['accepted'] else 'refused'}"
