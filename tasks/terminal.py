@@ -278,7 +278,7 @@ def _no_progress_bars() -> None:
 def rounds_table(summary: dict[str, Any]) -> Table:
     """The table of rounds of a summary (DESIGN.md's fields), readable at 80 columns."""
     title = f"Run {summary['run']}: {summary['status']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name, justify in _TABLE_COLUMNS:
         table.add_column(name, justify=justify, overflow="fold")
     for row in summary["rounds"]:
@@ -292,7 +292,7 @@ _TABLE_COLUMNS: list[tuple[str, Any]] = [
     ("standing", "left"),
     ("test\naccuracy", "left"),
     ("dev", "right"),
-    ("reward models\n(held-out pairs)", "left"),
+    ("reward\nmodels", "left"),
     ("share of\nadvantage", "left"),
     ("min", "right"),
 ]
