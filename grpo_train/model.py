@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.utils.logging as transformers_logging
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.errors import ConfigError
@@ -16,17 +19,38 @@ RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]",
 """tokens that models without a pad token keep in reserve, best first"""
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings of transformers inside the block."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def load_policy(
-    path: str | Path, *, device: str | torch.device, dtype: torch.dtype = torch.float32
+    path: str | Path,
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in evaluation mode on `device`, and its tokenizer with a pad token.
 
     Raises:
         ConfigError: `path` holds no causal language model.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
+        with quiet_transformers():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype=dtype, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -34,14 +58,17 @@ def load_policy(
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id, with a pad token.
 
     Raises:
         ConfigError: `path` holds no tokenizer, or one without an end-of-sequence token.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                str(path), trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} holds no tokenizer: {error}; save one beside the model") from error
     if tokenizer.eos_token_id is None:
@@ -69,8 +96,9 @@ def _drop_sampling_defaults(model: PreTrainedModel) -> None:
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, round: int) -> Policy:
     """Write weights (safetensors), tokenizer and chat template to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
+    with quiet_transformers():
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
     return open_policy(folder, round)
 
 

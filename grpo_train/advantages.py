@@ -1,0 +1,129 @@
+"""Several rewards become one advantage: combination, weights, missing parts and the group's normalisation, nothing else.
+
+Group-relative advantage (DeepSeekMath, arXiv 2402.03300, section 4.1.2), A = (r - mean) / (std + 1e-4) within the group of
+one problem, std with Bessel's correction as in TRL. Two orders for several objectives:
+
+- `sum_then_normalize`: r = sum_k w_k r_k, then normalise r.
+- `normalize_then_sum`: normalise each r_k in its group, sum with weights, divide by the batch's std (GDPO, arXiv 2601.05242,
+  eq. 4 to 6); tells rewards (1, 0) from (0, 1).
+
+A group is dead when it teaches nothing: highest and lowest reward no more than `spread_floor` apart (telling it by std == 0
+would let float noise keep it alive). A missing part takes the mean of its group's scored values, so it moves nobody; an
+objective that nobody in the group scored adds 0; a completion without any part stays out of mean and std and gets 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+EPSILON = 1e-4
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """Of N completions in groups of `group_size`, over K objectives."""
+
+    values: Floats
+    """(N,) advantages; exactly 0 in dead groups and for completions that nothing scored"""
+    rewards: Floats
+    """(N,) weighted sum of the parts, missing ones filled; NaN where nothing scored the completion"""
+    dead: NDArray[np.bool_]
+    """(N / group_size,) groups without a difference"""
+    contributions: Floats
+    """(N, K) what each objective adds to `values`"""
+
+    @property
+    def shares(self) -> Floats:
+        """(K,) each objective's share of the summed absolute contributions; 0 where every group is dead."""
+        absolute = np.abs(self.contributions).sum(axis=0)
+        total = absolute.sum()
+        return absolute / total if total > 0 else np.zeros_like(absolute)
+
+
+def group_advantages(
+    parts: Floats,
+    weights: Floats,
+    group_size: int,
+    *,
+    order: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize",
+    spread_floor: float = 1e-6,
+) -> Advantages:
+    """Advantages of (N, K) parts, NaN for missing, rows of one group next to each other.
+
+    Raises:
+        ValueError: N is no multiple of `group_size`, or K differs from the number of weights.
+    """
+    num_rows, num_objectives = parts.shape
+    if num_rows % group_size or len(weights) != num_objectives:
+        raise ValueError(
+            f"parts are {parts.shape}, group_size is {group_size} and weights are {len(weights)}; "
+            "rows must be whole groups and columns one a weight"
+        )
+    groups = parts.reshape(-1, group_size, num_objectives)
+    scored = ~np.isnan(groups).all(axis=2)
+    weighted = _fill_missing(groups) * weights
+    rewards = np.where(scored, weighted.sum(axis=2), np.nan)
+    centered = np.where(scored[:, :, None], weighted - _mean_of(weighted, scored), 0.0)
+    if order == "sum_then_normalize":
+        contributions, dead = _normalize_sum(centered, rewards, spread_floor)
+    else:
+        contributions, dead = _normalize_each(centered, weighted, scored, weights, spread_floor)
+    flat = contributions.reshape(num_rows, num_objectives)
+    return Advantages(values=flat.sum(axis=1), rewards=rewards.reshape(-1), dead=dead, contributions=flat)
+
+
+def _fill_missing(groups: Floats) -> Floats:
+    """(G, S, K) with each NaN replaced by its group's mean of that objective, 0 where the group has none."""
+    known = ~np.isnan(groups)
+    means = _mean_of(np.where(known, groups, 0.0), known)
+    return np.where(known, groups, means)
+
+
+def _mean_of(values: Floats, counted: NDArray[np.bool_]) -> Floats:
+    """Mean over the group's counted rows, (G, 1, K); 0 where none counts. `counted` is (G, S) or (G, S, K)."""
+    counted = np.broadcast_to(counted[..., None] if counted.ndim == 2 else counted, values.shape)
+    number = counted.sum(axis=1, keepdims=True)
+    total = np.where(counted, values, 0.0).sum(axis=1, keepdims=True)
+    return np.asarray(total / np.maximum(number, 1))
+
+
+def _normalize_sum(centered: Floats, rewards: Floats, floor: float) -> tuple[Floats, NDArray[np.bool_]]:
+    alive = _spread(rewards) > floor
+    std = _std(centered.sum(axis=2), ~np.isnan(rewards))
+    return np.where(alive[:, None, None], centered / (std + EPSILON)[:, None, None], 0.0), ~alive
+
+
+def _normalize_each(
+    centered: Floats, weighted: Floats, scored: NDArray[np.bool_], weights: Floats, floor: float
+) -> tuple[Floats, NDArray[np.bool_]]:
+    num_objectives = centered.shape[2]
+    normalized = np.zeros_like(centered)
+    for k in range(num_objectives):
+        if weights[k] == 0:
+            continue
+        unweighted = np.where(scored, weighted[:, :, k] / weights[k], np.nan)
+        std = _std(centered[:, :, k] / weights[k], scored)
+        alive = _spread(unweighted) > floor
+        normalized[:, :, k] = np.where(alive[:, None], centered[:, :, k] / (std + EPSILON)[:, None], 0.0)
+    summed = normalized.sum(axis=2)[scored]
+    batch_std = float(summed.std(ddof=1)) if summed.size > 1 else 0.0
+    dead = ~np.abs(normalized).any(axis=(1, 2))
+    return normalized / (batch_std + EPSILON), dead
+
+
+def _spread(rewards: Floats) -> Floats:
+    """(G,) max - min over the scored rows of (G, S); 0 where fewer than two are scored."""
+    highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
+    lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
+    return np.maximum(highest - lowest, 0.0)
+
+
+def _std(centered: Floats, counted: NDArray[np.bool_]) -> Floats:
+    """(G,) standard deviation with Bessel's correction over the counted rows of centred (G, S)."""
+    squares = np.where(counted, centered**2, 0.0).sum(axis=1)
+    return np.asarray(np.sqrt(squares / np.maximum(counted.sum(axis=1) - 1, 1)))

@@ -1,0 +1,219 @@
+"""The one sampler, for training, evaluation and regeneration.
+
+Each distinct prompt is prefilled once and its key-value cache is repeated for the group; finished rows leave the batch;
+at most `max_rows` responses are decoded together, so memory does not grow with their number. A row draws by inverse CDF
+from uniforms of its own, seeded by (seed, problem, index): what it writes does not depend on the rows beside it, up to
+rounding. Temperature 0 is greedy decoding, equal to transformers' generate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.errors import StageStopped
+from configs.records import Completion, Problem
+from configs.seeds import rng_for
+from reward_training.rendering import prompt_text
+
+COMPACT_SHARE = 0.8
+"""finished rows are taken out of the cache when fewer than this share of its rows is still writing"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn; the defaults of top_p and top_k are off, temperature 0 is greedy."""
+
+    group_size: int
+    temperature: float
+    max_response_length: int
+    top_p: float = 1.0
+    top_k: int = 0
+    max_rows: int = 128
+
+
+@dataclass
+class _Row:
+    """A response in the making."""
+
+    problem: int
+    index: int
+    uniforms: np.ndarray
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str = "length"
+
+
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    *,
+    seed: int,
+    policy_id: str,
+    step: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int], None] = lambda num_rows: None,
+) -> list[Completion]:
+    """`group_size` completions of each problem, group after group in the order of `problems`.
+
+    `on_progress` gets the number of rows that just finished.
+
+    Raises:
+        StageStopped: `should_stop()` was true between two batches of rows.
+    """
+    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
+    stop_ids = stop_token_ids(model, tokenizer)
+    rows = [
+        _Row(number, index, _uniforms(seed, problem, index, sampling.max_response_length))
+        for number, problem in enumerate(problems)
+        for index in range(sampling.group_size)
+    ]
+    for batch in _batches(rows, prompts, sampling.max_rows):
+        if should_stop():
+            raise StageStopped("stopped while sampling")
+        _decode(model, batch, prompts, stop_ids, sampling)
+        on_progress(len(batch))
+    return [
+        Completion(
+            problem_key=problems[row.problem].key,
+            index=row.index,
+            prompt_ids=prompts[row.problem],
+            token_ids=row.token_ids,
+            text=tokenizer.decode(row.token_ids, skip_special_tokens=True),
+            finish_reason=row.finish_reason,
+            logprobs=row.logprobs,
+            policy_id=policy_id,
+            step=step,
+            seed=seed,
+        )
+        for row in rows
+    ]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+    """Token ids of a problem's prompt; a chat template brings its own special tokens, plain text gets the tokenizer's."""
+    text = prompt_text(tokenizer, problem.prompt)
+    templated = not isinstance(problem.prompt, str) and tokenizer.chat_template is not None
+    return list(tokenizer(text, add_special_tokens=not templated)["input_ids"])
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that end a response: the model's and the tokenizer's end-of-sequence tokens."""
+    of_model = model.generation_config.eos_token_id if model.generation_config is not None else None
+    listed = of_model if isinstance(of_model, list) else [of_model]
+    return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
+
+
+def _uniforms(seed: int, problem: Problem, index: int, length: int) -> np.ndarray:
+    return rng_for(seed, problem.key, index=index).random(length)
+
+
+def _batches(rows: list[_Row], prompts: list[list[int]], max_rows: int) -> Iterator[list[_Row]]:
+    """At most `max_rows` rows each, sorted by prompt length so that little is padded; groups stay together."""
+    ordered = sorted(rows, key=lambda row: (len(prompts[row.problem]), row.problem, row.index))
+    for start in range(0, len(ordered), max_rows):
+        yield ordered[start : start + max_rows]
+
+
+@torch.inference_mode()
+def _decode(
+    model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]], stop_ids: set[int], sampling: Sampling
+) -> None:
+    """Write each row's response into it."""
+    writing = batch
+    logits, cache, mask = _prefill(model, batch, prompts)
+    position = mask.sum(dim=1, keepdim=True)
+    for step in range(sampling.max_response_length):
+        tokens, logprobs = _choose(logits, writing, step, sampling)
+        going = []
+        for place, (row, token, logprob) in enumerate(zip(writing, tokens, logprobs, strict=True)):
+            if row.finish_reason == "stop":
+                continue
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+            if token in stop_ids:
+                row.finish_reason = "stop"
+            else:
+                going.append(place)
+        if not going or step + 1 == sampling.max_response_length:
+            return
+        next_ids = torch.tensor(tokens, device=model.device).unsqueeze(1)
+        if len(going) < COMPACT_SHARE * len(writing):
+            kept = torch.tensor(going, device=model.device)
+            cache.batch_select_indices(kept)
+            next_ids, mask, position = next_ids[kept], mask[kept], position[kept]
+            writing = [writing[place] for place in going]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        output = model(
+            input_ids=next_ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+        )
+        logits, position = output.logits[:, -1], position + 1
+
+
+def _prefill(
+    model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]]
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Last logits (B, V), cache and left-padded mask (B, P) of a batch, each distinct prompt computed once."""
+    distinct = list(dict.fromkeys(row.problem for row in batch))
+    width = max(len(prompts[problem]) for problem in distinct)
+    ids = torch.zeros(len(distinct), width, dtype=torch.long)
+    mask = torch.zeros(len(distinct), width, dtype=torch.long)
+    for line, problem in enumerate(distinct):
+        ids[line, width - len(prompts[problem]) :] = torch.tensor(prompts[problem])
+        mask[line, width - len(prompts[problem]) :] = 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    line_of = {problem: line for line, problem in enumerate(distinct)}
+    repeat = torch.tensor([line_of[row.problem] for row in batch], device=model.device)
+    cache.batch_select_indices(repeat)
+    return output.logits[repeat, -1], cache, mask[repeat]
+
+
+def _choose(logits: Tensor, rows: list[_Row], step: int, sampling: Sampling) -> tuple[list[int], list[float]]:
+    """The next token of each row and its log-probability under logits / temperature over the whole vocabulary."""
+    logits = logits.float()
+    if sampling.temperature == 0:
+        chosen = logits.argmax(dim=-1, keepdim=True)
+        scaled = logits
+    else:
+        scaled = logits / sampling.temperature
+        uniforms = torch.tensor([[row.uniforms[step]] for row in rows], dtype=torch.float32, device=logits.device)
+        chosen = inverse_cdf(filter_logits(scaled, sampling.top_p, sampling.top_k), uniforms)
+    logprobs = scaled.gather(1, chosen).squeeze(1) - scaled.logsumexp(dim=-1)
+    return chosen.squeeze(1).tolist(), logprobs.tolist()
+
+
+def inverse_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """(B, 1) tokens at which the cumulated softmax of (B, V) logits passes (B, 1) uniforms in [0, 1)."""
+    cumulated = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+    wanted = uniforms * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, wanted, right=True).clamp(max=logits.shape[-1] - 1)
+
+
+def filter_logits(logits: Tensor, top_p: float, top_k: int) -> Tensor:
+    """(B, V) logits with -inf outside the `top_k` likeliest tokens and outside the smallest set of mass >= `top_p`."""
+    if 0 < top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if top_p < 1:
+        ordered, places = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(dim=-1)
+        outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
+        logits = logits.masked_fill(outside.scatter(1, places, outside), -torch.inf)
+    return logits

@@ -1,0 +1,63 @@
+"""Estimates with intervals: the percentile bootstrap over problems, pass@k and maj@k."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.records import Estimate
+
+
+def bootstrap_mean(values: Sequence[float], *, seed: int, draws: int, confidence: float = 0.95) -> Estimate:
+    """Mean of one value a problem with its percentile bootstrap interval (Efron 1979).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("a mean of no values is unknown; give at least one problem")
+    array = np.asarray(values, dtype=np.float64)
+    means = _resampled_means(array, seed=seed, draws=draws)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(estimate=float(array.mean()), low=float(low), high=float(high), n=len(array))
+
+
+def _resampled_means(values: NDArray[np.float64], *, seed: int, draws: int) -> NDArray[np.float64]:
+    places = np.random.default_rng(seed).integers(0, len(values), size=(draws, len(values)))
+    return np.asarray(values[places].mean(axis=1))
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """Unbiased probability that one of k samples is right (Chen et al., arXiv 2107.03374, eq. 1).
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+
+    Raises:
+        ValueError: k is more than the number of samples.
+    """
+    if k > num_samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, got {num_samples}")
+    return 1.0 - comb(num_samples - num_right, k) / comb(num_samples, k)
+
+
+def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> float:
+    """Share of the most frequent answers that are right: 1 or 0, or in between where answers tie (maj@k).
+
+    Samples without an answer do not vote; 0 where none has one.
+
+    >>> majority_is_right(["5", "5", "7", None], [True, True, False, False])
+    1.0
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    most = max(votes.values())
+    winners = {answer for answer, number in votes.items() if number == most}
+    verdict = {answer: is_right for answer, is_right in zip(answers, right, strict=True) if answer in winners}
+    return sum(verdict.values()) / len(winners)

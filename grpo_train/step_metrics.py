@@ -1,0 +1,94 @@
+"""What each step of training says of itself. Keys are defined in docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from configs.records import Completion, Problem, Score
+from grpo_train.advantages import Advantages, Floats
+
+
+def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
+    """(N, K) parts in the order of `objectives`, NaN where a reward could not score."""
+    rows = [[np.nan if score.parts[name] is None else score.parts[name] for name in objectives] for score in scores]
+    return np.array(rows, dtype=np.float64).reshape(len(scores), len(objectives))
+
+
+def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advantages) -> dict[str, float]:
+    """Mean and spread of the reward and of each objective, each objective's share, and the advantages' distribution."""
+    metrics = _mean_and_std("reward", advantages.rewards)
+    for name, column, share in zip(objectives, parts.T, advantages.shares, strict=True):
+        metrics |= _mean_and_std(f"objective/{name}", column)
+        metrics[f"objective/{name}/advantage_share"] = float(share)
+        metrics[f"objective/{name}/unscored_share"] = float(np.isnan(column).mean())
+    values = advantages.values
+    return metrics | {
+        "advantage/std": float(values.std()),
+        "advantage/min": float(values.min()),
+        "advantage/max": float(values.max()),
+        "advantage/positive_share": float((values > 0).mean()),
+    }
+
+
+def _mean_and_std(key: str, values: Floats) -> dict[str, float]:
+    known = values[~np.isnan(values)]
+    return {f"{key}/mean": float(known.mean()), f"{key}/std": float(known.std())} if known.size else {}
+
+
+def group_metrics(
+    completions: Sequence[Completion], right: Sequence[bool] | None, advantages: Advantages, group_size: int
+) -> dict[str, float]:
+    """Shares of groups that are dead, all right, all wrong, and of distinct texts within a group."""
+    texts = [completion.text for completion in completions]
+    groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
+    metrics = {
+        "groups/dead_share": float(advantages.dead.mean()),
+        "groups/distinct_share": float(np.mean([len(set(group)) / group_size for group in groups])),
+    }
+    if right is not None:
+        verdicts = np.array(right).reshape(-1, group_size)
+        metrics["groups/all_right_share"] = float(verdicts.all(axis=1).mean())
+        metrics["groups/all_wrong_share"] = float((~verdicts.any(axis=1)).mean())
+    return metrics
+
+
+def response_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    """Length and truncation of the responses, and the policy's entropy as they show it."""
+    lengths = [len(completion.token_ids) for completion in completions]
+    logprobs = np.concatenate([completion.logprobs for completion in completions])
+    return {
+        "response/length_mean": float(np.mean(lengths)),
+        "response/length_max": float(np.max(lengths)),
+        "response/truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
+        "policy/entropy": float(-logprobs.mean()),
+    }
+
+
+def rollout_rows(
+    step: int,
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    advantages: Advantages,
+) -> list[dict[str, Any]]:
+    """One row a completion for rollouts.jsonl and the tables."""
+    return [
+        {
+            "step": step,
+            "problem_key": problem.key,
+            "index": completion.index,
+            "prompt": problem.prompt,
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "num_tokens": len(completion.token_ids),
+            "parts": score.parts,
+            "total": score.total,
+            "advantage": float(advantage),
+        }
+        for problem, completion, score, advantage in zip(
+            problems, completions, scores, advantages.values, strict=True
+        )
+    ]
