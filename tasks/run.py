@@ -1,0 +1,188 @@
+"""One Regroup run: its configuration, its folder, and what it started from (`run.json`)."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from configs.errors import ConfigError
+from configs.files import write_json
+from configs.records import Policy, Record
+from configs.schema import Config
+from tasks.terminal import Terminal
+from tasks.tracking import Tracking
+from tasks.workspace import run_folder, runs_folder
+
+FREE_TO_CHANGE = ("run.", "tracking.")
+"""fields that a resumed run may have otherwise; `rounds` may grow besides"""
+
+
+class ModelRef(Record):
+    """A saved model: the content hash of its weights, and where it is."""
+
+    id: str
+    path: str
+
+
+class RunFile(Record):
+    """`run.json`: what a run started from."""
+
+    name: str
+    uid: str
+    """tells runs of the same name in different workspaces apart"""
+    config: dict[str, Any]
+    created_ms: int
+    initial_policy: Policy | None = None
+    """what KL is measured from; a follow-on keeps its predecessor's. None until `prepare` found it"""
+    given_policy: Policy | None = None
+    """what round 0 measures"""
+    predecessor: str | None = None
+    reward_models: dict[str, ModelRef] = {}
+    """last accepted models of the predecessor"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of a run needs at hand."""
+
+    config: Config
+    name: str
+    folder: Path
+    workspace: Path
+    tracking: Tracking
+    console: Terminal
+    should_stop: Callable[[], bool]
+    prefect_flow_run_id: str | None = None
+
+    @property
+    def file(self) -> RunFile:
+        """What `run.json` says now."""
+        return read_run(self.workspace, self.name)
+
+    @property
+    def given_policy(self) -> Policy:
+        policy = self.file.given_policy
+        assert policy is not None, "prepare(run) comes first"
+        return policy
+
+    @property
+    def initial_policy(self) -> Policy:
+        policy = self.file.initial_policy
+        assert policy is not None, "prepare(run) comes first"
+        return policy
+
+
+def run_name(config: Config) -> str:
+    assert config.run.name is not None, "load_config sets run.name"
+    return config.run.name
+
+
+def read_run(root: Path, name: str) -> RunFile:
+    """The run's `run.json`.
+
+    Raises:
+        ConfigError: there is no such run, or its file does not fit.
+    """
+    path = run_folder(root, name) / "run.json"
+    try:
+        return RunFile.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        known = ", ".join(run_names(root)) or "none"
+        raise ConfigError(f"no run {name!r} in {runs_folder(root)}; runs there: {known}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path} does not fit this version: {error}; give the run a new name with --run NAME") from error
+
+
+def write_run(root: Path, file: RunFile) -> None:
+    write_json(run_folder(root, file.name) / "run.json", file.model_dump(mode="json"))
+
+
+def run_names(root: Path) -> list[str]:
+    """Names of the workspace's runs, oldest first."""
+    files = list(runs_folder(root).glob("*/run.json"))
+    found = [RunFile.model_validate_json(path.read_bytes()) for path in files]
+    return [file.name for file in sorted(found, key=lambda file: (file.created_ms, file.name))]
+
+
+def open_run(root: Path, config: Config) -> RunFile:
+    """Start the run that `config.run.name` names, or go on with it.
+
+    Raises:
+        ConfigError: the run was started with another configuration; the changed fields are named.
+    """
+    name = run_name(config)
+    if not (run_folder(root, name) / "run.json").exists():
+        return create_run(root, config)
+    file = read_run(root, name)
+    before = stored_config(file)
+    if changes := list(_forbidden_changes(before, config)):
+        raise ConfigError(
+            f"run {name!r} was started with another configuration:\n"
+            + "".join(f"  {change}\n" for change in changes)
+            + "undo the change, or start a run of its own with --run NEWNAME"
+        )
+    if before != config:
+        file = file.model_copy(update={"config": config.model_dump(mode="json")})
+        write_run(root, file)
+    return file
+
+
+def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
+    """Write the `run.json` of a new run; `fields` are those of `RunFile` that a follow-on brings along."""
+    file = RunFile(
+        name=run_name(config),
+        uid=uuid.uuid4().hex,
+        config=config.model_dump(mode="json"),
+        created_ms=int(time.time() * 1000),
+        **fields,
+    )
+    write_run(root, file)
+    return file
+
+
+def stored_config(file: RunFile) -> Config:
+    """The configuration that a run was started with, `rounds` as last raised."""
+    try:
+        return Config.model_validate(file.config)
+    except ValidationError as error:
+        raise ConfigError(
+            f"the configuration in run.json of {file.name!r} does not fit this version: {error}; "
+            "start a new run with --run NEWNAME"
+        ) from error
+
+
+def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:
+    """`field is X, was Y` for each field that a resumed run may not change."""
+    old, new = (dict(flatten(config.model_dump(mode="json"))) for config in (before, after))
+    for field in sorted(old.keys() | new.keys()):
+        if old.get(field) == new.get(field) or field.startswith(FREE_TO_CHANGE):
+            continue
+        if field == "rounds":
+            if new["rounds"] < old["rounds"]:
+                yield f"rounds is {new['rounds']}, was {old['rounds']} (it can only be raised)"
+            continue
+        yield f"{field} is {new.get(field, 'gone')!r}, was {old.get(field, 'not there')!r}"
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(`a.b.0.c`, leaf) for each leaf of nested mappings and lists; empty ones are leaves."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, child in items:
+            yield from flatten(child, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def follow_on_name(root: Path, name: str) -> str:
+    """`tiny` -> `tiny-0002` -> `tiny-0003`: the next free name of the chain."""
+    base = re.sub(r"-\d{4}$", "", name)
+    taken = [int(other[-4:]) for other in run_names(root) if re.fullmatch(re.escape(base) + r"-\d{4}", other)]
+    return f"{base}-{max([1, *taken]) + 1:04d}"
