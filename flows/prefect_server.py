@@ -1,0 +1,233 @@
+"""Where Prefect runs: on the server of `PREFECT_API_URL`, or on one that lives as long as this process.
+
+`configure` has to be called before prefect is imported, because Prefect reads its settings once. The server is a child
+process of ours, not of Prefect's, for three reasons: its output goes to a file (Prefect's child keeps standard output
+open, and a captured call would hang after a kill), it is out of the terminal's process group (Ctrl-C is ours to
+handle), and its id is on disk, so that the next command ends what a killed process left.
+"""
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from configs.errors import ConfigError
+from configs.files import write_json
+
+HOST = "127.0.0.1"
+STARTUP_TIMEOUT_S = 120
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "regroup",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_CLI_PROMPT": "false",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def configure(workspace: Path) -> None:
+    """Set Prefect's and its libraries' environment variables where the user did not."""
+    os.environ.setdefault("PREFECT_HOME", str(workspace.resolve() / ".prefect"))
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connected(workspace: Path) -> Iterator[str]:
+    """The API address of a server that answers, for as long as the context is open.
+
+    Raises:
+        ConfigError: PREFECT_API_URL is set and nobody answers there.
+    """
+    configure(workspace)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    end_leftovers(workspace)
+    if url := PREFECT_API_URL.value():
+        check_answers(url)
+        yield url
+        return
+    server = start_embedded(workspace)
+    try:
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield server.api_url
+    finally:
+        _send_what_waits()
+        server.stop()
+
+
+def _send_what_waits() -> None:
+    """Prefect sends logs and events from threads; a server that ends before them would lose the last ones."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=10)
+
+
+def check_answers(url: str) -> None:
+    if not answers(url, timeout_s=10):
+        raise ConfigError(f"PREFECT_API_URL={url} does not answer; start that server, or unset the variable")
+
+
+def answers(api_url: str, timeout_s: float = 2) -> bool:
+    """Whether a Prefect server is healthy at `api_url`."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=timeout_s) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class Server:
+    """A Prefect server that this process started, and the file by which the next process finds it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, pid_file: Path, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.pid_file = pid_file
+        self.log = log
+        write_json(pid_file, {"server": _identity(process.pid), "owner": _identity(os.getpid()), "port": port})
+        atexit.register(self.stop)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.url}/api"
+
+    def wait_until_up(self) -> None:
+        """Raises RuntimeError when the server ended or did not answer in time."""
+        deadline = time.monotonic() + STARTUP_TIMEOUT_S
+        while not answers(self.api_url):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"Prefect's server ended with code {self.process.returncode}; see {self.log}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"Prefect's server did not answer within {STARTUP_TIMEOUT_S} s; see {self.log}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End the server; harmless when it has ended."""
+        atexit.unregister(self.stop)
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.pid_file.unlink(missing_ok=True)
+
+
+def start_embedded(workspace: Path) -> Server:
+    """Prefect's own ephemeral server (no pages, no scheduler) on a free port of the loopback address."""
+    env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    return _start(workspace, free_port(), env)
+
+
+def start_full(workspace: Path, port: int) -> Server:
+    """A server with pages and scheduler."""
+    api_url = f"http://{HOST}:{port}/api"
+    env = {"PREFECT_UI_ENABLED": "1", "PREFECT_SERVER_UI_API_URL": api_url, "PREFECT_UI_API_URL": api_url}
+    return _start(workspace, port, env)
+
+
+def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
+    import prefect
+
+    folder = _folder(workspace)
+    log = folder / "server.log"
+    app = ["--app-dir", str(Path(prefect.__file__).parent), "--factory", "prefect.server.api.server:create_app"]
+    address = ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", *app, *address],
+            env={**environment, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    server = Server(process, port, folder / f"server-{process.pid}.json", log)
+    server.wait_until_up()
+    return server
+
+
+def free_port(first: int = 0) -> int:
+    """`first` where it is free, otherwise any free port of the loopback address."""
+    with socket.socket() as probe:
+        with suppress(OSError):
+            probe.bind((HOST, first))
+            return int(probe.getsockname()[1])
+    return free_port()
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+def end_leftovers(workspace: Path) -> list[int]:
+    """End the servers whose owner was killed; the ids of those that were still there.
+
+    A process is known by its id and its start time, so that another process that got the same id later is left alone.
+    """
+    ended = []
+    for file in _folder(workspace).glob("server-*.json"):
+        try:
+            record = json.loads(file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        if _find(record["owner"]) is not None:
+            continue
+        if server := _find(record["server"]):
+            end_process(server)
+            ended.append(server.pid)
+        file.unlink(missing_ok=True)
+    return ended
+
+
+def end_process(process: psutil.Process, grace_s: float = 5) -> None:
+    """SIGTERM, and SIGKILL when that does not help in time."""
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except psutil.TimeoutExpired:
+            process.kill()
+
+
+def _identity(pid: int) -> dict[str, float]:
+    return {"pid": pid, "started": psutil.Process(pid).create_time()}
+
+
+def _find(identity: dict[str, float]) -> psutil.Process | None:
+    """The process, if it still is the one that was recorded and no zombie."""
+    try:
+        process = psutil.Process(int(identity["pid"]))
+        same = abs(process.create_time() - identity["started"]) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _folder(workspace: Path) -> Path:
+    folder = workspace.resolve() / ".prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
