@@ -173,10 +173,9 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
 
 def free_port(first: int = 0) -> int:
     """`first` where it is free, otherwise any free port of the loopback address."""
-    with socket.socket() as probe:
-        with suppress(OSError):
-            probe.bind((HOST, first))
-            return int(probe.getsockname()[1])
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind((HOST, first))
+        return int(probe.getsockname()[1])
     return free_port()
 
 
