@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from configs.errors import ConfigError
 from configs.files import write_json
@@ -44,7 +44,7 @@ class RunFile(Record):
     given_policy: Policy | None = None
     """what round 0 measures"""
     predecessor: str | None = None
-    reward_models: dict[str, ModelRef] = {}
+    reward_models: dict[str, ModelRef] = Field(default_factory=dict)
     """last accepted models of the predecessor"""
 
 
@@ -97,7 +97,9 @@ def read_run(root: Path, name: str) -> RunFile:
         known = ", ".join(run_names(root)) or "none"
         raise ConfigError(f"no run {name!r} in {runs_folder(root)}; runs there: {known}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path} does not fit this version: {error}; give the run a new name with --run NAME") from error
+        raise ConfigError(
+            f"{path} does not fit this version: {error}; give the run a new name with --run NAME"
+        ) from error
 
 
 def write_run(root: Path, file: RunFile) -> None:

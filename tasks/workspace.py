@@ -187,7 +187,9 @@ def read_champion(root: Path) -> Champion | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ConfigError(f"{path} names no champion: {error}; remove it to start from the configured policy") from error
+        raise ConfigError(
+            f"{path} names no champion: {error}; remove it to start from the configured policy"
+        ) from error
     return champion.model_copy(update={"path": str(root / champion.path)})
 
 

@@ -1,0 +1,214 @@
+"""Running a stage: skipped where its manifest matches, otherwise run from a clean folder, manifest last."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from configs.errors import StageStopped
+from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
+from configs.records import Record
+from configs.schema import Config
+from tasks.mirror import TRACKING, DatasetFact, ModelFact, StageFacts, Status
+from tasks.run import Run, flatten
+from tasks.versions import versions
+
+NOT_OUTPUTS = (MANIFEST, TRACKING, "checkpoints")
+
+
+class Progress(Protocol):
+    """Where a stage says how far it is; `tasks.terminal.StageProgress` is one."""
+
+    def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None: ...
+
+    def say(self, note: str) -> None: ...
+
+
+class Silent:
+    """Progress that nobody looks at."""
+
+    def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
+        """Nothing to show."""
+
+    def say(self, note: str) -> None:
+        """Nothing to show."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage's body may call while it works; by default nobody listens."""
+
+    should_stop: Callable[[], bool] = _never
+    written: Callable[[], None] = _nothing
+    """to be called when lines were added to the journal"""
+    progress: Progress = field(default_factory=Silent)
+
+
+ALONE = Context()
+
+
+class StageSpec(Record):
+    """All that a stage is given: JSON, so that a child job can be handed it."""
+
+    reads: ClassVar[tuple[str, ...]]
+    """blocks of the configuration that decide what the stage writes"""
+
+    config: Config
+    round: int
+
+    @abstractmethod
+    def inputs(self) -> dict[str, str]:
+        """Digest of each data file, or id of each model, that the stage reads. No manifests, no journals: they hold times."""
+
+    def config_part(self) -> dict[str, Any]:
+        """The blocks that the stage reads."""
+        whole = self.config.model_dump(mode="json")
+        return {name: whole[name] for name in self.reads}
+
+    def config_digest(self) -> str:
+        return digest_json(self.config_part())
+
+
+SpecT = TypeVar("SpecT", bound=StageSpec)
+Body = Callable[[SpecT, Path, Context], None]
+
+
+@dataclass(frozen=True)
+class StageNames:
+    """How a stage is called: `key` in MLflow and on disk (`round_001/policy`), `title` at the terminal."""
+
+    key: str
+    title: str
+
+
+def names_of(run: Run, folder: Path) -> StageNames:
+    """The key is the folder's place in the run."""
+    key = folder.relative_to(run.folder).as_posix()
+    head, _, rest = key.partition("/")
+    title = f"round {int(head[6:])} · {rest.replace('_', ' ')}" if head.startswith("round_") else key
+    return StageNames(key, title)
+
+
+def run_stage(
+    run: Run,
+    spec: SpecT,
+    folder: Path,
+    body: Body[SpecT],
+    *,
+    datasets: list[DatasetFact] | None = None,
+    model: Callable[[], ModelFact | None] | None = None,
+    tags: dict[str, str] | None = None,
+) -> Manifest:
+    """Make sure that `folder` holds what `body` makes of `spec`; returns its manifest.
+
+    `model` is asked, once the body is done, which model of the stage the registry should hold.
+    """
+    names = names_of(run, folder)
+    why = mismatch(folder, spec)
+    if why is None:
+        run.console.skipped(names.title)
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        return manifest
+    if (folder / MANIFEST).exists():
+        run.console.warn(f"{names.title} runs again: {why}")
+    clear(folder)
+    started_ms = _now_ms()
+    run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
+    status: Status = "FAILED"
+    try:
+        with run.console.stage(names.title) as progress:
+            body(spec, folder, Context(run.should_stop, run.tracking.sync, progress))
+        manifest = _finish(run, spec, folder, names, started_ms)
+        status = "FINISHED"
+    except (StageStopped, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    finally:
+        run.tracking.end_stage(folder, status, model() if model and status == "FINISHED" else None)
+    return manifest
+
+
+def mismatch(folder: Path, spec: StageSpec) -> str | None:
+    """Why the stage has to run, or None where its manifest matches configuration, inputs and files."""
+    try:
+        manifest = read_manifest(folder)
+    except ValidationError as error:
+        return f"its manifest is broken ({error.error_count()} faults)"
+    if manifest is None:
+        return "not finished before"
+    if manifest.config_digest != spec.config_digest():
+        return f"the configuration that it reads ({', '.join(spec.reads)}) changed"
+    if changed := _differing(manifest.inputs, spec.inputs()):
+        return f"inputs changed: {', '.join(changed)}"
+    if changed := [name for name, wanted in manifest.outputs.items() if _digest_or_none(folder / name) != wanted]:
+        return f"files changed or are gone: {', '.join(changed)}"
+    return None
+
+
+def _differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _digest_or_none(path: Path) -> str | None:
+    return digest(path) if path.is_file() else None
+
+
+def clear(folder: Path) -> None:
+    """An empty folder; the manifest goes first, so that a half-cleared folder is never taken for a finished stage."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def _finish(run: Run, spec: StageSpec, folder: Path, names: StageNames, started_ms: int) -> Manifest:
+    manifest = Manifest(
+        stage=names.key.split("/", 1)[-1],
+        round=spec.round,
+        config_digest=spec.config_digest(),
+        inputs=spec.inputs(),
+        outputs=digest_files(folder, leave_out=NOT_OUTPUTS),
+        seed=spec.config.seed,
+        versions=versions(),
+        started_ms=started_ms,
+        ended_ms=_now_ms(),
+        mlflow_run_id=run.tracking.stage_run_id(folder),
+        prefect_flow_run_id=run.prefect_flow_run_id,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _facts(
+    run: Run, spec: StageSpec, names: StageNames, started_ms: int, datasets: list[DatasetFact], tags: dict[str, str]
+) -> StageFacts:
+    links = {"regroup.config_digest": spec.config_digest(), "regroup.round": str(spec.round)}
+    if run.prefect_flow_run_id:
+        links["prefect.flow_run_id"] = run.prefect_flow_run_id
+    return StageFacts(
+        key=names.key,
+        started_ms=started_ms,
+        tags=links | tags,
+        params={key: str(value) for key, value in flatten(spec.config_part())},
+        datasets=datasets,
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
