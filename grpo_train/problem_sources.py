@@ -1,0 +1,260 @@
+"""Reads questions and answers from reasoning-gym families, JSONL files and data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from configs.errors import ConfigError
+from configs.records import Message
+from configs.schema import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
+from grpo_train.overlap import normalized
+
+DRAWS_PER_PROBLEM = 20
+SPARE_DRAWS = 1000
+"""draws after which a family counts as dry: SPARE_DRAWS + DRAWS_PER_PROBLEM x size"""
+MAX_UNMATCHED_SHARE = 0.5
+"""a source whose answer pattern misses more rows than this is set up wrongly"""
+
+
+@dataclass(frozen=True)
+class RawProblem:
+    """A question and its gold answer as the source has them."""
+
+    question: str | list[Message]
+    answer: str
+    source: str
+    meta: dict[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    """the split that the source is for, or None where its problems are split by hash"""
+    is_text: bool = True
+    """written text rather than a procedural family: shared n-grams count as overlap"""
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The question as one string."""
+        if isinstance(self.question, str):
+            return self.question
+        return "\n".join(message["content"] for message in self.question)
+
+    @property
+    def difficulty(self) -> float | None:
+        """A number in [0, 1] under `difficulty` in what came with the question, or None."""
+        value = self.meta.get("metadata", self.meta).get("difficulty")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if is_number and 0 <= value <= 1 else None
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What one source gave; `num_unmatched` rows were left out because the answer pattern was not in them."""
+
+    problems: list[RawProblem]
+    num_unmatched: int = 0
+
+
+def read_source(source: Source) -> SourceRows:
+    """Every question of a source, in the source's order.
+
+    Raises:
+        ConfigError: the source is missing or does not hold what the configuration says.
+    """
+    if isinstance(source, ReasoningGymSource):
+        return SourceRows(_read_family(source))
+    if isinstance(source, JsonlSource):
+        return _from_rows(source, source.path, _read_jsonl(Path(source.path)))
+    return _from_rows(source, source.path, _read_dataset(source))
+
+
+# ---- reasoning-gym --------------------------------------------------------------------------------------------------
+
+
+def _read_family(source: ReasoningGymSource) -> list[RawProblem]:
+    """Distinct questions, drawn item by item (item i has seed + i) until there are `size` or the family runs dry."""
+    num_draws = SPARE_DRAWS + DRAWS_PER_PROBLEM * source.size
+    dataset = _create_family(source, num_draws)
+    found: dict[str, RawProblem] = {}
+    for i in range(num_draws):
+        entry = dataset[i]
+        if (question := normalized(entry["question"])) not in found:
+            found[question] = _from_entry(entry, source.family)
+        if len(found) == source.size:
+            break
+    return list(found.values())
+
+
+def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
+    try:
+        meta = json.loads(json.dumps(entry))
+    except TypeError as error:
+        raise ConfigError(
+            f"reasoning-gym family {family!r} gives metadata that JSON cannot hold ({error}); choose another"
+        ) from error
+    answer = "" if entry["answer"] is None else str(entry["answer"])
+    return RawProblem(entry["question"], answer, family, meta=meta, is_text=False)
+
+
+def _create_family(source: ReasoningGymSource, size: int) -> Any:
+    from reasoning_gym.factory import DATASETS  # takes over a second to import
+
+    if source.family not in DATASETS:
+        near = get_close_matches(source.family, DATASETS, n=3) or sorted(DATASETS)[:3]
+        raise ConfigError(f"reasoning-gym has no family {source.family!r}; did you mean {', '.join(near)}?")
+    dataset_type, config_type = DATASETS[source.family]
+    valid = sorted({option.name for option in fields(config_type)} - {"size", "seed"})
+    if unknown := sorted(set(source.options) - set(valid)):
+        raise ConfigError(f"family {source.family!r} has no options {unknown}; its options are {', '.join(valid)}")
+    try:
+        config = config_type(**source.options, size=size, seed=source.seed)
+        config.validate()
+        return dataset_type(config=config)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f"family {source.family!r} refuses options {source.options}: {error}") from error
+
+
+# ---- rows of files and data sets ------------------------------------------------------------------------------------
+
+
+def _from_rows(
+    source: JsonlSource | DatasetSource, name: str, rows: Iterable[tuple[str, dict[str, Any]]]
+) -> SourceRows:
+    pattern = _compiled(source.answer_pattern, name)
+    problems, num_unmatched = [], 0
+    for place, row in rows:
+        question = _question(_column(row, source.columns.question, "question", place), place)
+        answer = _answer(_column(row, source.columns.answer, "answer", place), pattern, place)
+        if answer is None:
+            num_unmatched += 1
+            continue
+        meta = _other_columns(row, source.columns)
+        problems.append(RawProblem(question, answer, name, meta=meta, split=source.split))
+    if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
+        raise ConfigError(
+            f"{name}: answer_pattern={source.answer_pattern!r} is missing in {num_unmatched} of "
+            f"{len(problems) + num_unmatched} answers; mend the pattern or columns.answer"
+        )
+    if not problems:
+        raise ConfigError(f"{name} is empty; it needs a row a problem with a question and an answer")
+    return SourceRows(problems, num_unmatched)
+
+
+def _compiled(pattern: str | None, name: str) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{name}: answer_pattern={pattern!r} is no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise ConfigError(
+            f"{name}: answer_pattern={pattern!r} has {compiled.groups} groups; put one (...) around the answer"
+        )
+    return compiled
+
+
+def _column(row: dict[str, Any], column: str, field_name: str, place: str) -> Any:
+    if column not in row:
+        raise ConfigError(
+            f"{place}: no column {column!r}; set columns.{field_name} to one of {', '.join(sorted(map(repr, row)))}"
+        )
+    return row[column]
+
+
+def _question(value: Any, place: str) -> str | list[Message]:
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, list) and value and all(_is_message(message) for message in value):
+        return [{"role": message["role"], "content": message["content"]} for message in value]
+    raise ConfigError(
+        f"{place}: the question is {_short(value)}; it must be a text or a list of chat messages with role and content"
+    )
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+def _answer(value: Any, pattern: re.Pattern[str] | None, place: str) -> str | None:
+    """The gold answer as text; None where the pattern is not found."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(f"{place}: the answer is {_short(value)}; it must be a text or a number")
+    text = str(value).strip()
+    if pattern is not None:
+        match = pattern.search(text)
+        return match[1].strip() if match and match[1] else None
+    if not text:
+        raise ConfigError(f"{place}: the answer is empty; give the gold answer, or leave the row out")
+    return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _other_columns(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """What else the row holds, for scorers; values that JSON cannot hold (images, dates) stay out."""
+    others = {key: value for key, value in row.items() if key not in (columns.question, columns.answer)}
+    return {key: value for key, value in others.items() if _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of every line that is not blank."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; set problems.sources.path, relative to {Path.cwd()}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name a JSONL file, or use kind: dataset") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text (byte {error.start} is no UTF-8); name a JSONL file") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path} line {number}", _json_object(line, f"{path} line {number}")
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{place}: broken JSON ({error.msg} at column {error.colno}); mend the line") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"{place}: {_short(row)} is no JSON object; write one {{...}} a line")
+    return row
+
+
+def _read_dataset(source: DatasetSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    import datasets  # takes over a second to import
+
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        rows = datasets.load_dataset(source.path, source.name, split=source.dataset_split, revision=source.revision)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ConfigError(
+            f"data set {source.path} (name={source.name}, dataset_split={source.dataset_split}) could not be loaded: "
+            f"{str(error).partition(chr(10))[0]}; check path, name, dataset_split and the network, or use a local folder"
+        ) from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+    for i, row in enumerate(rows):
+        yield f"{source.path} row {i}", dict(row)
