@@ -1,0 +1,137 @@
+"""Commands that look at runs or use what came out of them. None of them needs Prefect."""
+
+import shutil
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from configs.errors import ConfigError
+from configs.files import digest_json
+from configs.records import Policy, Problem
+from configs.schema import load_config
+from flows.summary import finished_summary, run_champion
+from tasks.run import read_run, run_names, stored_config
+from tasks.run_records import RunRecords, read_run_records
+from tasks.terminal import Terminal
+from tasks.workspace import lock_holder, models_folder, read_champion, run_folder
+
+GIB = 2**30
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+
+
+def show_status(root: Path) -> None:
+    """Runs and where they are, the champion, the holder of the workspace, and the disk."""
+    terminal = Terminal()
+    names = run_names(root)
+    if not names:
+        terminal.print(f"no runs in {root / 'runs'}; start one with: regroup run CONFIG")
+        return
+    holder = lock_holder(root)
+    terminal.print(_runs_table(root, names, running=holder.run if holder else None))
+    champion = read_champion(root)
+    if champion:
+        terminal.print(f"champion   {champion.policy_id[:12]} from run {champion.run}, round {champion.round}")
+    held = f"run {holder.run}, process {holder.pid}, since {holder.started}" if holder else "nobody"
+    terminal.print(f"held by    {held}")
+    terminal.print(f"disk       {_disk(root)}")
+
+
+def _runs_table(root: Path, names: list[str], running: str | None) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for column in ("run", "status", "last finished stage", "test accuracy", "GiB"):
+        table.add_column(column, justify="right" if column == "GiB" else "left", overflow="fold")
+    for name in names:
+        records = read_run_records(run_folder(root, name))
+        status = "running" if name == running else _status(root, records)
+        table.add_row(name, status, _last_stage(records), _accuracy(records), f"{_size(records.folder) / GIB:.2f}")
+    return table
+
+
+def _status(root: Path, records: RunRecords) -> str:
+    return "done" if finished_summary(root, records.name, records.config.rounds) else "interrupted"
+
+
+def _last_stage(records: RunRecords) -> str:
+    stages = [f"round {round.number} · {stage}" for round in records.rounds for stage in round.seconds]
+    return stages[-1] if stages else "none"
+
+
+def _accuracy(records: RunRecords) -> str:
+    """Greedy accuracy on test, of the given policy and of the champion."""
+    before, after = records.baseline, records.champion
+    shown = [round.estimate("test", "greedy_accuracy") if round else None for round in (before, after)]
+    return " -> ".join("?" if value is None else f"{value.estimate:.3f}" for value in shown)
+
+
+def _size(folder: Path) -> int:
+    """Bytes below a folder; a file with several names counts once."""
+    found = {(stat.st_dev, stat.st_ino): stat.st_size for path in folder.rglob("*") if (stat := path.lstat())}
+    return sum(found.values())
+
+
+def _disk(root: Path) -> str:
+    folders = ("runs", "models", "mlartifacts", ".prefect")
+    used = ", ".join(f"{name} {_size(root / name) / GIB:.2f}" for name in folders if (root / name).is_dir())
+    return f"{used} GiB; {shutil.disk_usage(root).free / GIB:.1f} GiB free"
+
+
+# ---- what came out of a run -----------------------------------------------------------------------------------------
+
+
+def champion_of(root: Path, name: str) -> Policy:
+    """The champion of a run.
+
+    Raises:
+        ConfigError: there is no such run, or it has no policy yet.
+    """
+    if read_run(root, name).given_policy is None:
+        raise ConfigError(f"run {name!r} has no policy yet; go on with it by `regroup run` first")
+    return run_champion(read_run_records(run_folder(root, name)))
+
+
+def export_champion(root: Path, name: str, folder: Path) -> None:
+    """Copy the champion's weights, tokenizer and configuration to a new folder."""
+    champion = champion_of(root, name)
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; name a folder that does not")
+    shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns("checkpoints", "manifest.json"))
+    terminal = Terminal()
+    terminal.say(f"policy {champion.id[:12]} of run {name}, round {champion.round}; load it with")
+    terminal.say(f'  AutoModelForCausalLM.from_pretrained("{folder}")')
+    terminal.print_path(folder)
+
+
+def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, max_tokens: int | None) -> None:
+    """Print what the champion answers."""
+    from grpo_train.generation import Sampling, sample
+    from grpo_train.model import load_policy
+    from grpo_train.precision import pick_device
+    from grpo_train.problems import build_prompt
+
+    champion, config = champion_of(root, name), stored_config(read_run(root, name))
+    model, tokenizer = load_policy(champion.path, device=pick_device())
+    length = max_tokens or config.grpo_config.max_response_length
+    asked = build_prompt(prompt, config.problems, has_chat_template=tokenizer.chat_template is not None)
+    problem = Problem(key=digest_json(prompt), prompt=asked, answer="", source="terminal", split="asked")
+    sampling = Sampling(group_size=1, temperature=temperature, max_response_length=length)
+    [completion] = sample(model, tokenizer, [problem], sampling, seed=config.seed, policy_id=champion.id)
+    Terminal().print_path(completion.text.strip())
+
+
+def write_run_report(root: Path, name: str) -> None:
+    """Write report.html anew from the run's files."""
+    from tasks.report import write_report
+
+    read_run(root, name)
+    Terminal().print_path(write_report(run_folder(root, name)))
+
+
+def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
+    """Make the configured model ready in a local folder."""
+    from grpo_train.model_source import prepare_policy
+
+    policy = prepare_policy(load_config(path, list(overrides)).policy, models_folder(Path.cwd()))
+    Terminal().print_path(policy.path)

@@ -1,0 +1,79 @@
+"""What a flow holds while it works on a run: its log file, its tracking, and the signals. The caller holds the lock."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from configs.errors import StageStopped
+from flows.stopping import Stop
+from flows.summary import summarise, write_summary
+from tasks.report import write_report
+from tasks.run import Run, RunFile, read_run, stored_config
+from tasks.terminal import Terminal, log_to
+from tasks.tracking import Tracking
+from tasks.workspace import run_folder
+
+stop = Stop()
+"""one for the process, as signals are"""
+
+MLFLOW_STATUS = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_current: ContextVar[Run] = ContextVar("current run")
+
+
+def current_run() -> Run:
+    """The run that this flow works on. Prefect stores a flow's parameters as JSON, so a run cannot be one of them."""
+    return _current.get()
+
+
+@contextmanager
+def working_on(root: Path, file: RunFile) -> Iterator[Run]:
+    """The run, ready for its stages. However the block ends, summary, report and MLflow say so."""
+    run = _open(root, file)
+    token = _current.set(run)
+    status = "failed"
+    with log_to(run.folder / "log.txt"), stop.listening():
+        try:
+            run.tracking.start()
+            yield run
+            status = "done"
+        except (StageStopped, KeyboardInterrupt):
+            status = "stopped"
+            raise
+        except Exception as error:
+            logging.getLogger("regroup").exception("run %s failed", run.name)
+            error.add_note(f"the whole story is in {run.folder / 'log.txt'}")
+            raise
+        finally:
+            _current.reset(token)
+            _close(run, status)
+
+
+def _open(root: Path, file: RunFile) -> Run:
+    config, folder, console = stored_config(file), run_folder(root, file.name), Terminal()
+    return Run(
+        config=config,
+        name=file.name,
+        folder=folder,
+        workspace=root,
+        tracking=Tracking(root, folder, name=file.name, uid=file.uid, config=config, warn=console.warn),
+        console=console,
+        should_stop=stop,
+        prefect_flow_run_id=flow_run.id,
+    )
+
+
+def _close(run: Run, status: str) -> None:
+    if read_run(run.workspace, run.name).given_policy is not None:
+        mlflow = {
+            "tracking_uri": run.tracking.display_uri,
+            "experiment_id": run.tracking.experiment_id,
+            "run_id": run.tracking.run_id,
+        }
+        summary = summarise(run.workspace, run.name, status=status, mlflow=mlflow, flow_run_id=run.prefect_flow_run_id)
+        write_summary(run.workspace, summary)
+        write_report(run.folder)
+    run.tracking.finish(MLFLOW_STATUS[status])

@@ -1,0 +1,83 @@
+"""summary.json: what a run came to, made from its files alone. The fields are those of DESIGN.md, "The CLI"."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from configs.files import write_json
+from configs.records import Policy
+from grpo_train.model import open_policy
+from tasks.run import read_run
+from tasks.run_records import RoundRecords, RunRecords, read_run_records
+from tasks.workspace import run_folder
+
+Summary = dict[str, Any]
+FILE = "summary.json"
+
+
+def summarise(root: Path, name: str, *, status: str, mlflow: dict[str, str], flow_run_id: str | None) -> Summary:
+    """The summary of a run's rounds so far."""
+    records = read_run_records(run_folder(root, name))
+    champion = run_champion(records)
+    return {
+        "run": name,
+        "status": status,
+        "champion": {"policy_id": champion.id, "round": champion.round, "path": champion.path},
+        "parent_run": read_run(root, name).predecessor,
+        "mlflow": mlflow,
+        "prefect": {"flow_run_id": flow_run_id},
+        "rounds": [_round(records, round) for round in records.rounds],
+    }
+
+
+def _round(records: RunRecords, round: RoundRecords) -> Summary:
+    objectives = [reward.name for reward in records.config.rewards]
+    shares = {name: share for name in objectives if (share := round.advantage_share(name)) is not None}
+    return {
+        "round": round.number,
+        "policy_id": round.policy_id,
+        "promoted": round.decision is not None and round.decision.promoted,
+        "reward_models": {
+            name: report.model_dump(mode="json", include={"id", "accuracy", "accepted"})
+            for name, report in round.reward_models.items()
+        },
+        "evaluation": {
+            f"{split}/{name}": estimate.model_dump(mode="json")
+            for split, report in round.reports.items()
+            for name, estimate in report.values.items()
+        },
+        "advantage_share": shares,
+        "seconds": round.seconds,
+    }
+
+
+def run_champion(records: RunRecords) -> Policy:
+    """The last promoted policy of a run, or the one that it was given."""
+    round = records.champion
+    if round is None or round.number == 0:
+        assert records.given_policy is not None, "a run's policy is prepared before its first round"
+        return records.given_policy
+    return open_policy(round.folder / "policy" / "model", round=round.number)
+
+
+def write_summary(root: Path, summary: Summary) -> Path:
+    path = run_folder(root, summary["run"]) / FILE
+    write_json(path, summary)
+    return path
+
+
+def read_summary(root: Path, name: str) -> Summary | None:
+    """What the run last came to, or None before its first end."""
+    path = run_folder(root, name) / FILE
+    if not path.exists():
+        return None
+    summary: Summary = json.loads(path.read_bytes())
+    return summary
+
+
+def finished_summary(root: Path, name: str, rounds: int) -> Summary | None:
+    """The summary of a run whose manifests say that all of `rounds` is done, otherwise None."""
+    summary = read_summary(root, name)
+    if summary is None or summary["status"] != "done" or len(summary["rounds"]) != rounds + 1:
+        return None
+    return summary if read_run_records(run_folder(root, name)).is_finished else None
