@@ -9,7 +9,7 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
@@ -41,38 +41,63 @@ def problem_batches(problems: Sequence[Problem], num_per_batch: int, *, seed: in
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that go through the model together: prompts left-padded, responses right-padded."""
+    """Responses that go through the model together: each distinct prompt once, left-padded, and the responses right-padded."""
 
     rows: list[int]
     """places in the batch"""
-    input_ids: Tensor
-    """(B, P + T)"""
-    attention_mask: Tensor
-    """(B, P + T)"""
+    prompt_ids: Tensor
+    """(P, L)"""
+    prompt_mask: Tensor
+    """(P, L) 1 on prompt tokens"""
+    prompt_of: Tensor
+    """(B,) which of the P prompts each response answers"""
+    response_ids: Tensor
+    """(B, T)"""
     mask: Tensor
-    """(B, T) 1 on response tokens"""
+    """(B, T) float32, 1 on response tokens"""
 
 
 def micro_batches(
     completions: Sequence[Completion], rows: Sequence[int], size: int, device: torch.device
 ) -> Iterator[MicroBatch]:
-    """The `rows` of `completions`, longest first, `size` at a time, each trimmed to its own width."""
-    ordered = sorted(rows, key=lambda row: (-len(completions[row].token_ids), -len(completions[row].prompt_ids), row))
+    """The `rows` of `completions`, `size` at a time, each trimmed to its own width.
+
+    Groups stay together, so that they share their prompt, and come in the order of their longest response.
+    """
+    longest: dict[str, int] = {}
+    for row in rows:
+        key = completions[row].problem_key
+        longest[key] = max(longest.get(key, 0), len(completions[row].token_ids))
+    ordered = sorted(rows, key=lambda row: (-longest[completions[row].problem_key], row))
     for start in range(0, len(ordered), size):
-        yield _pad(completions, ordered[start : start + size], device)
+        yield _micro_batch(completions, ordered[start : start + size], device)
 
 
-def _pad(completions: Sequence[Completion], rows: list[int], device: torch.device) -> MicroBatch:
-    prompt_width = max(len(completions[row].prompt_ids) for row in rows)
-    width = max(len(completions[row].token_ids) for row in rows)
-    ids = torch.zeros(len(rows), prompt_width + width, dtype=torch.long)
-    attention = torch.zeros_like(ids)
-    for line, row in enumerate(rows):
-        completion = completions[row]
-        start, end = prompt_width - len(completion.prompt_ids), prompt_width + len(completion.token_ids)
-        ids[line, start:end] = torch.tensor([*completion.prompt_ids, *completion.token_ids])
-        attention[line, start:end] = 1
-    return MicroBatch(rows, ids.to(device), attention.to(device), attention[:, prompt_width:].float().to(device))
+def _micro_batch(completions: Sequence[Completion], rows: list[int], device: torch.device) -> MicroBatch:
+    prompts = {completions[row].problem_key: completions[row].prompt_ids for row in rows}
+    places = {key: place for place, key in enumerate(prompts)}
+    prompt_ids, prompt_mask = _pad(list(prompts.values()), left=True)
+    response_ids, mask = _pad([completions[row].token_ids for row in rows], left=False)
+    return MicroBatch(
+        rows=rows,
+        prompt_ids=prompt_ids.to(device),
+        prompt_mask=prompt_mask.to(device),
+        prompt_of=torch.tensor([places[completions[row].problem_key] for row in rows], device=device),
+        response_ids=response_ids.to(device),
+        mask=mask.float().to(device),
+    )
+
+
+def _pad(sequences: Sequence[list[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and mask, both (B, longest), int64."""
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for line, sequence in enumerate(sequences):
+        start = width - len(sequence) if left else 0
+        ids[line, start : start + len(sequence)] = torch.tensor(sequence)
+        mask[line, start : start + len(sequence)] = 1
+    return ids, mask
 
 
 def padded_logprobs(completions: Sequence[Completion], batch: MicroBatch) -> Tensor:
@@ -84,19 +109,41 @@ def padded_logprobs(completions: Sequence[Completion], batch: MicroBatch) -> Ten
 
 
 def response_logprobs(model: torch.nn.Module, batch: MicroBatch, temperature: float) -> Tensor:
-    """(B, T) float32 log-probabilities of the response tokens under logits / temperature; arbitrary on padding."""
-    width = batch.mask.shape[1]
-    positions = (batch.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=positions,
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, :-1]
-    scaled = logits.float() / temperature
-    targets = batch.input_ids[:, -width:]
+    """(B, T) float32 log-probabilities of the response tokens under logits / temperature; arbitrary on padding.
+
+    Each prompt is computed once; its keys and values are repeated for its responses, and gradients flow back through them.
+    """
+    cache = DynamicCache()
+    first = model(
+        input_ids=batch.prompt_ids,
+        attention_mask=batch.prompt_mask,
+        position_ids=(batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[batch.prompt_of]
+    logits = [first]
+    if batch.response_ids.shape[1] > 1:
+        cache.batch_select_indices(batch.prompt_of)
+        logits.append(_continue(model, batch, cache))
+    scaled = torch.cat(logits, dim=1).float() / temperature
+    targets = batch.response_ids
     return -F.cross_entropy(scaled.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+
+def _continue(model: torch.nn.Module, batch: MicroBatch, cache: DynamicCache) -> Tensor:
+    """(B, T - 1, V) logits after each response token but the last."""
+    prompt_mask = batch.prompt_mask[batch.prompt_of]
+    lengths = prompt_mask.sum(dim=1, keepdim=True)
+    ids = batch.response_ids[:, :-1]
+    logits: Tensor = model(
+        input_ids=ids,
+        attention_mask=torch.cat([prompt_mask, batch.mask[:, :-1].long()], dim=1),
+        position_ids=lengths + torch.arange(ids.shape[1], device=ids.device),
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    return logits
 
 
 @torch.inference_mode()

@@ -256,9 +256,10 @@ class _Loop:
                 reference_logprobs=self._reference_logprobs(batch),
                 kl_coefficient=self.grpo.kl_coefficient,
             )
-            self._refuse_nonfinite("loss", float(loss.value))
+            value = float(loss.value.detach())
+            self._refuse_nonfinite("loss", value)
             self.accelerator.backward(loss.value)
-            sums["loss"] += float(loss.value)
+            sums["loss"] += value
             sums["clipped"] += float(loss.clipped_tokens)
             sums["kl"] += float(loss.kl_sum)
             sums["mismatch"] += float(((logprobs.detach() - sampled).abs() * batch.mask).sum())
@@ -293,12 +294,12 @@ class _Loop:
         self._refuse_nonfinite("gradient norm", grad_norm)
         self.optimizer.step()
         self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         return grad_norm
 
     def _refuse_nonfinite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             raise TrainingDiverged(
                 f"{name} is {value}; the weights of the last good update are kept. "
                 "Lower grpo_config.learning_rate or look at the rewards of the last step in rollouts.jsonl"
