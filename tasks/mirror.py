@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from configs.files import JOURNAL, JournalLine, write_json
-from configs.records import Record
+from configs.records import Record, RoundState
 
 TRACKING = ".tracking.json"
 ROUND_FILE = "round.json"
@@ -100,10 +100,11 @@ class AliasFact(Record):
 
 
 class RoundFile(Record):
-    """`round.json`: what MLflow's parent run is told of a finished round. Times come from manifests, so that it is
-    written the same when a finished round is entered again."""
+    """`round.json`: how a finished round ended, and what MLflow's parent run is told of it. Times come from manifests, so
+    that it is written the same when a finished round is entered again."""
 
     round: int
+    state: RoundState
     ended_ms: int
     metrics: dict[str, float]
     aliases: list[AliasFact]

@@ -13,22 +13,17 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from configs.errors import ConfigError
-from configs.files import write_json
+from configs.files import write_atomic, write_json
 from configs.records import Policy, Record
 from configs.schema import Config
+from configs.seeds import seed_for
+from tasks.history import INHERITED_PAIRS, ModelRef, last_accepted, last_finished_round, pair_files, round_policy
 from tasks.terminal import Terminal
 from tasks.tracking import Tracking
 from tasks.workspace import run_folder, runs_folder
 
 FREE_TO_CHANGE = ("run.", "tracking.")
 """fields that a resumed run may have otherwise; `rounds` may grow besides"""
-
-
-class ModelRef(Record):
-    """A saved model: the content hash of its weights, and where it is."""
-
-    id: str
-    path: str
 
 
 class RunFile(Record):
@@ -39,6 +34,8 @@ class RunFile(Record):
     """tells runs of the same name in different workspaces apart"""
     config: dict[str, Any]
     created_ms: int
+    rounds_asked: list[int]
+    """`rounds` at first, then each value it was raised to"""
     initial_policy: Policy | None = None
     """what KL is measured from; a follow-on keeps its predecessor's. None until `prepare` found it"""
     given_policy: Policy | None = None
@@ -131,7 +128,8 @@ def open_run(root: Path, config: Config) -> RunFile:
             + "undo the change, or start a run of its own with --run NEWNAME"
         )
     if before != config:
-        file = file.model_copy(update={"config": config.model_dump(mode="json")})
+        asked = sorted({*file.rounds_asked, config.rounds})
+        file = file.model_copy(update={"config": config.model_dump(mode="json"), "rounds_asked": asked})
         write_run(root, file)
     return file
 
@@ -143,6 +141,7 @@ def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
         uid=uuid.uuid4().hex,
         config=config.model_dump(mode="json"),
         created_ms=int(time.time() * 1000),
+        rounds_asked=[config.rounds],
         **fields,
     )
     write_run(root, file)
@@ -188,3 +187,46 @@ def follow_on_name(root: Path, name: str) -> str:
     base = re.sub(r"-\d{4}$", "", name)
     taken = [int(other[-4:]) for other in run_names(root) if re.fullmatch(re.escape(base) + r"-\d{4}", other)]
     return f"{base}-{max([1, *taken]) + 1:04d}"
+
+
+def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
+    """Start the run that comes after `predecessor`: from its champion, its accepted reward models and all its pairs, with
+    its initial policy, and with shards and seeds of its own.
+
+    Raises:
+        ConfigError: the predecessor has not finished a round.
+    """
+    before, folder = read_run(root, predecessor), run_folder(root, predecessor)
+    last = last_finished_round(folder)
+    if last is None or before.given_policy is None:
+        raise ConfigError(f"run {predecessor!r} has finished no round to follow on from; resume it first")
+    champion = round_policy(folder, before.given_policy, last.state.champion.round, last.state.champion.id)
+    name = follow_on_name(root, predecessor)
+    following = config.model_dump(mode="json") | {"run": {"name": name}, "seed": follow_on_seed(config.seed, name)}
+    _write_inherited_pairs(folder, run_folder(root, name), before=last.round + 1)
+    return create_run(
+        root,
+        Config.model_validate(following),
+        initial_policy=before.initial_policy,
+        given_policy=champion.model_copy(update={"round": 0}),
+        predecessor=predecessor,
+        reward_models=_inherited_models(folder, config, before=last.round + 1, inherited=before.reward_models),
+    )
+
+
+def follow_on_seed(seed: int, name: str) -> int:
+    """A seed of the follow-on's own; small enough to be typed."""
+    return seed_for(seed, f"run {name}") % 10**9
+
+
+def _write_inherited_pairs(predecessor: Path, folder: Path, *, before: int) -> None:
+    text = b"".join(path.read_bytes() for path in pair_files(predecessor, before=before))
+    write_atomic(folder / INHERITED_PAIRS, text)
+
+
+def _inherited_models(
+    predecessor: Path, config: Config, *, before: int, inherited: dict[str, ModelRef]
+) -> dict[str, ModelRef]:
+    names = config.trained_reward_models
+    found = {name: last_accepted(predecessor, name, before=before, inherited=inherited) for name in names}
+    return {name: model for name, model in found.items() if model is not None}

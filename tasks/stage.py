@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from abc import abstractmethod
@@ -49,6 +50,10 @@ def _nothing() -> None:
     return None
 
 
+def _log_warning(text: str) -> None:
+    logging.getLogger("regroup").warning(text)
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage's body may call while it works; by default nobody listens."""
@@ -57,6 +62,8 @@ class Context:
     written: Callable[[], None] = _nothing
     """to be called when lines were added to the journal"""
     progress: Progress = field(default_factory=Silent)
+    warn: Callable[[str], None] = _log_warning
+    """what a person should look at"""
 
 
 ALONE = Context()
@@ -133,7 +140,7 @@ def run_stage(
     status: Status = "FAILED"
     try:
         with run.console.stage(names.title) as progress:
-            body(spec, folder, Context(run.should_stop, run.tracking.sync, progress))
+            body(spec, folder, Context(run.should_stop, run.tracking.sync, progress, run.console.warn))
         manifest = _finish(run, spec, folder, names, started_ms)
         status = "FINISHED"
     except (StageStopped, KeyboardInterrupt):
@@ -163,6 +170,11 @@ def mismatch(folder: Path, spec: StageSpec) -> str | None:
 
 def _differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def digest_or_gone(path: Path) -> str:
+    """For `inputs()`: the digest of a file that may have been removed since."""
+    return digest(path) if path.is_file() else "gone"
 
 
 def _digest_or_none(path: Path) -> str | None:

@@ -1,0 +1,72 @@
+"""Training a policy on disk: GRPO from the champion, against the round's rewards."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import ClassVar
+
+from configs.files import JOURNAL, Journal, append_jsonl, digest, read_jsonl, write_json
+from configs.records import Policy, Problem
+from grpo_train.model import load_policy, open_policy, save_policy
+from grpo_train.precision import pick_device
+from grpo_train.trainer import StepResult, num_steps, train
+from reward_training.scorer import RewardModelSource, build_rewards
+from tasks.model_ids import model_ids
+from tasks.stage import ALONE, Context, StageSpec
+
+
+class PolicySpec(StageSpec):
+    """What a policy is trained from and on."""
+
+    reads: ClassVar[tuple[str, ...]] = ("seed", "rewards", "combination", "grpo_config", "watch")
+
+    policy: Policy
+    initial_policy: Policy
+    problems: str
+    """file of the training problems"""
+    reward_models: dict[str, RewardModelSource]
+
+    def inputs(self) -> dict[str, str]:
+        return {
+            "policy": self.policy.id,
+            "initial_policy": self.initial_policy.id,
+            "problems": digest(Path(self.problems)),
+            **model_ids(self.reward_models),
+        }
+
+
+def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
+    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage shares)."""
+    model, tokenizer = load_policy(spec.policy.path, device=pick_device())
+    problems = read_jsonl(Path(spec.problems), Problem)
+    journal, total = Journal(out_dir / JOURNAL), num_steps(spec.config.grpo_config, len(problems))
+
+    def on_step(result: StepResult) -> None:
+        journal.write(result.step, result.metrics)
+        append_jsonl(out_dir / "rollouts.jsonl", result.rollouts)
+        for alarm in result.alarms:
+            context.warn(f"round {spec.round}, step {result.step}: {alarm}")
+        context.written()
+        context.progress.set(result.step, total=total, unit="updates")
+
+    with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
+        result = train(
+            model,
+            tokenizer,
+            problems,
+            policy=spec.policy,
+            initial_policy=spec.initial_policy,
+            rewards=rewards,
+            config=spec.config,
+            round=spec.round,
+            on_step=on_step,
+            should_stop=context.should_stop,
+        )
+    save_policy(model, tokenizer, out_dir / "model", round=spec.round)
+    write_json(out_dir / "result.json", asdict(result))
+
+
+def load(out_dir: Path, round: int) -> Policy:
+    """The policy that the stage trained."""
+    return open_policy(out_dir / "model", round)

@@ -1,0 +1,123 @@
+"""Sampling on disk what the next round's reward models learn from: completions, scores, preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import ClassVar
+
+from configs.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
+from configs.records import Completion, Policy, PreferencePair, Problem, Score
+from configs.seeds import seed_for
+from grpo_train.generation import Sampling, sample
+from grpo_train.model import load_policy
+from grpo_train.precision import pick_device
+from reward_training.pairs import build_pairs
+from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
+from tasks.model_ids import model_ids
+from tasks.stage import ALONE, Context, StageSpec
+
+
+class RegenerateSpec(StageSpec):
+    """Who writes on which problems: the champion, and a refused challenger too, so that its hacks are seen."""
+
+    reads: ClassVar[tuple[str, ...]] = (
+        "seed",
+        "rewards",
+        "combination",
+        "reward_models",
+        "grpo_config",
+        "regeneration",
+    )
+
+    policies: list[Policy]
+    problems: str
+    """file of the round's shard"""
+    reward_models: dict[str, RewardModelSource]
+
+    def inputs(self) -> dict[str, str]:
+        writers = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
+        return writers | {"problems": digest(Path(self.problems))} | model_ids(self.reward_models)
+
+
+def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
+    """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl and the journal."""
+    problems = {problem.key: problem for problem in read_jsonl(Path(spec.problems), Problem)}
+    completions = _write_completions(spec, list(problems.values()), context)
+    asked = [problems[completion.problem_key] for completion in completions]
+    context.progress.say("scoring")
+    with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
+        scores = score(asked, completions, rewards)
+    check_unscored(scores, spec.config.combination.max_unscored_share)
+    pairs = _pairs(spec, asked, completions, scores)
+    write_jsonl(out_dir / "completions.jsonl", completions)
+    write_jsonl(out_dir / "scores.jsonl", scores)
+    write_jsonl(out_dir / "pairs.jsonl", pairs)
+    Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs))
+
+
+def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: Context) -> list[Completion]:
+    """Each policy's completions, one policy after the other."""
+    regeneration, grpo = spec.config.regeneration, spec.config.grpo_config
+    sampling = Sampling(
+        group_size=regeneration.group_size,
+        temperature=regeneration.temperature,
+        max_response_length=grpo.max_response_length,
+        top_p=regeneration.top_p,
+        top_k=regeneration.top_k,
+        max_rows=grpo.generation_rows,
+    )
+    total, done = len(problems) * regeneration.group_size * len(spec.policies), 0
+
+    def on_progress(num_rows: int) -> None:
+        nonlocal done
+        done += num_rows
+        context.progress.set(done, total=total, unit="responses")
+
+    completions = []
+    for number, policy in enumerate(spec.policies):
+        model, tokenizer = load_policy(policy.path, device=pick_device())
+        completions += sample(
+            model,
+            tokenizer,
+            problems,
+            sampling,
+            seed=seed_for(spec.config.seed, "regenerate", round=spec.round, index=number),
+            policy_id=policy.id,
+            should_stop=context.should_stop,
+            on_progress=on_progress,
+        )
+    return completions
+
+
+def _pairs(
+    spec: RegenerateSpec, problems: Sequence[Problem], completions: Sequence[Completion], scores: Sequence[Score]
+) -> list[PreferencePair]:
+    """Pairs for every trained reward model; a pair's `objective` is the model's name."""
+    return [
+        pair
+        for name, config in spec.config.trained_reward_models.items()
+        for pair in build_pairs(
+            problems, completions, scores, name=name, config=config, rewards=spec.config.rewards, round=spec.round
+        )
+    ]
+
+
+def _metrics(
+    spec: RegenerateSpec, completions: Sequence[Completion], scores: Sequence[Score], pairs: Sequence[PreferencePair]
+) -> dict[str, float]:
+    values = {
+        "regenerate/completions": float(len(completions)),
+        "regenerate/truncated_share": fmean(completion.finish_reason == "length" for completion in completions),
+        "regenerate/response_length": fmean(len(completion.token_ids) for completion in completions),
+        "regenerate/reward_mean": fmean(row.total for row in scores),
+    }
+    for name in scores[0].parts:
+        if known := [part for row in scores if (part := row.parts[name]) is not None]:
+            values[f"regenerate/{name}/mean"] = fmean(known)
+    for name in spec.config.trained_reward_models:
+        for split in ("train", "held_out"):
+            count = sum(pair.objective == name and pair.split == split for pair in pairs)
+            values[f"pairs/{name}/{split}"] = float(count)
+    return values
