@@ -5,25 +5,91 @@
 Every task returns at once where its stage is done, so a run that was killed goes through the same lines again.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
-from prefect.states import Cancelled
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, State
 
-from configs.errors import StageStopped, WorkspaceBusy
+from configs.errors import StageStopped
 from configs.records import RoundState
 from configs.schema import Config
-from flows.artifacts import show_rounds
+from flows.artifacts import link_to_mlflow, show_rounds
 from flows.session import current_run, stop, working_on
 from flows.summary import Summary, read_summary
 from tasks import stages
-from tasks.run import RunFile, follow_on, open_run, run_name
+from tasks.run import RunFile, open_run
+from tasks.run import run_name as name_of
 from tasks.workspace import workspace_lock
 
 
-@flow(name="align", flow_run_name="{run}", validate_parameters=True)
-def align(config: Config, run: str | None = None) -> Summary | State:
+def _flow_run_name() -> str:
+    parameters: dict[str, Any] = flow_run.parameters
+    return str(parameters["run_name"] or parameters["config"].run.name)
+
+
+@flow(name="align", flow_run_name=_flow_run_name)
+def align(config: Config, run_name: str | None = None) -> Summary | State:
     """Start the run, or go on with it."""
-    config = named(config, run)
-    return _alone(Path.cwd(), run_name(config), lambda: open_run(Path.cwd(), config))
+    root = Path.cwd()
+    config = config if run_name is None else config.model_copy(update={"run": type(config.run)(name=run_name)})
+    return cancelled_when_stopped(lambda: work_alone(root, name_of(config), lambda: open_run(root, config)))
+
+
+def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
+    """All rounds of the run that `find` gives, with the workspace held; raises WorkspaceBusy where another holds it."""
+    with workspace_lock(root, name):
+        file = find()
+        with working_on(root, file) as run:
+            all_rounds(run.config.rounds)
+        summary = read_summary(root, file.name)
+        assert summary is not None, "the session's end writes it"
+        show_rounds(run, summary)
+        link_to_mlflow(run)
+        return summary
+
+
+def cancelled_when_stopped(work: Callable[[], Summary]) -> Summary | State:
+    """Prefect calls a run that was asked to stop cancelled, not failed."""
+    try:
+        return work()
+    except StageStopped as error:
+        return Cancelled(message=str(error))
+
+
+def all_rounds(rounds: int) -> None:
+    stages.prepare(current_run())
+    state = baseline(round=0)
+    for number in range(1, rounds + 1):
+        state = one_round(round=number, state=state)
+
+
+@flow(name="round", flow_run_name="round-{round}")
+def baseline(round: int) -> RoundState:
+    """Round 0: what the given policy does, and what the first reward models learn from."""
+    with stop.listening():
+        run = current_run()
+        state = stages.first_state(run)
+        models = stages.usable_reward_models(run, state)
+        stages.evaluate(run, round, state.policy, models)
+        stages.regenerate(run, round, [state.policy], models)
+        stages.finish_round(run, state)
+        return state
+
+
+@flow(name="round", flow_run_name="round-{round}")
+def one_round(round: int, state: RoundState) -> RoundState:
+    """Reward models, policy, evaluation, promotion, and the samples that the next round's reward models learn from."""
+    with stop.listening():
+        run = current_run()
+        models = train_reward_models(run, round, state)
+        policy = stages.train_policy(run, round, state, models)
+        stages.evaluate(run, round, policy, models)
+        decision = stages.promote(run, round, state.champion, policy)
+        champion = policy if decision.promoted else state.champion
+        refused = [] if decision.promoted else [policy]
+        stages.regenerate(run, round, [champion, *refused], models)
+        stages.finish_round(run, state)
+        return state

@@ -1,0 +1,51 @@
+"""What Prefect's page shows of a run besides its states: the table of rounds, and where MLflow's run is."""
+
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from flows.summary import Summary
+from tasks.run import Run
+
+
+def show_rounds(run: Run, summary: Summary) -> None:
+    """The table of rounds."""
+    create_table_artifact(
+        key=_key(run, "rounds"), table=[_row(row) for row in summary["rounds"]], description=f"Rounds of run {run.name}"
+    )
+
+
+def link_to_mlflow(run: Run) -> None:
+    """The address of MLflow's parent run, or its id where the store is a file."""
+    key, about = _key(run, "mlflow"), f"MLflow run of {run.name}"
+    if run.tracking.run_url:
+        create_link_artifact(key=key, link=run.tracking.run_url, link_text=about, description=about)
+    else:
+        text = f"{about}: `{run.tracking.run_id}` in `{run.tracking.display_uri}`; `regroup ui` shows it"
+        create_markdown_artifact(key=key, markdown=text, description=about)
+
+
+def _row(row: Summary) -> dict[str, Any]:
+    shown = {name: _interval(row["evaluation"].get(f"{name}/greedy_accuracy")) for name in ("test", "dev")}
+    models = [
+        f"{name} ({'accepted' if model['accepted'] else 'refused'})" for name, model in row["reward_models"].items()
+    ]
+    shares = [f"{name} {share:.2f}" for name, share in row["advantage_share"].items()]
+    return {
+        "round": row["round"],
+        "policy": row["policy_id"],
+        "promoted": row["promoted"],
+        **shown,
+        "reward models": ", ".join(models),
+        "advantage share": ", ".join(shares),
+        "seconds": round(sum(row["seconds"].values())),
+    }
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    return "" if value is None else f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def _key(run: Run, what: str) -> str:
+    """Prefect's keys hold small letters, digits and dashes."""
+    return f"{''.join(letter if letter.isalnum() else '-' for letter in run.name.lower())}-{what}"

@@ -1,0 +1,102 @@
+"""`regroup run`, `reward-model` and `evaluate`: what is cheap to refuse first, then a flow, then what came out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from configs.errors import StageStopped, WorkspaceBusy
+from configs.schema import Config, load_config
+from flows.prefect_server import connected
+from flows.summary import FILE, Summary, finished_summary
+from tasks.run import open_run, run_name
+from tasks.terminal import Terminal, rounds_table
+from tasks.workspace import lock_holder, run_folder
+
+
+def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
+    """Start the run or go on with it; a finished one is shown as it is.
+
+    Raises:
+        ConfigError, WorkspaceBusy, StageStopped: exit codes 2, 3 and 130.
+    """
+    root, terminal = Path.cwd(), Terminal()
+    config = configured(path, overrides, name)
+    summary = _finished(root, config)
+    if summary is not None:
+        terminal.say(f"run {summary['run']} is finished already")
+    else:
+        summary = in_a_flow(root, "align", config)
+    _show(root, summary, terminal)
+
+
+def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Config:
+    """The configuration, under another run name where one is given."""
+    config = load_config(path, list(overrides))
+    return config if name is None else config.model_copy(update={"run": type(config.run)(name=name)})
+
+
+def _finished(root: Path, config: Config) -> Summary | None:
+    """The summary where the run is finished and its configuration unchanged. This needs no Prefect."""
+    summary = finished_summary(root, run_name(config), config.rounds)
+    if summary is not None:
+        open_run(root, config)
+    return summary
+
+
+def in_a_flow(root: Path, flow_name: str, config: Config) -> Any:
+    """What a flow returns, run on a server that is there while it works.
+
+    Raises:
+        WorkspaceBusy: another process works in this folder.
+        StageStopped: the flow was cancelled.
+    """
+    refuse_when_held(root)
+    terminal = Terminal()
+    terminal.say("starting Prefect")
+    with connected(root):
+        from prefect.exceptions import CancelledRun
+
+        flow = _flow(flow_name)
+        try:
+            return flow(config)
+        except CancelledRun as error:
+            raise StageStopped(str(error)) from error
+
+
+def _flow(name: str) -> Callable[[Config], Any]:
+    """Flows import Prefect, which reads its settings once: `connected` has to come first."""
+    from flows.align import align
+    from flows.evaluate import evaluate
+    from flows.reward_models import retrain_reward_models
+
+    flows: dict[str, Callable[[Config], Any]] = {
+        "align": align,
+        "evaluate": evaluate,
+        "reward-models": retrain_reward_models,
+    }
+    return flows[name]
+
+
+def refuse_when_held(root: Path) -> None:
+    """Say so before anything is started; the lock itself is taken by the flow."""
+    holder = lock_holder(root)
+    if holder is not None:
+        raise WorkspaceBusy(
+            f"{root} is held by run {holder.run!r} (process {holder.pid}, started {holder.started}); "
+            f"wait for it, stop it with `kill {holder.pid}`, or work in another folder"
+        )
+
+
+def _show(root: Path, summary: Summary, terminal: Terminal) -> None:
+    """The table of rounds, where to look, and the path of summary.json as the last line."""
+    folder = run_folder(root, summary["run"])
+    terminal.print(rounds_table(summary))
+    terminal.print("accuracy is greedy, over its 95% interval; dev promotes, test only reports")
+    terminal.print(f"pages      regroup ui          (MLflow experiment {summary['mlflow']['experiment_id']})")
+    terminal.print(f"report     {_short(folder / 'report.html')}")
+    terminal.print(f'try it     regroup sample {summary["run"]} "What is 17 + 25?"')
+    terminal.print_path(folder / FILE)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,167 @@
+"""`regroup serve` keeps a schedule; `regroup ui` shows the pages. Both listen on the loopback address only, because
+neither Prefect's nor MLflow's server asks who is calling."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from configs.errors import ConfigError
+from configs.schema import load_config
+from flows.prefect_server import HOST, answers, check_answers, configure, end_leftovers, free_port, start_full
+from tasks.run import run_name
+from tasks.terminal import Terminal
+from tasks.tracking import tracking_uri
+
+PREFECT_PORT = 4200
+PAGE_TIMEOUT_S = 120
+
+
+# ---- serve ----------------------------------------------------------------------------------------------------------
+
+
+def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
+    """Register the deployment `align-next/<run>` and run it on its schedule until Ctrl-C.
+
+    Raises:
+        ConfigError: the configuration or the schedule does not fit, or PREFECT_API_URL does not answer.
+    """
+    root, terminal = Path.cwd(), Terminal()
+    config = load_config(path, list(overrides))
+    configure(root)
+    _check_cron(cron)
+    with _some_server(root) as api_url:
+        from prefect.flows import EntrypointType
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: api_url}):
+            from flows.schedule import align_next
+
+            name = run_name(config)
+            terminal.say(f"serving {align_next.name}/{name}, schedule {cron!r}")
+            terminal.say(f"page       {api_url.removesuffix('/api')}")
+            terminal.say(f"run now    PREFECT_API_URL={api_url} prefect deployment run {align_next.name}/{name}")
+            terminal.say("Ctrl-C ends the schedule")
+            align_next.serve(
+                name=name,
+                cron=cron,
+                parameters={"config": config.model_dump(mode="json")},
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                print_starting_message=False,
+            )
+
+
+def _check_cron(cron: str) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
+
+    try:
+        CronSchedule(cron=cron)
+    except (ValidationError, ValueError) as error:
+        raise ConfigError(f'--cron {cron!r} is no schedule; five fields, for instance "0 2 * * *" for 02:00') from error
+
+
+@contextmanager
+def _some_server(root: Path) -> Iterator[str]:
+    """The API address of PREFECT_API_URL, of a server that answers on the usual port, or of one started for us."""
+    from prefect.settings import PREFECT_API_URL
+
+    usual = f"http://{HOST}:{PREFECT_PORT}/api"
+    if url := PREFECT_API_URL.value():
+        check_answers(url)
+        yield url
+    elif answers(usual):
+        yield usual
+    else:
+        end_leftovers(root)
+        server = start_full(root, free_port(PREFECT_PORT))
+        try:
+            yield server.api_url
+        finally:
+            server.stop()
+
+
+# ---- ui -------------------------------------------------------------------------------------------------------------
+
+
+def show_pages(root: Path, port: int, *, with_prefect: bool) -> None:
+    """Print the addresses and wait for Ctrl-C; what was started here is ended here."""
+    terminal = Terminal()
+    with ExitStack() as started:
+        terminal.say(f"MLflow     {started.enter_context(_mlflow_page(root, port))}")
+        if with_prefect:
+            configure(root)
+            terminal.say(f"Prefect    {started.enter_context(_some_server(root)).removesuffix('/api')}")
+        terminal.say("Ctrl-C ends")
+        _wait_for_a_signal()
+
+
+@contextmanager
+def _mlflow_page(root: Path, port: int) -> Iterator[str]:
+    """The tracking server's own address, or that of a page on the workspace's store."""
+    uri = tracking_uri(root)
+    if uri.startswith("http"):
+        yield uri
+        return
+    port = free_port(port)
+    command = [
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    artifacts = ["--default-artifact-root", (root.absolute() / "mlartifacts").as_uri()]
+    log = root / ".prefect" / "mlflow-page.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command, *artifacts],
+            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_page(process, f"http://{HOST}:{port}/health", log)
+        yield f"http://{HOST}:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _wait_for_page(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + PAGE_TIMEOUT_S
+    while not _opens(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"MLflow's page did not come up; see {log}")
+        time.sleep(0.2)
+
+
+def _opens(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _wait_for_a_signal() -> None:
+    """Ctrl-C and SIGTERM both end the wait."""
+    with suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.pause()
