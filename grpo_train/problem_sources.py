@@ -31,6 +31,7 @@ class RawProblem:
     answer: str
     source: str
     meta: dict[str, Any] = field(default_factory=dict)
+    difficulty: float | None = None
     split: str | None = None
     """the split that the source is for, or None where its problems are split by hash"""
     is_text: bool = True
@@ -46,13 +47,6 @@ class RawProblem:
         if isinstance(self.question, str):
             return self.question
         return "\n".join(message["content"] for message in self.question)
-
-    @property
-    def difficulty(self) -> float | None:
-        """A number in [0, 1] under `difficulty` in what came with the question, or None."""
-        value = self.meta.get("metadata", self.meta).get("difficulty")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if is_number and 0 <= value <= 1 else None
 
 
 @dataclass(frozen=True)
@@ -95,13 +89,20 @@ def _read_family(source: ReasoningGymSource) -> list[RawProblem]:
 
 def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
     try:
-        meta = json.loads(json.dumps(entry))
+        meta = {"family": family, "entry": json.loads(json.dumps(entry))}
     except TypeError as error:
         raise ConfigError(
             f"reasoning-gym family {family!r} gives metadata that JSON cannot hold ({error}); choose another"
         ) from error
     answer = "" if entry["answer"] is None else str(entry["answer"])
-    return RawProblem(entry["question"], answer, family, meta=meta, is_text=False)
+    difficulty = _difficulty(entry["metadata"].get("difficulty"))
+    return RawProblem(entry["question"], answer, family, meta=meta, difficulty=difficulty, is_text=False)
+
+
+def _difficulty(value: Any) -> float | None:
+    """A number in [0, 1]; anything else says nothing."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= 1 else None
 
 
 def _create_family(source: ReasoningGymSource, size: int) -> Any:
@@ -136,8 +137,8 @@ def _from_rows(
         if answer is None:
             num_unmatched += 1
             continue
-        meta = _other_columns(row, source.columns)
-        problems.append(RawProblem(question, answer, name, meta=meta, split=source.split))
+        meta, difficulty = _other_columns(row, source.columns), _difficulty(row.get("difficulty"))
+        problems.append(RawProblem(question, answer, name, meta=meta, difficulty=difficulty, split=source.split))
     if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
         raise ConfigError(
             f"{name}: answer_pattern={source.answer_pattern!r} is missing in {num_unmatched} of "
