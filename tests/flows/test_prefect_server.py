@@ -1,0 +1,85 @@
+"""Which processes are ended, and which never are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from configs.errors import ConfigError
+from configs.files import write_json
+from flows.prefect_server import check_answers, configure, end_leftovers, free_port
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+GONE = {"pid": 2**22 + 1, "started": 0.0}
+"""over the largest process id of Linux"""
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(SLEEP)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _identity(pid: int, *, shift: float = 0.0) -> dict[str, float]:
+    return {"pid": pid, "started": psutil.Process(pid).create_time() + shift}
+
+
+def _write(workspace: Path, server: dict[str, float], owner: dict[str, float]) -> Path:
+    file = workspace / ".prefect" / "server-1.json"
+    write_json(file, {"server": server, "owner": owner, "port": 1})
+    return file
+
+
+def test_the_server_of_a_killed_owner_is_ended(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    file = _write(tmp_path, _identity(sleeper.pid), GONE)
+    assert end_leftovers(tmp_path) == [sleeper.pid]
+    assert not psutil.pid_exists(sleeper.pid)
+    assert not file.exists()
+
+
+def test_the_server_of_a_living_owner_is_left_alone(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    file = _write(tmp_path, _identity(sleeper.pid), _identity(os.getpid()))
+    assert end_leftovers(tmp_path) == []
+    assert sleeper.poll() is None
+    assert file.exists()
+
+
+def test_a_process_that_got_the_id_later_is_left_alone(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    file = _write(tmp_path, _identity(sleeper.pid, shift=-3600), GONE)
+    assert end_leftovers(tmp_path) == []
+    assert sleeper.poll() is None
+    assert not file.exists()
+
+
+def test_a_torn_file_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / ".prefect" / "server-1.json"
+    file.parent.mkdir()
+    file.write_text('{"server": ')
+    assert end_leftovers(tmp_path) == []
+
+
+def test_settings_of_the_user_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"PREFECT_HOME": "/theirs"})
+    configure(tmp_path)
+    assert os.environ["PREFECT_HOME"] == "/theirs"
+    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_prefect_lives_in_the_workspace_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    configure(tmp_path)
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / ".prefect")
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_remedy() -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    with pytest.raises(ConfigError, match=rf"PREFECT_API_URL={url} does not answer; start that server, or unset"):
+        check_answers(url)
