@@ -1,0 +1,58 @@
+"""What a reward model starts from: a causal language model with a new head, or an earlier reward model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from configs.errors import ConfigError
+from configs.seeds import seed_for
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(base))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{base} holds no tokenizer: {error}") from error
+    return tokenizer
+
+
+def load_backbone(base: Path, seed: int, *, eager: bool) -> PreTrainedModel:
+    """A classifier with one output; its head is drawn from `seed` unless the base is a reward model already."""
+    attention = {"attn_implementation": "eager"} if eager else {}
+    try:
+        has_head = "ForSequenceClassification" in str(AutoConfig.from_pretrained(str(base)).architectures)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            str(base), num_labels=1, dtype=torch.float32, **attention
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{base} does not load as a reward model: {error}") from error
+    if not has_head:
+        _draw_head(model, seed)
+    return model
+
+
+def _draw_head(model: PreTrainedModel, seed: int) -> None:
+    """Normal with deviation 1 / sqrt(width + 1), as in Stiennon et al. (arXiv 2009.01325, appendix B)."""
+    weight = model.get_submodule("score").weight
+    assert isinstance(weight, torch.Tensor)
+    generator = torch.Generator().manual_seed(seed_for(seed, "reward_model_head"))
+    with torch.no_grad():
+        weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
+
+
+def set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, last_id: int) -> None:
+    """A pad token that no conversation ends in: transformers scores the last token that is not the pad token."""
+    special = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
+    pad_id = next(i for i in [*special, *range(len(tokenizer))] if i is not None and i != last_id)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+    model.config.get_text_config().pad_token_id = pad_id

@@ -1,0 +1,23 @@
+"""Soft punishment of length, after DAPO's overlong reward (arXiv 2503.14476, equation 13), moved from [-1, 0] to [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from configs import schema
+from configs.records import Completion, Problem
+
+
+class LengthReward:
+    def __init__(self, config: schema.LengthReward) -> None:
+        self.name = config.name
+        self.weight = config.weight
+        self._target = config.target
+        self._limit = config.limit
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float]:
+        """1.0 up to `target` tokens, falling in a straight line to 0.0 at `limit`; the end token counts."""
+        return [self._value(len(completion.token_ids)) for completion in completions]
+
+    def _value(self, num_tokens: int) -> float:
+        return min(1.0, max(0.0, (self._limit - num_tokens) / (self._limit - self._target)))

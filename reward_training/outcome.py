@@ -1,0 +1,70 @@
+"""Reward for a right final answer: extract it, then let a checker compare it with the gold answer.
+
+An answer that is not there is wrong (0.0). A check that takes longer than its limit, or a checker that raises on a text,
+leaves the completion unscored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from configs import schema
+from configs.records import Completion, Problem
+from reward_training.checker_pool import Check, CheckerPool
+from reward_training.checkers import exact
+from reward_training.extraction import extractor
+from reward_training.reward import RewardError, Value
+
+
+class OutcomeReward:
+    """`pool` is needed for the checkers reasoning_gym and math_verify; exact runs in place."""
+
+    def __init__(self, config: schema.OutcomeReward, pool: CheckerPool | None = None) -> None:
+        assert pool is not None or config.checker == "exact"
+        self.name = config.name
+        self.weight = config.weight
+        self._config = config
+        self._extract = extractor(config)
+        self._pool = pool
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+        """1.0 right, 0.0 wrong; a reasoning-gym scorer may give values in between."""
+        answers = [self._extract(completion.text) for completion in completions]
+        first = [self._check_here(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+        left = [row for row, value in enumerate(first) if value is None]
+        checked = self._check_in_pool([problems[row] for row in left], [answers[row] or "" for row in left])
+        later = dict(zip(left, checked, strict=True))
+        return [later[row] if value is None else value for row, value in enumerate(first)]
+
+    def _check_here(self, problem: Problem, answer: str | None) -> float | None:
+        """The value where it takes no checker process, or None."""
+        if answer is None:
+            return 0.0
+        match self._config.checker:
+            case "exact":
+                return float(exact(answer, problem.answer))
+            case "math_verify":
+                return 1.0 if exact(answer, problem.answer) else None
+            case "reasoning_gym":
+                return None
+
+    def _check_in_pool(self, problems: list[Problem], answers: list[str]) -> list[Value]:
+        """Equal answers to one problem are checked once."""
+        if not problems:
+            return []
+        assert self._pool is not None
+        keys = [(problem.key, answer) for problem, answer in zip(problems, answers, strict=True)]
+        distinct = dict(zip(keys, problems, strict=True))
+        checks = [self._check(problem, answer) for (_, answer), problem in distinct.items()]
+        values = dict(zip(distinct, self._pool.run(checks), strict=True))
+        return [values[key] for key in keys]
+
+    def _check(self, problem: Problem, answer: str) -> Check:
+        if self._config.checker == "math_verify":
+            return Check("math_verify", (answer, problem.answer), self._config.timeout_s)
+        if not {"family", "entry"} <= problem.meta.keys():
+            raise RewardError(
+                f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no reasoning-gym entry; "
+                "use checker: exact or math_verify for this source"
+            )
+        return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)

@@ -1,0 +1,162 @@
+"""Preference pairs: a better against a worse completion of the same problem."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from configs import schema
+from configs.records import Completion, PreferencePair, Problem, Score
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A completion with its value in the labeler's units."""
+
+    completion: Completion
+    value: float
+
+
+def build_pairs(
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    *,
+    name: str,
+    config: schema.TrainedRewardModel,
+    rewards: Sequence[schema.Reward],
+    round: int,
+) -> list[PreferencePair]:
+    """Pairs for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
+
+    The three sequences are aligned one to one. A completion that the labeler's rewards could not score is in no pair, and
+    neither are two completions of equal text.
+    """
+    groups: dict[str, list[_Candidate]] = {}
+    by_key = {problem.key: problem for problem in problems}
+    for problem, completion, score in zip(problems, completions, scores, strict=True):
+        value = _value(score, config.labeler, rewards)
+        if value is not None:
+            groups.setdefault(problem.key, []).append(_Candidate(completion, value))
+    return [
+        _pair(by_key[key], better, worse, name=name, config=config, round=round)
+        for key, candidates in groups.items()
+        for better, worse in _choose(_distinct_texts(candidates), config)
+    ]
+
+
+def _value(score: Score, labeler: schema.Labeler, rewards: Sequence[schema.Reward]) -> float | None:
+    """What the labeler says of a completion, or None where a reward that it needs is missing."""
+    if isinstance(labeler, schema.OutcomeLabeler):
+        return score.parts[labeler.reward]
+    total = 0.0
+    for reward in rewards:
+        if not isinstance(reward, schema.ModelReward):
+            part = score.parts[reward.name]
+            if part is None:
+                return None
+            total += reward.weight * part
+    return total
+
+
+def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    first: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.completion.text, candidate)
+    return list(first.values())
+
+
+def _is_better(better: _Candidate, worse: _Candidate, labeler: schema.Labeler) -> bool:
+    if isinstance(labeler, schema.OutcomeLabeler):
+        return better.value >= 1 > worse.value
+    return better.value - worse.value >= labeler.min_margin
+
+
+def _choose(candidates: list[_Candidate], config: schema.TrainedRewardModel) -> list[tuple[_Candidate, _Candidate]]:
+    """Pairs that use each completion as seldom as possible; among those the widest margin, then the earliest."""
+    numbered = list(enumerate(candidates))
+    possible = [
+        (i, j) for (i, better), (j, worse) in permutations(numbered, 2) if _is_better(better, worse, config.labeler)
+    ]
+    possible.sort(key=lambda pair: candidates[pair[1]].value - candidates[pair[0]].value)  # stable: ties stay in order
+    uses: Counter[int] = Counter()
+    chosen: list[tuple[int, int]] = []
+    while possible and len(chosen) < config.pairs_per_problem:
+        best = min(possible, key=lambda pair: uses[pair[0]] + uses[pair[1]])
+        possible.remove(best)
+        uses.update(best)
+        chosen.append(best)
+    return [(candidates[i], candidates[j]) for i, j in chosen]
+
+
+def _pair(
+    problem: Problem,
+    better: _Candidate,
+    worse: _Candidate,
+    *,
+    name: str,
+    config: schema.TrainedRewardModel,
+    round: int,
+) -> PreferencePair:
+    return PreferencePair(
+        problem_key=problem.key,
+        prompt=problem.prompt,
+        chosen=better.completion.text,
+        rejected=worse.completion.text,
+        margin=better.value - worse.value,
+        objective=name,
+        labeler=config.labeler.kind,
+        sources=(better.completion.policy_id, worse.completion.policy_id),
+        round=round,
+        split="held_out" if is_held_out(problem.key, config.held_out_share) else "train",
+    )
+
+
+def is_held_out(problem_key: str, share: float) -> bool:
+    """Whether a problem's pairs only check; depends on the key alone, so in all rounds alike."""
+    place = int.from_bytes(hashlib.sha256(f"held_out/{problem_key}".encode()).digest()[:8], "big") / 2**64
+    return place < share
+
+
+def select_training_pairs(
+    new: Sequence[PreferencePair],
+    earlier: Sequence[PreferencePair],
+    *,
+    replay_fraction: float,
+    max_pairs: int,
+    rng: np.random.Generator,
+) -> list[PreferencePair]:
+    """At most `max_pairs` pairs of the training side, `replay_fraction` of them drawn from earlier rounds.
+
+    New pairs come first. Where there are too few earlier pairs all of them are taken. A pair that stands in both counts
+    as new, and a problem that was ever held out is never trained on.
+    """
+    held_out = {pair.problem_key for pair in [*new, *earlier] if pair.split == "held_out"}
+    fresh = [pair for pair in new if pair.problem_key not in held_out]
+    known = {_content(pair) for pair in fresh}
+    old = [pair for pair in earlier if pair.problem_key not in held_out and _content(pair) not in known]
+    num_new, num_old = _share_out(len(fresh), len(old), replay_fraction, max_pairs)
+    return [*_draw(fresh, num_new, rng), *_draw(old, num_old, rng)]
+
+
+def _content(pair: PreferencePair) -> tuple[str, str, str]:
+    return pair.problem_key, pair.chosen, pair.rejected
+
+
+def _share_out(num_new: int, num_old: int, replay_fraction: float, max_pairs: int) -> tuple[int, int]:
+    """How many new and replayed pairs to take: replayed / (new + replayed) = replay_fraction as nearly as there are pairs."""
+    if replay_fraction == 1:
+        return 0, min(num_old, max_pairs)
+    wanted = round(num_new * replay_fraction / (1 - replay_fraction))
+    replayed = min(num_old, wanted, round(max_pairs * replay_fraction))
+    return min(num_new, max_pairs - replayed), replayed
+
+
+def _draw(pairs: list[PreferencePair], count: int, rng: np.random.Generator) -> list[PreferencePair]:
+    """`count` of the pairs without replacement, in their order."""
+    return [pairs[i] for i in sorted(rng.permutation(len(pairs))[:count])]

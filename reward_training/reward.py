@@ -1,0 +1,37 @@
+"""What a reward is: a name, a weight, and a value or a reason for each completion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from configs.records import Completion, Problem
+
+
+class RewardError(ValueError):
+    """A reward is at fault: it raised, or returned what is no score. Names reward, problem and text."""
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A reward could not score a completion. It counts as missing, never as 0."""
+
+    reason: str
+
+
+Value = float | Unscored
+
+
+class Reward(Protocol):
+    """One objective."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+        """A value for each completion; `problems` and `completions` are aligned one to one."""
+        ...

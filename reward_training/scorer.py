@@ -1,0 +1,145 @@
+"""The only scorer: training, evaluation, best-of-N and labelling call `score` with the rewards of `build_rewards`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs import schema
+from configs.records import Completion, Problem, Score
+from reward_training.checker_pool import CheckerPool
+from reward_training.format import FormatReward
+from reward_training.length import LengthReward
+from reward_training.model_reward import ModelReward
+from reward_training.model_scores import RewardModelScorer
+from reward_training.outcome import OutcomeReward
+from reward_training.python_function import PythonReward
+from reward_training.reward import Reward, RewardError, Unscored, Value
+
+__all__ = ["Reward", "RewardError", "RewardModelSource", "Unscored", "build_rewards", "check_unscored", "score"]
+
+SHOWN_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class RewardModelSource:
+    """Where a reward model is: a folder or a hub id, and how many tokens it may read."""
+
+    path: Path | str
+    max_length: int
+    revision: str | None = None
+
+
+@contextmanager
+def build_rewards(
+    configs: Sequence[schema.Reward], reward_models: Mapping[str, RewardModelSource]
+) -> Iterator[list[Reward]]:
+    """Load the rewards, and free their models and processes at the end.
+
+    A reward of kind reward_model whose model is not in `reward_models` is left out: the caller says so.
+    """
+    with ExitStack() as stack:
+        modules = {c.checker for c in configs if isinstance(c, schema.OutcomeReward) and c.checker != "exact"}
+        pool = stack.enter_context(CheckerPool(sorted(modules))) if modules else None
+        wanted = {c.model for c in configs if isinstance(c, schema.ModelReward)} & reward_models.keys()
+        scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
+        rewards = [_build(config, pool, scorers) for config in configs]
+        yield [reward for reward in rewards if reward is not None]
+
+
+def _open_model(source: RewardModelSource) -> RewardModelScorer:
+    return RewardModelScorer(source.path, max_length=source.max_length, revision=source.revision)
+
+
+def _build(config: schema.Reward, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer]) -> Reward | None:
+    match config:
+        case schema.OutcomeReward():
+            return OutcomeReward(config, pool)
+        case schema.FormatReward():
+            return FormatReward(config)
+        case schema.LengthReward():
+            return LengthReward(config)
+        case schema.PythonReward():
+            return PythonReward(config)
+        case schema.ModelReward():
+            return ModelReward(config, scorers[config.model]) if config.model in scorers else None
+
+
+def score(problems: Sequence[Problem], completions: Sequence[Completion], rewards: Sequence[Reward]) -> list[Score]:
+    """A Score for each completion; `problems` and `completions` are aligned one to one.
+
+    Raises:
+        RewardError: a reward raised, or returned NaN, infinity, no number, or the wrong count; names reward, problem, text.
+    """
+    if len(problems) != len(completions):
+        raise ValueError(f"{len(problems)} problems and {len(completions)} completions; give one problem a completion")
+    values = {reward.name: _values(reward, problems, completions) for reward in rewards}
+    weights = {reward.name: reward.weight for reward in rewards}
+    return [_score_of({name: row[i] for name, row in values.items()}, weights) for i in range(len(completions))]
+
+
+def _score_of(values: Mapping[str, Value], weights: Mapping[str, float]) -> Score:
+    parts = {name: None if isinstance(value, Unscored) else value for name, value in values.items()}
+    unscored = {name: value.reason for name, value in values.items() if isinstance(value, Unscored)}
+    total = sum(weights[name] * part for name, part in parts.items() if part is not None)
+    return Score(parts=parts, unscored=unscored, total=total)
+
+
+def _values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+    """What the reward returned, each value checked."""
+    if not completions:
+        return []
+    try:
+        values = list(reward(problems, completions))
+    except RewardError:
+        raise
+    except Exception as error:  # whatever a reward raises is reported with its name, and stops the stage
+        where = _first_failure(reward, problems, completions)
+        raise RewardError(f"{where} raised {type(error).__name__}: {error}; mend the reward") from error
+    if len(values) != len(completions):
+        where = _place(reward, problems[0], completions[0])
+        raise RewardError(f"{where} (the first of the batch): {len(values)} values for {len(completions)} completions")
+    return [_value(reward, *row) for row in zip(problems, completions, values, strict=True)]
+
+
+def _value(reward: Reward, problem: Problem, completion: Completion, value: object) -> Value:
+    if isinstance(value, Unscored):
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        remedy = "return a number, or Unscored('why') where there is none"
+        raise RewardError(f"{_place(reward, problem, completion)} returned {value!r}; {remedy}") from error
+    if not math.isfinite(number):
+        raise RewardError(f"{_place(reward, problem, completion)} returned {number}; a reward is a finite number")
+    return number
+
+
+def _first_failure(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> str:
+    """The first completion that the reward raises on by itself; the first of the batch where none does."""
+    for problem, completion in zip(problems, completions, strict=True):
+        try:
+            reward([problem], [completion])
+        except Exception:  # noqa: BLE001 - the whole batch's error is the one that is raised; this only finds its place
+            return _place(reward, problem, completion)
+    return f"{_place(reward, problems[0], completions[0])} (the first of the batch)"
+
+
+def _place(reward: Reward, problem: Problem, completion: Completion) -> str:
+    return f"reward {reward.name!r} on problem {problem.key}, text {completion.text[:SHOWN_CHARACTERS]!r},"
+
+
+def check_unscored(scores: Sequence[Score], max_share: float) -> None:
+    """Raises RewardError where more than `max_share` of an objective's calls are unscored, with reasons and counts."""
+    for name in dict.fromkeys(name for row in scores for name in row.parts):
+        reasons = Counter(row.unscored[name] for row in scores if row.parts.get(name, 0.0) is None)
+        share = reasons.total() / len(scores)
+        if share > max_share:
+            raise RewardError(
+                f"reward {name!r} could not score {reasons.total()} of {len(scores)} completions (share {share:.3f}, "
+                f"max_unscored_share={max_share}): {dict(reasons.most_common(5))}; mend the cause or raise the bound"
+            )

@@ -1,0 +1,296 @@
+"""Reward models: Bradley-Terry on preference pairs (InstructGPT, arXiv 2203.02155, equation 1), by TRL's RewardTrainer.
+
+The loss is TRL's. Ours is what it is fed: conversations rendered and tokenised as the scorer does it, all pairs of a
+problem in the same update (the paper's section 3.5: they overfit when they are spread out), and each prompt computed once
+for its responses (`packing`). Weights stay float32; products are bfloat16 where the hardware has it. Left out against the
+paper: the loss counts each pair alike, not each problem, and scores are centred after training (`calibration.json`).
+
+    train_reward_model(pairs, base=Path("models/x"), out_dir=Path("reward"), config=config, seed=0,
+                       on_step=lambda step, metrics: print(step, metrics), should_stop=lambda: False)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
+
+from configs.errors import ConfigError, StageStopped
+from configs.records import PreferencePair
+from configs.schema import TrainedRewardModel
+from configs.seeds import rng_for, seed_for
+from reward_training.backbone import load_backbone, load_tokenizer, set_pad_token
+from reward_training.model_scores import RewardModelScorer, save_calibration
+from reward_training.packing import Packed, pack, packed_logits, shares_prompts
+from reward_training.precision import autocast
+from reward_training.quiet import quiet_transformers
+from reward_training.rendering import conversation_ids, conversation_text
+
+METRICS = {
+    "loss": "reward_model/loss",
+    "accuracy": "reward_model/accuracy",
+    "margin": "reward_model/margin",
+    "grad_norm": "reward_model/grad_norm",
+    "learning_rate": "reward_model/learning_rate",
+}
+WARMUP_SHARE = 0.1
+MAX_GRAD_NORM = 1.0
+TOKENS_PER_PASS = {"cpu": 8192, "cuda": 65536}
+"""of a forward and backward pass, counted without sharing; bounds the memory"""
+EAGER_UNTIL = 512
+"""tokens; under it plain attention is faster than the fused kernel's backward pass on a CPU (3.4 s against 4.5 s a step)"""
+CHECKPOINTING_FROM = 1_000_000_000
+"""parameters from which activations are recomputed to save memory"""
+CALIBRATION_PAIRS = 128
+
+
+def train_reward_model(
+    pairs: Sequence[PreferencePair],
+    *,
+    base: Path,
+    out_dir: Path,
+    config: TrainedRewardModel,
+    seed: int,
+    on_step: Callable[[int, dict[str, float]], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train on `pairs` from `base`, a causal language model or an earlier reward model, and save to `out_dir`.
+
+    `on_step(step, metrics)` gets the keys of METRICS after each update, steps counting from 1. Pairs with a conversation
+    over `max_length` are left out (`fitting_pairs` counts them).
+
+    Raises:
+        ConfigError: no pair fits, or the base does not load.
+        StageStopped: `should_stop` was true at a step boundary; nothing is saved.
+        FloatingPointError: loss or gradient became NaN or infinite; nothing is saved.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with quiet_transformers():
+        tokenizer = load_tokenizer(base)
+        rows = _plan(_encode(tokenizer, pairs, config.max_length), config.epochs, seed)
+        if not rows:
+            raise ConfigError(f"no pair of {len(pairs)} fits into max_length={config.max_length} tokens; raise it")
+        longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
+        model = load_backbone(base, seed, eager=device.type == "cpu" and longest <= EAGER_UNTIL)
+        set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
+        _fit(
+            model, tokenizer, rows, longest, config=config, seed=seed, hooks=_Hooks(on_step, should_stop), device=device
+        )
+        model.save_pretrained(str(out_dir))
+        tokenizer.save_pretrained(str(out_dir))
+        del model
+        _calibrate(out_dir, pairs, rows, config.max_length)
+
+
+def fitting_pairs(pairs: Sequence[PreferencePair], *, base: Path, max_length: int) -> tuple[list[PreferencePair], int]:
+    """The pairs whose conversations both have at most `max_length` tokens, and how many were left out."""
+    numbers = [row.number for row in _encode(load_tokenizer(base), pairs, max_length)]
+    return [pairs[number] for number in numbers], len(pairs) - len(numbers)
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A pair as token ids; `number` is its place among the pairs that were given."""
+
+    number: int
+    problem_key: str
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int) -> list[_Row]:
+    chosen = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.chosen) for pair in pairs])
+    rejected = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.rejected) for pair in pairs])
+    rows = [
+        _Row(number, pair.problem_key, better, worse)
+        for number, (pair, better, worse) in enumerate(zip(pairs, chosen, rejected, strict=True))
+    ]
+    return [row for row in rows if max(len(row.chosen_ids), len(row.rejected_ids)) <= max_length]
+
+
+def _plan(rows: list[_Row], epochs: int, seed: int) -> list[_Row]:
+    """The order of training: problems shuffled for each epoch, the pairs of a problem next to one another."""
+    by_problem: dict[str, list[_Row]] = {}
+    for row in rows:
+        by_problem.setdefault(row.problem_key, []).append(row)
+    problems = list(by_problem.values())
+    orders = [rng_for(seed, "reward_model_order", index=epoch).permutation(len(problems)) for epoch in range(epochs)]
+    return [row for order in orders for place in order for row in problems[place]]
+
+
+def _micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
+    """Pairs per pass: the largest divisor of the batch that stays within `max_tokens`."""
+    divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+    return max(size for size in divisors if size == 1 or 2 * longest * size <= max_tokens)
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+class _Hooks(TrainerCallback):
+    """Hands each step's metrics on, and stops where that is asked."""
+
+    def __init__(self, on_step: Callable[[int, dict[str, float]], None], should_stop: Callable[[], bool]) -> None:
+        self._on_step = on_step
+        self._should_stop = should_stop
+        self.stopped_at: int | None = None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items()}
+        for key, value in metrics.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"{key} is {value} at step {state.global_step}; lower learning_rate={args.learning_rate}"
+                )
+        self._on_step(state.global_step, metrics)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if self._should_stop():
+            self.stopped_at = state.global_step
+            control.should_training_stop = True
+        return control
+
+
+class _PackedRewardTrainer(RewardTrainer):
+    """TRL's trainer on rows that are ready, in their order."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+    def _send_telemetry(self) -> None:
+        """Nothing is told to anyone."""
+
+
+def _fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[_Row],
+    longest: int,
+    *,
+    config: TrainedRewardModel,
+    seed: int,
+    hooks: _Hooks,
+    device: torch.device,
+) -> None:
+    """Train `model` in place."""
+    micro = _micro_batch_size(config.batch_size, longest, TOKENS_PER_PASS[device.type])
+    forward = model.forward
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _PackedRewardTrainer(
+            model=model,
+            args=_arguments(config, len(rows), micro, seed, scratch, model.num_parameters(), device),
+            data_collator=_Collator(model.config.get_text_config().pad_token_id, shares_prompts(model)),
+            train_dataset=Dataset.from_list([vars(row) for row in rows]),
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+        trainer.pop_callback(PrinterCallback)
+        model.forward = functools.partial(_packed_forward, model, forward)
+        try:
+            trainer.train()
+        finally:
+            model.forward = forward
+    if hooks.stopped_at is not None:
+        raise StageStopped(f"reward model stopped after step {hooks.stopped_at}")
+
+
+def _arguments(
+    config: TrainedRewardModel,
+    num_rows: int,
+    micro: int,
+    seed: int,
+    scratch: str,
+    num_parameters: int,
+    device: torch.device,
+) -> RewardConfig:
+    """TRL's settings. The rows hold all epochs, so that an update may reach from one epoch into the next."""
+    num_updates = math.ceil(num_rows / config.batch_size)
+    return RewardConfig(
+        output_dir=scratch,
+        num_train_epochs=1,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // micro,
+        train_sampling_strategy="sequential",
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(WARMUP_SHARE * num_updates),
+        max_grad_norm=MAX_GRAD_NORM,
+        weight_decay=0.0,
+        max_length=None,
+        remove_unused_columns=False,
+        activation_checkpointing=num_parameters >= CHECKPOINTING_FROM,
+        gradient_checkpointing=num_parameters >= CHECKPOINTING_FROM,  # the old name; TRL sets it
+        bf16=False,  # _packed_forward does the autocast, also where TRL would refuse it
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        seed=seed_for(seed, "reward_model") % 2**32,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Collator:
+    """Rows to one packed batch: all chosen conversations, then all rejected ones."""
+
+    pad_token_id: int
+    share: bool
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        sequences = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
+        groups = [row["problem_key"] for row in rows] * 2
+        return dict(vars(pack(sequences, groups, pad_token_id=self.pad_token_id, share=self.share)))
+
+
+def _packed_forward(
+    model: PreTrainedModel, forward: Callable[..., Any], use_cache: bool = False, **inputs: torch.Tensor
+) -> SimpleNamespace:
+    """What TRL's loss calls as the model: `.logits` (2P, 1) float32, chosen first."""
+    packed = Packed(**inputs)
+    with autocast(packed.input_ids.device):
+        return SimpleNamespace(logits=packed_logits(model, packed, forward))
+
+
+def _calibrate(folder: Path, pairs: Sequence[PreferencePair], rows: list[_Row], max_length: int) -> None:
+    """Mean and deviation of the raw scores on the first CALIBRATION_PAIRS of the training order, saved beside the model."""
+    used = [pairs[number] for number in dict.fromkeys(row.number for row in rows)][:CALIBRATION_PAIRS]
+    with RewardModelScorer(folder, max_length=max_length) as scorer:
+        texts = [(pair, text) for pair in used for text in (pair.chosen, pair.rejected)]
+        conversations = [conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]
+        save_calibration(folder, scorer.scores(conversations, [pair.problem_key for pair, _ in texts]))
