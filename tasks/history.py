@@ -34,11 +34,13 @@ def accepted_model(folder: Path) -> ModelRef | None:
     return ModelRef(id=report.id, path=report.path) if report and report.accepted else None
 
 
-def last_accepted(run: Path, name: str, *, before: int, inherited: Mapping[str, ModelRef]) -> ModelRef | None:
+def last_accepted(
+    run: Path, name: str, *, before: int, inherited: Mapping[str, ModelRef], leave_out: Path | None = None
+) -> ModelRef | None:
     """The newest accepted reward model of the rounds before `before`; one made by hand follows its round's own."""
     for round in range(before - 1, -1, -1):
         for folder in (by_hand_folder(run, round, name), reward_model_folder(run, round, name)):
-            if (model := accepted_model(folder)) is not None:
+            if folder != leave_out and (model := accepted_model(folder)) is not None:
                 return model
     return inherited.get(name)
 

@@ -58,6 +58,13 @@ class StageFacts(Record):
     datasets: list[DatasetFact]
 
 
+class Outcome(Record):
+    """What is known of a stage's attempt when it is finished, beside its files."""
+
+    model: ModelFact | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
 class StageTracking(Record):
     """`.tracking.json` of a stage."""
 
@@ -65,7 +72,7 @@ class StageTracking(Record):
     attempt: str = Field(default_factory=lambda: uuid.uuid4().hex)
     status: Status = "RUNNING"
     ended_ms: int | None = None
-    model: ModelFact | None = None
+    outcome: Outcome = Outcome()
     parent_id: str | None = None
     """MLflow parent run that the rest was sent to; under another one all is sent again"""
     run_id: str | None = None
@@ -86,7 +93,7 @@ class StageTracking(Record):
             attempt=self.attempt,
             status=self.status,
             ended_ms=self.ended_ms,
-            model=self.model,
+            outcome=self.outcome,
             parent_id=parent_id,
         )
 

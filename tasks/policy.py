@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from configs.files import JOURNAL, Journal, append_jsonl, digest, read_jsonl, write_json
 from configs.records import Policy, Problem
 from grpo_train.model import load_policy, open_policy, save_policy
 from grpo_train.precision import pick_device
-from grpo_train.trainer import StepResult, num_steps, train
+from grpo_train.trainer import StepResult, TrainResult, num_steps, train
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.model_ids import model_ids
 from tasks.stage import ALONE, Context, StageSpec
@@ -70,3 +71,9 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
 def load(out_dir: Path, round: int) -> Policy:
     """The policy that the stage trained."""
     return open_policy(out_dir / "model", round)
+
+
+def load_result(out_dir: Path) -> TrainResult:
+    """How the training went."""
+    data: dict[str, Any] = json.loads((out_dir / "result.json").read_bytes())
+    return TrainResult(**data)

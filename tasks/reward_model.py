@@ -12,7 +12,7 @@ from configs.seeds import rng_for, seed_for
 from reward_training.check import check_reward_model
 from reward_training.pairs import select_training_pairs
 from reward_training.train import train_reward_model
-from tasks.history import ModelRef
+from tasks.history import ModelRef, reward_model_report
 from tasks.stage import ALONE, Context, StageSpec
 
 
@@ -115,6 +115,13 @@ def _too_few(spec: RewardModelSpec, num_train: int, num_held_out: int, num_repla
         num_held_out_pairs=num_held_out,
         num_replayed_pairs=num_replayed,
     )
+
+
+def load(out_dir: Path) -> RewardModelReport:
+    """The report, its `path` where the model is now."""
+    report = reward_model_report(out_dir)
+    assert report is not None, "the stage is finished"
+    return report
 
 
 def metrics(report: RewardModelReport) -> dict[str, float]:

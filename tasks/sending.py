@@ -67,8 +67,9 @@ class StageSender:
             self._send_files()
             if tables := mirror.final_tables(self.folder):
                 self._send_tables(tables)
-            if self.record.model is not None:
-                self._send_model(self.record.model)
+            if self.record.outcome.model is not None:
+                self._send_model(self.record.outcome.model)
+            self.tracking.set_tags(self.run_id, self.record.outcome.tags)
         self.tracking.end_run(self.run_id, self.record.status, self.record.ended_ms)
         self._note(done=True)
 

@@ -17,7 +17,7 @@ from configs.errors import StageStopped
 from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
 from configs.records import Record
 from configs.schema import Config
-from tasks.mirror import TRACKING, DatasetFact, ModelFact, StageFacts, Status
+from tasks.mirror import TRACKING, DatasetFact, Outcome, StageFacts, Status
 from tasks.run import Run, flatten
 from tasks.versions import versions
 
@@ -118,12 +118,12 @@ def run_stage(
     body: Body[SpecT],
     *,
     datasets: list[DatasetFact] | None = None,
-    model: Callable[[], ModelFact | None] | None = None,
+    outcome: Callable[[], Outcome] = Outcome,
     tags: dict[str, str] | None = None,
 ) -> Manifest:
     """Make sure that `folder` holds what `body` makes of `spec`; returns its manifest.
 
-    `model` is asked, once the body is done, which model of the stage the registry should hold.
+    `outcome` is asked, once the body is done, which model the registry should hold and what MLflow should be told besides.
     """
     names = names_of(run, folder)
     why = mismatch(folder, spec)
@@ -147,7 +147,7 @@ def run_stage(
         status = "KILLED"
         raise
     finally:
-        run.tracking.end_stage(folder, status, model() if model and status == "FINISHED" else None)
+        run.tracking.end_stage(folder, status, outcome() if status == "FINISHED" else None)
     return manifest
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from configs.files import digest, link_or_copy
 from configs.schema import Config
 from tasks import mirror
-from tasks.mirror import TRACKING, AliasFact, DatasetFact, ModelFact, StageFacts, StageTracking, Status
+from tasks.mirror import TRACKING, AliasFact, DatasetFact, ModelFact, Outcome, StageFacts, StageTracking, Status
 from tasks.sending import StageSender
 from tasks.versions import program_tags
 
@@ -113,12 +113,12 @@ class Tracking:
         with self._reaching():
             self._send_stage(self._current)
 
-    def end_stage(self, folder: Path, status: Status, model: ModelFact | None = None) -> None:
+    def end_stage(self, folder: Path, status: Status, outcome: Outcome | None = None) -> None:
         """The current attempt ended; everything that is missing, of earlier stages too, is sent."""
         self._current = None
         if (record := mirror.load(folder / TRACKING, StageTracking)) is None:
             return
-        ended = {"status": status, "ended_ms": int(time.time() * 1000), "model": model}
+        ended = {"status": status, "ended_ms": int(time.time() * 1000), "outcome": outcome or Outcome()}
         mirror.save(folder / TRACKING, record.model_copy(update=ended))
         self.send_missing()
 

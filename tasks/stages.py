@@ -1,0 +1,326 @@
+"""The stages as Prefect tasks. Each returns at once, with what is on disk, where its manifest matches.
+
+Prefect is told, never asked: no cache, no stored results. Only what another try can help is tried again: fetching a model,
+and telling others what is on disk already.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from configs.errors import ConfigError
+from configs.files import digest
+from configs.records import EvalReport, Policy, RewardModelReport, RoundState
+from grpo_train.model import open_policy
+from grpo_train.model_source import prepare_policy
+from grpo_train.promotion import Decision
+from reward_training.scorer import RewardModelSource
+from tasks import evaluate as evaluating
+from tasks import policy as training
+from tasks import problems as reading
+from tasks import promote as promoting
+from tasks import regenerate as regenerating
+from tasks import reward_model as rewarding
+from tasks.history import ModelRef, last_accepted, last_finished_round, pair_files, problems_of_round
+from tasks.mirror import DatasetFact, ModelFact, Outcome
+from tasks.page import show
+from tasks.rounds import close_round, policy_model_name, reward_model_name, round_state, usable_reward_models
+from tasks.run import Run, write_run
+from tasks.stage import run_stage
+from tasks.workspace import by_hand_folder, models_folder, regeneration_split, reward_model_folder, round_folder
+
+__all__ = [
+    "evaluate",
+    "finish_round",
+    "first_state",
+    "prepare",
+    "promote",
+    "regenerate",
+    "retrain_reward_model",
+    "round_state",
+    "train_policy",
+    "train_reward_model",
+    "usable_reward_models",
+]
+
+HOUR_S = 3600
+NEVER_STORED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+def _another_try_may_help(_task: Any, _run: Any, state: Any) -> bool:
+    """A network or a disk may be back in a moment; a faulty configuration will not mend itself."""
+    return isinstance(state.result(raise_on_failure=False), OSError)
+
+
+# ---- problems and policy --------------------------------------------------------------------------------------------
+
+
+@task(
+    name="prepare",
+    timeout_seconds=6 * HOUR_S,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_another_try_may_help,
+    **NEVER_STORED,
+)
+def prepare(run: Run) -> None:
+    """The given policy in a local folder, and the problems of every round that was asked for."""
+    policy = _given_policy(run)
+    asked = run.file.rounds_asked
+    for rounds in asked:
+        folder = problems_of_round(run.folder, rounds, asked)
+        spec = reading.ProblemsSpec(config=run.config, round=0, policy=policy, rounds=rounds)
+        outcome = _given_model(run, policy) if rounds == asked[0] else Outcome()
+        run_stage(run, spec, folder, reading.run, outcome=partial(Outcome.model_copy, outcome))
+
+
+def _given_policy(run: Run) -> Policy:
+    """The run's given policy; found, or made, on the first call.
+
+    Raises:
+        ConfigError: its weights are others than when the run was started.
+    """
+    file = run.file
+    if file.given_policy is None:
+        with run.console.stage("model"):
+            policy = prepare_policy(run.config.policy, models_folder(run.workspace))
+        policy = policy.model_copy(update={"path": str(Path(policy.path).absolute())})
+        initial = file.initial_policy or policy
+        write_run(run.workspace, file.model_copy(update={"given_policy": policy, "initial_policy": initial}))
+        return policy
+    given = file.given_policy
+    now = open_policy(Path(given.path), round=0) if Path(given.path).exists() else None
+    if file.predecessor is None and now is None:
+        now = prepare_policy(run.config.policy, models_folder(run.workspace))
+    if now is None or now.id != given.id:
+        raise ConfigError(
+            f"{given.path} is gone or holds other weights than when run {run.name!r} was started; "
+            "restore it, or start a run of its own with --run NEWNAME"
+        )
+    return given
+
+
+def _given_model(run: Run, policy: Policy) -> Outcome:
+    tags = {"regroup.policy_id": policy.id}
+    model = ModelFact(name=policy_model_name(run), folder="policy", alias="champion", tags=tags, source=policy.path)
+    return Outcome(model=model, tags=tags)
+
+
+def first_state(run: Run) -> RoundState:
+    """What round 0 stands on: the given policy is the champion."""
+    return round_state(run, 0, run.given_policy, run.given_policy)
+
+
+# ---- reward models --------------------------------------------------------------------------------------------------
+
+
+@task(name="train reward model", task_run_name="reward-model-{name}", timeout_seconds=48 * HOUR_S, **NEVER_STORED)
+def train_reward_model(run: Run, round: int, name: str, state: RoundState) -> RewardModelReport:
+    """Train a round's reward model on the pairs of the round before; `state` is what that round handed on."""
+    last = last_accepted(run.folder, name, before=round, inherited=run.file.reward_models)
+    base = last or ModelRef(id=state.champion.id, path=state.champion.path)
+    folder = reward_model_folder(run.folder, round, name)
+    report = _reward_model_stage(run, round, name, base, folder, learns_from=round - 1)
+    if not report.accepted:
+        _say_refused(run, round, name, report)
+    return report
+
+
+@task(name="retrain reward model", task_run_name="by-hand-{name}", timeout_seconds=48 * HOUR_S, **NEVER_STORED)
+def retrain_reward_model(run: Run, name: str) -> RewardModelReport:
+    """Train a reward model again on the pairs up to the last finished round; the next round starts from it.
+
+    Raises:
+        ConfigError: no round is finished.
+    """
+    last_round = last_finished_round(run.folder)
+    if last_round is None:
+        raise ConfigError(f"run {run.name!r} has finished no round; `regroup run` makes the pairs to learn from")
+    round, champion = last_round.round, last_round.state.champion
+    folder = by_hand_folder(run.folder, round, name)
+    inherited = run.file.reward_models
+    last = last_accepted(run.folder, name, before=round + 1, inherited=inherited, leave_out=folder)
+    base = last or ModelRef(id=champion.id, path=champion.path)
+    return _reward_model_stage(run, round, name, base, folder, learns_from=round)
+
+
+def _reward_model_stage(
+    run: Run, round: int, name: str, base: ModelRef, folder: Path, *, learns_from: int
+) -> RewardModelReport:
+    earlier = pair_files(run.folder, before=learns_from)
+    new = [path for path in pair_files(run.folder, before=learns_from + 1) if path not in earlier]
+    spec = rewarding.RewardModelSpec(
+        config=run.config,
+        round=round,
+        name=name,
+        base=base,
+        new_pairs=[str(path) for path in new],
+        earlier_pairs=[str(path) for path in earlier],
+    )
+    run_stage(
+        run,
+        spec,
+        folder,
+        rewarding.run,
+        datasets=[_dataset(run, path, "training", f"pairs of {path.parent.parent.name}") for path in new],
+        outcome=lambda: _reward_model_outcome(run, name, rewarding.load(folder), base),
+        tags={"regroup.base_model": base.id},
+    )
+    report = rewarding.load(folder)
+    show(run, f"round-{round}-reward-model-{name}", f"Reward model {name}, round {round}", rewarding.metrics(report))
+    return report
+
+
+def _reward_model_outcome(run: Run, name: str, report: RewardModelReport, base: ModelRef) -> Outcome:
+    tags = {"regroup.accepted": str(report.accepted).lower(), "regroup.reasons": "; ".join(report.reasons)}
+    if not report.id:
+        return Outcome(tags=tags)
+    model = ModelFact(
+        name=reward_model_name(run, name),
+        folder="model",
+        alias="champion" if report.accepted else "challenger",
+        tags={"regroup.model_id": report.id, "regroup.base_model": base.id},
+    )
+    return Outcome(model=model, tags=tags | model.tags)
+
+
+def _say_refused(run: Run, round: int, name: str, report: RewardModelReport) -> None:
+    used = usable_reward_models(run, round).get(name)
+    instead = f"the last accepted one ({used.path}) is used" if used else "the round goes on without it"
+    run.console.warn(f"round {round}: reward model {name!r} is refused ({'; '.join(report.reasons)}); {instead}")
+
+
+# ---- policy, evaluation, promotion, regeneration --------------------------------------------------------------------
+
+
+@task(name="train policy", task_run_name="policy-{round}", timeout_seconds=240 * HOUR_S, **NEVER_STORED)
+def train_policy(run: Run, round: int, state: RoundState, reward_models: Mapping[str, RewardModelSource]) -> Policy:
+    """Train the round's challenger from the champion of `state`."""
+    folder = round_folder(run.folder, round) / "policy"
+    problems = _problems(run, round, "train")
+    spec = training.PolicySpec(
+        config=run.config,
+        round=round,
+        policy=state.champion,
+        initial_policy=run.initial_policy,
+        problems=str(problems),
+        reward_models=dict(reward_models),
+    )
+    run_stage(
+        run,
+        spec,
+        folder,
+        training.run,
+        datasets=[_dataset(run, problems, "training", "train")],
+        outcome=lambda: _policy_outcome(run, training.load(folder, round), state.champion),
+        tags={"regroup.parent_policy": state.champion.id},
+    )
+    return training.load(folder, round)
+
+
+def _policy_outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:
+    tags = {"regroup.policy_id": policy.id, "regroup.parent_policy": parent.id}
+    return Outcome(
+        model=ModelFact(name=policy_model_name(run), folder="model", alias="challenger", tags=tags), tags=tags
+    )
+
+
+@task(name="evaluate", task_run_name="{policy_stage_name}-{round}", timeout_seconds=48 * HOUR_S, **NEVER_STORED)
+def evaluate(
+    run: Run,
+    round: int,
+    policy: Policy,
+    reward_models: Mapping[str, RewardModelSource],
+    policy_stage_name: str = "evaluate",
+) -> dict[str, EvalReport]:
+    """Measure a policy on dev and test."""
+    folder = round_folder(run.folder, round) / policy_stage_name
+    splits = {split: _problems(run, round, split) for split in ("dev", "test")}
+    spec = evaluating.EvaluateSpec(
+        config=run.config,
+        round=round,
+        policy=policy,
+        initial_policy=run.initial_policy,
+        problems={split: str(path) for split, path in splits.items()},
+        reward_models=dict(reward_models),
+    )
+    run_stage(
+        run,
+        spec,
+        folder,
+        evaluating.run,
+        datasets=[_dataset(run, path, "evaluation", split) for split, path in splits.items()],
+        tags={"regroup.policy_id": policy.id},
+    )
+    reports = evaluating.load(folder)
+    show(run, f"round-{round}-{policy_stage_name}", f"Evaluation of round {round}", evaluating.estimates(reports))
+    return reports
+
+
+@task(name="promote", task_run_name="promote-{round}", timeout_seconds=HOUR_S, **NEVER_STORED)
+def promote(run: Run, round: int, champion: Policy, challenger: Policy) -> Decision:
+    """Decide between two policies of this run by their results on dev."""
+    folder = round_folder(run.folder, round) / "promote"
+    spec = promoting.PromoteSpec(
+        config=run.config,
+        round=round,
+        champion=champion,
+        challenger=challenger,
+        champion_results=str(_results(run, champion.round)),
+        challenger_results=str(_results(run, challenger.round)),
+    )
+    run_stage(run, spec, folder, promoting.run)
+    decision = promoting.load(folder)
+    run.console.say(f"round {round}: {'promoted' if decision.promoted else 'refused'}; {decision.reason}")
+    return decision
+
+
+def _results(run: Run, round: int) -> Path:
+    return round_folder(run.folder, round) / "evaluate" / "results.jsonl"
+
+
+@task(name="regenerate", task_run_name="regenerate-{round}", timeout_seconds=48 * HOUR_S, **NEVER_STORED)
+def regenerate(run: Run, round: int, policies: list[Policy], reward_models: Mapping[str, RewardModelSource]) -> None:
+    """Sample what the next round's reward models learn from."""
+    folder = round_folder(run.folder, round) / "regenerate"
+    split = regeneration_split(round)
+    problems = _problems(run, round, split)
+    spec = regenerating.RegenerateSpec(
+        config=run.config,
+        round=round,
+        policies=policies,
+        problems=str(problems),
+        reward_models=dict(reward_models),
+    )
+    run_stage(run, spec, folder, regenerating.run, datasets=[_dataset(run, problems, "regeneration", split)])
+
+
+@task(
+    name="finish round",
+    task_run_name="finish-round",
+    timeout_seconds=6 * HOUR_S,
+    retries=1,
+    retry_condition_fn=_another_try_may_help,
+    **NEVER_STORED,
+)
+def finish_round(run: Run, state: RoundState) -> None:
+    """Close the round: champion.json, the parent run's metrics with step = round, the registry's aliases."""
+    close_round(run, state)
+    run.tracking.send_missing()
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def _problems(run: Run, round: int, split: str) -> Path:
+    return problems_of_round(run.folder, round, run.file.rounds_asked) / f"{split}.jsonl"
+
+
+def _dataset(run: Run, path: Path, context: str, name: str) -> DatasetFact:
+    num_rows = sum(1 for _ in path.open("rb"))
+    source = str(path.relative_to(run.workspace)) if path.is_relative_to(run.workspace) else str(path)
+    return DatasetFact(name=name, digest=digest(path), context=context, source=source, num_rows=num_rows)
