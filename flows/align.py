@@ -7,11 +7,12 @@ Every task returns at once where its stage is done, so a run that was killed goe
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled
 
 from configs.errors import StageStopped
 from configs.records import RoundState
@@ -23,6 +24,8 @@ from tasks import stages
 from tasks.run import RunFile, open_run
 from tasks.run import run_name as name_of
 from tasks.workspace import workspace_lock
+
+ResultT = TypeVar("ResultT")
 
 
 def _flow_run_name() -> str:
@@ -42,7 +45,7 @@ def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
     """All rounds of the run that `find` gives, with the workspace held; raises WorkspaceBusy where another holds it."""
     with workspace_lock(root, name):
         file = find()
-        with working_on(root, file) as run:
+        with working_on(root, file, sums_up=True) as run:
             all_rounds(run.config.rounds)
         summary = read_summary(root, file.name)
         assert summary is not None, "the session's end writes it"
@@ -51,7 +54,7 @@ def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
         return summary
 
 
-def cancelled_when_stopped(work: Callable[[], Summary]) -> Summary | State:
+def cancelled_when_stopped(work: Callable[[], ResultT]) -> ResultT | State:
     """Prefect calls a run that was asked to stop cancelled, not failed."""
     try:
         return work()
@@ -72,7 +75,7 @@ def baseline(round: int) -> RoundState:
     with stop.listening():
         run = current_run()
         state = stages.first_state(run)
-        models = stages.usable_reward_models(run, state)
+        models = stages.usable_reward_models(run, round)
         stages.evaluate(run, round, state.policy, models)
         stages.regenerate(run, round, [state.policy], models)
         stages.finish_round(run, state)
@@ -81,15 +84,19 @@ def baseline(round: int) -> RoundState:
 
 @flow(name="round", flow_run_name="round-{round}")
 def one_round(round: int, state: RoundState) -> RoundState:
-    """Reward models, policy, evaluation, promotion, and the samples that the next round's reward models learn from."""
+    """Reward models, policy, evaluation, promotion, and samples that the next round's reward models learn from."""
     with stop.listening():
         run = current_run()
-        models = train_reward_models(run, round, state)
+        for name in run.config.trained_reward_models:
+            stages.train_reward_model(run, round, name, state)
+        models = stages.usable_reward_models(run, round)
         policy = stages.train_policy(run, round, state, models)
         stages.evaluate(run, round, policy, models)
         decision = stages.promote(run, round, state.champion, policy)
         champion = policy if decision.promoted else state.champion
-        refused = [] if decision.promoted else [policy]
-        stages.regenerate(run, round, [champion, *refused], models)
+        # a reward model can only unlearn a hack that it has seen: a refused policy is sampled too
+        sampled = [champion] if decision.promoted else [champion, policy]
+        stages.regenerate(run, round, sampled, models)
+        state = stages.round_state(run, round, policy, champion)
         stages.finish_round(run, state)
         return state

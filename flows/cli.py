@@ -4,8 +4,8 @@ Exit codes: 0 done; 2 configuration or data at fault; 3 another run holds the wo
 1 the work failed.
 """
 
-import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -86,17 +86,17 @@ def serve(
 @app.command
 def reward_model(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -> None:
     """Retrain a run's reward models by hand on its pairs so far; its next round starts from them."""
-    from flows.launch import retrain_reward_models
+    from flows.launch import retrain_by_hand
 
-    retrain_reward_models(config, set_, run_name)
+    retrain_by_hand(config, set_, run_name)
 
 
 @app.command
 def evaluate(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -> None:
     """Measure the champion of a run, or the configured policy before the first run, on dev and test."""
-    from flows.launch import evaluate_policy
+    from flows.launch import evaluate_champion
 
-    evaluate_policy(config, set_, run_name)
+    evaluate_champion(config, set_, run_name)
 
 
 @app.command
@@ -158,10 +158,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{error}\nthe same command goes on from here", STOPPED)
     except KeyboardInterrupt:
         return _complain("ended by Ctrl-C; the same command goes on from the last finished stage", STOPPED)
-    except Exception as error:
-        logging.getLogger("regroup").exception("the command failed")
-        return _complain(f"{type(error).__name__}: {error}", FAILED)
+    except Exception as error:  # noqa: BLE001 - the process ends here, with the code that says so
+        return _explain(error)
     return DONE
+
+
+def _explain(error: Exception) -> int:
+    """The message where the story is in a log file, otherwise all of it."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if not notes:
+        traceback.print_exception(error)
+    return _complain("\n".join([f"{type(error).__name__}: {error}", *notes]), FAILED)
 
 
 def _complain(text: str, code: int) -> int:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configs.errors import StageStopped, WorkspaceBusy
+from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 from configs.schema import Config, load_config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
-from tasks.run import open_run, run_name
-from tasks.terminal import Terminal, rounds_table
+from tasks.run import open_run, read_run, run_name
+from tasks.terminal import Terminal, estimates_table, rounds_table
 from tasks.workspace import lock_holder, run_folder
 
 
@@ -27,6 +27,23 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
     else:
         summary = in_a_flow(root, "align", config)
     _show(root, summary, terminal)
+
+
+def retrain_by_hand(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
+    """Retrain a run's reward models; prints name and id of each."""
+    root, terminal = Path.cwd(), Terminal()
+    config = configured(path, overrides, name)
+    read_run(root, run_name(config))
+    if not config.trained_reward_models:
+        raise ConfigError(f"{path} trains no reward model; add a block of kind `trained` to reward_models")
+    for model, model_id in in_a_flow(root, "reward-models", config).items():
+        terminal.print(f"{model} {model_id or 'was not trained'}")
+
+
+def evaluate_champion(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
+    """Measure a run's champion, or before the first round the given policy; prints the estimates."""
+    reports = in_a_flow(Path.cwd(), "evaluate", configured(path, overrides, name))
+    Terminal().print(estimates_table(reports))
 
 
 def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Config:

@@ -37,8 +37,8 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
     configure(root)
     _check_cron(cron)
     with _some_server(root) as api_url:
-        from prefect.flows import EntrypointType
         from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.types.entrypoint import EntrypointType
 
         with temporary_settings({PREFECT_API_URL: api_url}):
             from flows.schedule import align_next

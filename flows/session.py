@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from configs.errors import StageStopped
 from flows.stopping import Stop
 from flows.summary import summarise, write_summary
+from tasks.mirror import Status
 from tasks.report import write_report
 from tasks.run import Run, RunFile, read_run, stored_config
 from tasks.terminal import Terminal, log_to
@@ -20,7 +21,7 @@ from tasks.workspace import run_folder
 stop = Stop()
 """one for the process, as signals are"""
 
-MLFLOW_STATUS = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+MLFLOW_STATUS: dict[str, Status] = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _current: ContextVar[Run] = ContextVar("current run")
 
 
@@ -30,8 +31,9 @@ def current_run() -> Run:
 
 
 @contextmanager
-def working_on(root: Path, file: RunFile) -> Iterator[Run]:
-    """The run, ready for its stages. However the block ends, summary, report and MLflow say so."""
+def working_on(root: Path, file: RunFile, *, sums_up: bool = False) -> Iterator[Run]:
+    """The run, ready for its stages. However the block ends, MLflow says so, and where the block is to make all rounds
+    summary and report too."""
     run = _open(root, file)
     token = _current.set(run)
     status = "failed"
@@ -49,7 +51,9 @@ def working_on(root: Path, file: RunFile) -> Iterator[Run]:
             raise
         finally:
             _current.reset(token)
-            _close(run, status)
+            if sums_up:
+                _sum_up(run, status)
+            run.tracking.finish(MLFLOW_STATUS[status])
 
 
 def _open(root: Path, file: RunFile) -> Run:
@@ -66,14 +70,15 @@ def _open(root: Path, file: RunFile) -> Run:
     )
 
 
-def _close(run: Run, status: str) -> None:
-    if read_run(run.workspace, run.name).given_policy is not None:
-        mlflow = {
-            "tracking_uri": run.tracking.display_uri,
-            "experiment_id": run.tracking.experiment_id,
-            "run_id": run.tracking.run_id,
-        }
-        summary = summarise(run.workspace, run.name, status=status, mlflow=mlflow, flow_run_id=run.prefect_flow_run_id)
-        write_summary(run.workspace, summary)
-        write_report(run.folder)
-    run.tracking.finish(MLFLOW_STATUS[status])
+def _sum_up(run: Run, status: str) -> None:
+    """Write summary.json and report.html, unless the run ended before it had a policy."""
+    if read_run(run.workspace, run.name).given_policy is None:
+        return
+    mlflow = {
+        "tracking_uri": run.tracking.display_uri,
+        "experiment_id": run.tracking.experiment_id,
+        "run_id": run.tracking.run_id,
+    }
+    summary = summarise(run.workspace, run.name, status=status, mlflow=mlflow, flow_run_id=run.prefect_flow_run_id)
+    write_summary(run.workspace, summary)
+    write_report(run.folder)

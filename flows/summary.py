@@ -15,7 +15,7 @@ Summary = dict[str, Any]
 FILE = "summary.json"
 
 
-def summarise(root: Path, name: str, *, status: str, mlflow: dict[str, str], flow_run_id: str | None) -> Summary:
+def summarise(root: Path, name: str, *, status: str, mlflow: dict[str, str | None], flow_run_id: str | None) -> Summary:
     """The summary of a run's rounds so far."""
     records = read_run_records(run_folder(root, name))
     champion = run_champion(records)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from configs.records import Estimate, EvalReport
 
 LOGGER_NAME = "regroup"
 LIBRARIES = (
@@ -328,3 +330,18 @@ def _number(value: dict[str, Any] | None) -> str:
 def _reward_model(name: str, model: dict[str, Any]) -> str:
     accuracy = "?" if model["accuracy"] is None else f"{model['accuracy']['estimate']:.2f}"
     return f"{name} {accuracy} {'ok' if model['accepted'] else 'refused'}"
+
+
+def estimates_table(reports: Mapping[str, EvalReport]) -> Table:
+    """A row a metric: the estimate on each split with its 95% interval."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for column in ("metric", *reports):
+        table.add_column(column, overflow="fold")
+    names = dict.fromkeys(name for report in reports.values() for name in report.values)
+    for name in names:
+        table.add_row(name, *(_estimate(report.values.get(name)) for report in reports.values()))
+    return table
+
+
+def _estimate(value: Estimate | None) -> str:
+    return "-" if value is None else f"{value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}], n = {value.n}"

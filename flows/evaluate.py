@@ -1,0 +1,32 @@
+"""Evaluation alone: a run's champion, or before its first round the given policy, on dev and test.
+
+It is the stage of that policy's round, so a run that follows finds it done.
+"""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from configs.records import EvalReport
+from configs.schema import Config
+from flows.align import cancelled_when_stopped
+from flows.session import working_on
+from tasks import stages
+from tasks.history import last_finished_round
+from tasks.run import open_run, run_name
+from tasks.workspace import workspace_lock
+
+
+@flow(name="evaluate")
+def evaluate(config: Config) -> dict[str, EvalReport] | State:
+    """{split: report} of the policy."""
+    return cancelled_when_stopped(lambda: _evaluate(Path.cwd(), config))
+
+
+def _evaluate(root: Path, config: Config) -> dict[str, EvalReport]:
+    with workspace_lock(root, run_name(config)), working_on(root, open_run(root, config)) as run:
+        stages.prepare(run)
+        last = last_finished_round(run.folder)
+        policy = last.state.champion if last else run.given_policy
+        return stages.evaluate(run, policy.round, policy, stages.usable_reward_models(run, policy.round))
