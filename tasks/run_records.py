@@ -21,6 +21,7 @@ from grpo_train.statistics import bootstrap_mean
 from grpo_train.watch import Alarm, Watch
 
 Row = dict[str, Any]
+BY_HAND = "reward_model_by_hand"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,15 @@ class RoundRecords:
 
     @cached_property
     def reward_models(self) -> dict[str, RewardModelReport]:
-        paths = sorted(self.folder.glob("reward_model/*/report.json"))
+        return self._reward_models("reward_model")
+
+    @cached_property
+    def reward_models_by_hand(self) -> dict[str, RewardModelReport]:
+        """Those that a person had trained again after the round."""
+        return self._reward_models(BY_HAND)
+
+    def _reward_models(self, stage: str) -> dict[str, RewardModelReport]:
+        paths = sorted(self.folder.glob(f"{stage}/*/report.json"))
         return {path.parent.name: RewardModelReport.model_validate_json(path.read_bytes()) for path in paths}
 
     @cached_property
@@ -63,8 +72,8 @@ class RoundRecords:
 
     @cached_property
     def seconds(self) -> dict[str, float]:
-        """{stage: seconds} of the finished stages, in the order they ran."""
-        folders = [path.parent for path in self.folder.rglob("manifest.json")]
+        """{stage: seconds} of the round's own finished stages, in the order they ran."""
+        folders = [path.parent for path in self.folder.rglob("manifest.json") if BY_HAND not in path.parts]
         manifests = [manifest for folder in folders if (manifest := read_manifest(folder)) is not None]
         return {manifest.stage: manifest.seconds for manifest in sorted(manifests, key=lambda m: m.started_ms)}
 

@@ -42,6 +42,14 @@ class Page(HTMLParser):
             self.pre[-1] += data
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its report; only read."""
+    folder = write_run(tmp_path_factory.mktemp("full"))
+    write_report(folder)
+    return folder
+
+
 def _page(path: Path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
@@ -50,34 +58,34 @@ def _words(page: Page) -> str:
     return re.sub(r"\s+", " ", " ".join(page.texts))
 
 
-def test_numbers_on_the_page_are_those_in_the_files(tmp_path: Path) -> None:
-    page = _page(write_report(write_run(tmp_path)))
+def test_numbers_on_the_page_are_those_in_the_files(full: Path) -> None:
+    page = _page(full / "report.html")
     shown = set(page.numbers)
     for round in range(3):
-        reports = json.loads((tmp_path / f"round_00{round}/evaluate/report.json").read_text())
+        reports = json.loads((full / f"round_00{round}/evaluate/report.json").read_text())
         for split, metric in [("test", "greedy_accuracy"), ("dev", "greedy_accuracy"), ("test", "pass_at_4")]:
             value = EvalReport.model_validate(reports[split]).values[metric]
             assert {value.estimate, value.low, value.high} <= shown
     for round in (1, 2):
-        model = json.loads((tmp_path / f"round_00{round}/reward_model/quality/report.json").read_text())
+        model = json.loads((full / f"round_00{round}/reward_model/quality/report.json").read_text())
         assert {model["accuracy"]["estimate"], model["accuracy"]["low"], model["margin"]} <= shown
-        decision = json.loads((tmp_path / f"round_00{round}/promote/decision.json").read_text())
+        decision = json.loads((full / f"round_00{round}/promote/decision.json").read_text())
         assert {decision["gain"], decision["low"], decision["high"]} <= shown
 
 
-def test_outcome_names_the_champions_paired_gain_on_test(tmp_path: Path) -> None:
-    run = read_run_records(write_run(tmp_path))
+def test_outcome_names_the_champions_paired_gain_on_test(full: Path) -> None:
+    run = read_run_records(full)
     gain = run.paired_gain("test", "greedy_accuracy")
     assert gain is not None
     # 14 of 40 against 4 of 40, on the same problems
     assert (gain.estimate, gain.n) == ((RIGHT[1] - RIGHT[0]) / 40, 40)
     assert 0 < gain.low < gain.estimate < gain.high
-    words = _words(_page(write_report(tmp_path)))
+    words = _words(_page(full / "report.html"))
     assert "Greedy accuracy on test rose from 0.100 to 0.350 over 40 problems: a paired gain of +0.250" in words
 
 
-def test_champion_is_the_last_promoted_round(tmp_path: Path) -> None:
-    champion = read_run_records(write_run(tmp_path)).champion
+def test_champion_is_the_last_promoted_round(full: Path) -> None:
+    champion = read_run_records(full).champion
     assert champion is not None
     assert champion.number == 1
 
@@ -89,11 +97,11 @@ def test_text_of_a_policy_is_shown_and_never_becomes_markup(tmp_path: Path) -> N
     assert HOSTILE.replace("\ud800", "?") in [text.removeprefix("\n") for text in page.pre]
 
 
-def test_page_loads_nothing(tmp_path: Path) -> None:
-    page = _page(write_report(write_run(tmp_path)))
+def test_page_loads_nothing(full: Path) -> None:
+    page = _page(full / "report.html")
     assert {"img", "link", "iframe", "object", "script"}.isdisjoint(page.tags)
     assert all(address.startswith("#") for address in page.addresses)
-    assert "default-src 'none'" in (tmp_path / "report.html").read_text()
+    assert "default-src 'none'" in (full / "report.html").read_text()
 
 
 def test_unfinished_run_shows_what_is_missing_as_missing(tmp_path: Path) -> None:
@@ -133,19 +141,19 @@ def test_round_in_training_shows_its_steps_and_no_evaluation(tmp_path: Path) -> 
     assert row[0].count("missing") >= 6  # policy, standing, and the estimates
 
 
-def test_watch_rules_are_read_off_the_journal_again(tmp_path: Path) -> None:
+def test_watch_rules_are_read_off_the_journal_again(full: Path) -> None:
     # entropy is 0.9 - 0.016 t: under 0.3 from t = 38 on, so at steps 18 and 19 of round 2; patience is 2
-    run = read_run_records(write_run(tmp_path))
+    run = read_run_records(full)
     [(round, alarm)] = run.alarms()
     assert (round, alarm.step, alarm.rule.metric) == (2, 19, "policy/entropy")
-    assert "round 2: policy/entropy is 0.276 at step 19" in _words(_page(write_report(tmp_path)))
+    assert "round 2: policy/entropy is 0.276 at step 19" in _words(_page(full / "report.html"))
 
 
-def test_advantage_shares_are_those_of_the_finished_training(tmp_path: Path) -> None:
-    run = read_run_records(write_run(tmp_path))
+def test_advantage_shares_are_those_of_the_finished_training(full: Path) -> None:
+    run = read_run_records(full)
     assert run.rounds[0].advantage_share("quality") is None
     assert run.rounds[1].advantage_share("quality") == 0.1875
-    assert {0.8125, 0.1875} <= set(_page(write_report(tmp_path)).numbers)
+    assert {0.8125, 0.1875} <= set(_page(full / "report.html").numbers)
 
 
 def test_training_that_a_watch_rule_ended_is_said(tmp_path: Path) -> None:
@@ -185,3 +193,14 @@ def test_report_needs_no_manifest_of_the_run(tmp_path: Path) -> None:
 )
 def test_numbers_are_rounded_for_the_eye_only(html: str, text: str) -> None:
     assert html == text
+
+
+def test_reward_model_made_by_hand_stands_apart_from_the_rounds_own(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    own = tmp_path / "round_001" / "reward_model" / "quality" / "report.json"
+    by_hand = tmp_path / "round_001" / "reward_model_by_hand" / "quality" / "report.json"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text(own.read_text().replace("0.7125", "0.8375"))
+    page = _page(write_report(tmp_path))
+    assert {0.7125, 0.8375} <= set(page.numbers)
+    assert "quality, by hand after the round" in _words(page)

@@ -1,0 +1,142 @@
+"""docs/metrics.md defines every key that the code writes, and none that it does not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.records import Estimate, Policy, Problem, RewardModelReport
+from configs.schema import Config
+from grpo_train.evaluation import evaluate
+from grpo_train.model import open_policy, save_policy
+from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
+from grpo_train.trainer import StepResult, train
+from reward_training.scorer import build_rewards
+from reward_training.train import METRICS
+from tasks.evaluate import estimates
+from tasks.reward_model import metrics as report_metrics
+
+ROOT = Path(__file__).parent.parent.parent
+GLOSSARY = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+CONFIG = {
+    "policy": {"path": "builtin:tiny"},
+    "problems": {"sources": [{"kind": "reasoning_gym", "family": "chain_sum", "size": 100}]},
+    "rewards": [{"name": "correct", "kind": "outcome"}, {"name": "brief", "kind": "length", "target": 2, "limit": 12}],
+    "grpo_config": {
+        "group_size": 2,
+        "batch_size": 8,
+        "max_response_length": 8,
+        "max_updates": 1,
+        "kl_coefficient": 0.1,
+        "temperature": 1.0,
+    },
+    "evaluation": {"num_samples": 2, "bootstrap_draws": 10},
+}
+
+
+def _defined(section: str) -> set[str]:
+    """Keys of a section's tables, with what stands in angle brackets as it is."""
+    text = GLOSSARY.partition(f"## {section}")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+
+
+def _generic(keys: set[str]) -> set[str]:
+    keys = {re.sub(r"(objective|greedy|sampled)/(correct|brief)", r"\1/<objective>", key) for key in keys}
+    keys = {re.sub(r"/(dev|test)/", "/<split>/", key) for key in keys}
+    return {re.sub(r"_at_\d+", "_at_<k>", key) for key in keys}
+
+
+def _problems(split: str) -> list[Problem]:
+    return [
+        Problem(
+            key=f"{split}{i}",
+            prompt=[{"role": "user", "content": f"{i} + 4 ="}],
+            answer=str(i + 4),
+            source="x",
+            split=split,
+        )
+        for i in range(4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config.model_validate(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    folder = tmp_path_factory.mktemp("policy") / "model"
+    tokenizer = build_tiny_tokenizer()
+    save_policy(build_tiny_model(tokenizer), tokenizer, folder, round=0)
+    return open_policy(folder, round=0)
+
+
+def test_glossary_has_exactly_the_keys_of_a_training_step(config: Config, policy: Policy) -> None:
+    tokenizer = build_tiny_tokenizer()
+    steps: list[StepResult] = []
+    with build_rewards(config.rewards, {}) as rewards:
+        train(
+            build_tiny_model(tokenizer),
+            tokenizer,
+            _problems("train"),
+            policy=policy,
+            initial_policy=policy,
+            rewards=rewards,
+            config=config,
+            round=1,
+            on_step=steps.append,
+        )
+    assert _generic(set(steps[0].metrics)) == _defined("Training, by step")
+
+
+def test_glossary_has_exactly_the_keys_of_an_evaluation(config: Config, policy: Policy) -> None:
+    tokenizer = build_tiny_tokenizer()
+    with build_rewards(config.rewards, {}) as rewards:
+        evaluation = evaluate(
+            build_tiny_model(tokenizer),
+            tokenizer,
+            {"dev": _problems("dev"), "test": _problems("test")},
+            policy_id=policy.id,
+            initial_policy=policy,
+            rewards=rewards,
+            config=config,
+            round=0,
+        )
+    assert _generic(set(estimates(evaluation.reports))) == _defined("Evaluation, by round")
+
+
+def test_glossary_has_exactly_the_keys_of_a_reward_model() -> None:
+    report = RewardModelReport(
+        id="x",
+        path="x",
+        accepted=True,
+        reasons=[],
+        accuracy=Estimate(estimate=0.7, low=0.6, high=0.8, n=60),
+        margin=0.5,
+        length_correlation=0.0,
+        num_train_pairs=1,
+        num_held_out_pairs=1,
+        num_replayed_pairs=1,
+    )
+    assert {*METRICS.values(), *report_metrics(report)} == _defined("Reward models, by update")
+
+
+GROUPS = "problems|regenerate|promotion|pairs|time"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda path: path.name)
+def test_keys_that_stages_write_are_defined(path: Path) -> None:
+    """A literal dictionary key such as "regenerate/completions" or f"pairs/{name}/train"."""
+    defined = {re.sub(r"<[^>]*>", "<>", key) for key in re.findall(r"^\| `([^`]+)` \|", GLOSSARY, re.MULTILINE)}
+    literals = re.findall(rf'f?"((?:{GROUPS})/[^"]*)"(?=:|\])', path.read_text(encoding="utf-8"))
+    written = {re.sub(r"\{[^}]*\}", "<>", literal) for literal in literals}
+    # the problems stage names its counts by a dictionary, which test_problem_counts_are_defined looks at
+    assert written - {"problems/<>"} <= defined
+
+
+def test_problem_counts_are_defined() -> None:
+    source = (ROOT / "grpo_train" / "problems.py").read_text(encoding="utf-8")
+    counts = set(re.findall(r'^        "(\w+)": ', source.partition("counts = {")[2].partition("}")[0], re.MULTILINE))
+    splits = {"train", "dev", "test", "regenerate_<round>"}
+    assert {f"problems/{name}" for name in counts | splits} == _defined("Problems, once")
