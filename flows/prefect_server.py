@@ -36,6 +36,7 @@ SETTINGS = {
     "PREFECT_CLI_PROMPT": "false",
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
 }
 
 

@@ -51,9 +51,11 @@ def working_on(root: Path, file: RunFile, *, sums_up: bool = False) -> Iterator[
             raise
         finally:
             _current.reset(token)
-            if sums_up:
-                _sum_up(run, status)
-            run.tracking.finish(MLFLOW_STATUS[status])
+            try:
+                if sums_up:
+                    _sum_up(run, status)
+            finally:
+                run.tracking.finish(MLFLOW_STATUS[status])
 
 
 def _open(root: Path, file: RunFile) -> Run:

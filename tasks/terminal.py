@@ -136,12 +136,12 @@ class Terminal:
         """One line on standard error and in the log."""
         logger.info(text)
         if not self.quiet:
-            self.err.print(text, highlight=False, markup=False)
+            self.err.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Something that a person should look at."""
         logger.warning(text)
-        self.err.print(Text(f"warning: {text}", style="yellow"))
+        self.err.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
 
     def skipped(self, title: str) -> None:
         """A stage that an earlier call finished."""
@@ -308,9 +308,13 @@ def _row(row: dict[str, Any], champion_id: str) -> list[str]:
         _interval(row["evaluation"].get("test/greedy_accuracy")),
         _number(row["evaluation"].get("dev/greedy_accuracy")),
         "\n".join(_reward_model(name, model) for name, model in row["reward_models"].items()) or "-",
-        "\n".join(f"{name} {share:.0%}" for name, share in row["advantage_share"].items()) or "-",
+        "\n".join(f"{name} {share:.0%}" for name, share in _largest_first(row)) or "-",
         f"{sum(row['seconds'].values()) / 60:.1f}",
     ]
+
+
+def _largest_first(row: dict[str, Any]) -> list[tuple[str, float]]:
+    return sorted(row["advantage_share"].items(), key=lambda item: -item[1])
 
 
 def _standing(row: dict[str, Any], champion_id: str) -> str:
