@@ -60,16 +60,26 @@ def _score_function(family: str) -> Callable[[str, dict[str, Any]], float]:
 
 
 def math_verify(answer: str, gold: str) -> float:
-    """1.0 where math-verify finds the answer equal to the gold answer as mathematics, else 0.0."""
+    """1.0 where math-verify finds the answer equal to the gold answer as mathematics, else 0.0.
+
+    In prose and in text with mathematics marked in it, the library looks for the answer; anything else is one formula.
+    """
     library = importlib.import_module("math_verify")
-
-    def parse(text: str) -> list[Any]:
-        return list(library.parse(text, parsing_timeout=None))
-
-    golds = parse(gold) if _has_math_marks(gold) else parse(f"${gold}$")
-    readings = [answer] if _has_math_marks(answer) else [f"${answer}$", answer]
-    return float(any(library.verify(golds, parse(reading), timeout_seconds=None) for reading in readings))
+    readings = [_formula(gold), _formula(answer)]
+    if None in readings:
+        return 0.0
+    golds, answers = (list(library.parse(text, parsing_timeout=None)) for text in readings)
+    return float(library.verify(golds, answers, timeout_seconds=None))
 
 
-def _has_math_marks(text: str) -> bool:
-    return re.search(r"\$|\\\(|\\\[|\\boxed", text) is not None
+def _formula(text: str) -> str | None:
+    """What math-verify is to read; None for a number too large to be written out.
+
+    The library takes the 5 out of 5e999 and multiplies 5, e and 3 in $5e3$, so numbers are given to it without exponent.
+    """
+    if NUMBER.fullmatch(normalised(text)):
+        number = as_number(text)
+        return None if number is None else f"${number:f}$"
+    marked = re.search(r"\$|\\\(|\\\[|\\boxed", text)
+    prose = re.search(r"\s", text) and re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
+    return text if marked or prose else f"${text}$"

@@ -153,8 +153,10 @@ def packed_logits(model: PreTrainedModel, packed: Packed, forward: Callable[...,
         ).logits
         return logits[packed.rows].float()
     hidden = _backbone_states(model, packed)
-    scores: torch.Tensor = model.get_submodule("score")(hidden[packed.rows, packed.columns])
-    return scores.float()
+    last = hidden[packed.rows, packed.columns].float()
+    with torch.autocast(last.device.type, enabled=False):  # a bfloat16 score has three digits, and ties
+        scores: torch.Tensor = model.get_submodule("score")(last)
+    return scores
 
 
 def _backbone_states(model: PreTrainedModel, packed: Packed) -> torch.Tensor:

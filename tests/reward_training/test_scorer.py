@@ -1,0 +1,131 @@
+"""The scorer: totals, missing parts, and rewards at fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import schema
+from configs.records import Completion, Problem, Score
+from reward_training.reward import RewardError, Unscored, Value
+from reward_training.scorer import build_rewards, check_unscored, score
+
+Make = Callable[..., Completion]
+MakeProblem = Callable[..., Problem]
+
+
+@dataclass
+class Fixed:
+    """A reward that returns what it was given."""
+
+    values: Any
+    name: str = "fixed"
+    weight: float = 1.0
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+        return self.values
+
+
+@dataclass
+class RaisesOn:
+    text: str
+    name: str = "broken"
+    weight: float = 1.0
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+        if any(completion.text == self.text for completion in completions):
+            raise KeyError("no such column")
+        return [0.0] * len(completions)
+
+
+@pytest.fixture
+def batch(make_problem: MakeProblem, make_completion: Make) -> tuple[list[Problem], list[Completion]]:
+    keys = ["p1", "p1", "p2"]
+    return [make_problem(key) for key in keys], [make_completion(f"text {i}", keys[i], i) for i in range(3)]
+
+
+def test_total_is_the_weighted_sum_of_the_scored_parts(batch: tuple[list[Problem], list[Completion]]) -> None:
+    rewards = [Fixed([1.0, 0.0, Unscored("slow")], "a", 2.0), Fixed([0.5, np.float32(0.25), True], "b", -1.0)]
+    scores = score(*batch, rewards)
+    assert [row.total for row in scores] == [1.5, -0.25, -1.0]  # 2 - 0.5; 0 - 0.25; (missing) - 1
+    assert scores[2].parts == {"a": None, "b": 1.0}
+    assert scores[2].unscored == {"a": "slow"}
+    assert scores[0].unscored == {}
+
+
+def test_all_parts_missing_gives_total_zero(batch: tuple[list[Problem], list[Completion]]) -> None:
+    scores = score(*batch, [Fixed([Unscored("off")] * 3)])
+    assert [row.total for row in scores] == [0.0] * 3
+
+
+def test_no_completions_give_no_scores() -> None:
+    assert score([], [], [Fixed([1.0])]) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "high", [1.0]])
+def test_value_that_is_no_score_stops(value: Any, batch: tuple[list[Problem], list[Completion]]) -> None:
+    with pytest.raises(RewardError, match="reward 'fixed' on problem p2, text 'text 2', returned"):
+        score(*batch, [Fixed([0.0, 0.0, value])])
+
+
+def test_wrong_count_stops(batch: tuple[list[Problem], list[Completion]]) -> None:
+    with pytest.raises(RewardError, match=r"reward 'fixed' on problem p1, text 'text 0'.*: 2 values for 3 completions"):
+        score(*batch, [Fixed([0.0, 0.0])])
+
+
+def test_exception_stops_and_names_the_text(batch: tuple[list[Problem], list[Completion]]) -> None:
+    with pytest.raises(RewardError, match="reward 'broken' on problem p1, text 'text 1', raised KeyError") as caught:
+        score(*batch, [RaisesOn("text 1")])
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_misaligned_problems_are_refused(batch: tuple[list[Problem], list[Completion]]) -> None:
+    problems, completions = batch
+    with pytest.raises(ValueError, match="2 problems and 3 completions"):
+        score(problems[:2], completions, [])
+
+
+def test_unscored_share_is_bounded() -> None:
+    scores = [Score(parts={"judge": None}, unscored={"judge": "timeout after 5 s"}, total=0.0)]
+    scores += [Score(parts={"judge": 1.0}, total=1.0)] * 3
+    check_unscored(scores, 0.25)
+    with pytest.raises(RewardError, match=r"'judge' could not score 1 of 4 completions.*\{'timeout after 5 s': 1\}"):
+        check_unscored(scores, 0.2)
+    check_unscored([], 0.0)
+
+
+def test_built_rewards_are_those_of_the_configuration(make_problem: MakeProblem, make_completion: Make) -> None:
+    configs: list[schema.Reward] = [
+        schema.OutcomeReward(name="correct", weight=1.0),
+        schema.FormatReward(name="form", pattern="=", weight=0.2),
+        schema.LengthReward(name="brief", target=2, limit=12, weight=0.5),
+        schema.ModelReward(name="quality", model="absent"),
+    ]
+    with build_rewards(configs, {}) as rewards:
+        assert [reward.name for reward in rewards] == ["correct", "form", "brief"]  # there is no model of that name
+        only = score([make_problem()], [make_completion("2+3=5", num_tokens=7)], rewards)[0]
+    assert only.parts == {"correct": 1.0, "form": 1.0, "brief": 0.5}
+    assert only.total == pytest.approx(1.0 + 0.2 + 0.25)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=5), st.data())
+def test_total_ignores_what_is_missing(values: list[float | None], data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.floats(-2, 2), min_size=len(values), max_size=len(values)))
+    problem = Problem(key="p", prompt="q", answer="a", source="s", split="train")
+    completion = Completion(
+        problem_key="p", index=0, prompt_ids=[], token_ids=[], text="t", finish_reason="stop", logprobs=[], policy_id="i",
+        step=0, seed=0,
+    )  # fmt: skip
+    rewards = [
+        Fixed([Unscored("none") if value is None else value], f"r{i}", weight)
+        for i, (value, weight) in enumerate(zip(values, weights, strict=True))
+    ]
+    total = score([problem], [completion], rewards)[0].total
+    assert total == pytest.approx(sum(w * v for v, w in zip(values, weights, strict=True) if v is not None))
