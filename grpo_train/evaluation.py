@@ -19,7 +19,7 @@ from grpo_train.batches import policy_kl
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_policy
 from grpo_train.statistics import bootstrap_mean, majority_is_right, pass_at_k
-from reward_training.extraction import extract_answer
+from reward_training.extraction import extractor
 from reward_training.scorer import Reward, score
 
 RIGHT = 1.0
@@ -161,7 +161,7 @@ def _voted_answer(text: str, config: Config) -> str | None:
     """What a sample votes for: the answer as the checker takes it out of the text."""
     checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
     if isinstance(checker, OutcomeReward):
-        return extract_answer(text, checker)
+        return extractor(checker)(text)
     return text.strip()
 
 

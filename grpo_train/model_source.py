@@ -24,8 +24,9 @@ from configs.errors import ConfigError
 from configs.files import digest
 from configs.records import Policy
 from configs.schema import PolicyConfig, WheelSource
-from grpo_train.model import open_policy, quiet_transformers, save_policy
+from grpo_train.model import open_policy, save_policy
 from grpo_train.tiny_model import save_tiny_model
+from reward_training.quiet import quiet_transformers
 
 BUILTIN = "builtin:"
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
+
+from reward_training.precision import has_bfloat16
 
 
 def pick_device() -> torch.device:
@@ -18,15 +18,6 @@ def autocast_dtype(precision: Literal["auto", "bfloat16", "float32"], device: to
     """The low precision to compute in, or None for float32; `auto` takes bfloat16 where the hardware multiplies in it."""
     if precision == "float32":
         return None
-    if precision == "bfloat16" or _multiplies_bfloat16(device.type):
+    if precision == "bfloat16" or has_bfloat16(device):
         return torch.bfloat16
     return None
-
-
-@cache
-def _multiplies_bfloat16(device_type: str) -> bool:
-    if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu_info = Path("/proc/cpuinfo")
-    flags = cpu_info.read_text() if cpu_info.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import torch
+
+from configs.errors import StageStopped
+from grpo_train.generation import Sampling, encode_prompt, filter_logits, inverse_cdf, sample, stop_token_ids
+from tests.grpo_train.conftest import make_problem
+
+QUESTIONS = ["1+1", "What is two plus three, please?", "x" * 40, "7", "say nothing"]
+
+
+def draw(tiny, problems, seed=0, **settings):
+    model, tokenizer = tiny
+    defaults = {"group_size": 3, "temperature": 1.0, "max_response_length": 12}
+    return sample(model, tokenizer, problems, Sampling(**(defaults | settings)), seed=seed, policy_id="p")
+
+
+def test_greedy_equals_transformers_generate(tiny):
+    model, tokenizer = tiny
+    problems = [make_problem(question) for question in QUESTIONS]
+    ours = draw(tiny, problems, group_size=1, temperature=0.0, max_response_length=20)
+    for problem, completion in zip(problems, ours, strict=True):
+        prompt = torch.tensor([encode_prompt(tokenizer, problem)])
+        theirs = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False, pad_token_id=0
+        )[0, prompt.shape[1] :]
+        assert completion.token_ids == theirs.tolist()
+
+
+def test_what_a_row_writes_does_not_depend_on_the_rows_beside_it(tiny):
+    problems = [make_problem(question) for question in QUESTIONS]
+    together = draw(tiny, problems)
+    in_small_batches = draw(tiny, problems, max_rows=2)
+    alone = draw(tiny, problems[2:3])
+    assert [c.token_ids for c in together] == [c.token_ids for c in in_small_batches]
+    assert [c.token_ids for c in together[6:9]] == [c.token_ids for c in alone]
+
+
+def test_groups_come_in_the_order_of_the_problems_and_differ_within(tiny):
+    problems = [make_problem(question) for question in QUESTIONS]
+    completions = draw(tiny, problems)
+    assert [c.problem_key for c in completions] == [p.key for p in problems for _ in range(3)]
+    assert [c.index for c in completions] == [0, 1, 2] * 5
+    assert len({tuple(c.token_ids) for c in completions}) > 10
+
+
+def test_another_seed_draws_other_responses(tiny):
+    problems = [make_problem("1+1")]
+    assert draw(tiny, problems, seed=1)[0].token_ids != draw(tiny, problems, seed=2)[0].token_ids
+
+
+def test_a_response_ends_with_the_stop_token_or_at_the_length_limit(tiny):
+    stop = stop_token_ids(*tiny)
+    completions = draw(tiny, [make_problem(question) for question in QUESTIONS], group_size=8)
+    reasons = {completion.finish_reason for completion in completions}
+    assert reasons == {"stop", "length"}
+    for completion in completions:
+        ended = completion.token_ids[-1] in stop
+        assert ended == (completion.finish_reason == "stop")
+        assert not stop & set(completion.token_ids[:-1])
+        assert len(completion.token_ids) <= 12
+        assert len(completion.logprobs) == len(completion.token_ids)
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.7}])
+def test_logprobs_are_of_the_scaled_logits_over_the_whole_vocabulary(tiny, settings):
+    model, tokenizer = tiny
+    problem = make_problem("1+1")
+    completion = draw(tiny, [problem], temperature=0.7, **settings)[1]
+    ids = torch.tensor([[*completion.prompt_ids, *completion.token_ids]])
+    logits = model(ids).logits[0, len(completion.prompt_ids) - 1 : -1].double() / 0.7
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+    assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_each_distinct_prompt_is_prefilled_once(tiny, monkeypatch):
+    model, _ = tiny
+    shapes = []
+    forward = model.forward
+
+    def spy(*args, **kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", spy)
+    draw(tiny, [make_problem("1+1"), make_problem("2+2")], group_size=8)
+    assert shapes[0][0] == 2
+    assert shapes[1] == (16, 1)
+
+
+def test_finished_rows_leave_the_batch(tiny, monkeypatch):
+    model, _ = tiny
+    rows = []
+    forward = model.forward
+
+    def spy(*args, **kwargs):
+        rows.append(kwargs["input_ids"].shape[0])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", spy)
+    draw(tiny, [make_problem(q) for q in QUESTIONS], group_size=16, max_response_length=30)
+    assert rows[1] == 80
+    assert rows[-1] < 40
+
+
+def test_inverse_cdf_draws_with_the_softmaxs_probabilities():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    draws = [inverse_cdf(logits, torch.tensor([[u]])).item() for u in (0.0, 0.49, 0.51, 0.74, 0.76, 0.999999)]
+    assert draws == [0, 0, 1, 1, 2, 2]
+
+
+def test_filters_keep_the_smallest_set_and_never_draw_outside_it():
+    logits = torch.log(torch.tensor([[0.1, 0.5, 0.25, 0.15]]))
+    assert filter_logits(logits, 1.0, 2).isfinite().tolist() == [[False, True, True, False]]
+    assert filter_logits(logits, 0.7, 0).isfinite().tolist() == [[False, True, True, False]]
+    assert filter_logits(logits, 0.01, 0).isfinite().tolist() == [[False, True, False, False]]
+    assert inverse_cdf(filter_logits(logits, 0.01, 0), torch.tensor([[0.0]])).item() == 1
+    assert math.isfinite(logits.sum())
+
+
+def test_a_stop_is_obeyed_between_batches(tiny):
+    model, tokenizer = tiny
+    with pytest.raises(StageStopped):
+        sample(
+            model, tokenizer, [make_problem("1")], Sampling(1, 1.0, 4), seed=0, policy_id="p", should_stop=lambda: True
+        )
