@@ -33,8 +33,8 @@ def check_reward_model(
     """
     with RewardModelScorer(folder, max_length=config.max_length) as scorer:
         pairs, chosen, rejected, lengths = _score_pairs(scorer, held_out)
-    accuracy = _accuracy(pairs, chosen > rejected, seed) if pairs else None
-    reasons = _reasons(accuracy, config, num_train_pairs)
+    accuracy = accuracy_over_problems(pairs, chosen > rejected, seed) if pairs else None
+    reasons = refusals(accuracy, config, num_train_pairs)
     return RewardModelReport(
         id=weights_id(folder),
         path=str(folder),
@@ -42,7 +42,7 @@ def check_reward_model(
         reasons=reasons,
         accuracy=accuracy,
         margin=float((chosen - rejected).mean()) if pairs else None,
-        length_correlation=_correlation(np.concatenate([chosen, rejected]), lengths),
+        length_correlation=correlation(np.concatenate([chosen, rejected]), lengths),
         num_train_pairs=num_train_pairs,
         num_held_out_pairs=len(pairs),
         num_replayed_pairs=num_replayed_pairs,
@@ -69,7 +69,7 @@ def _fits(scorer: RewardModelScorer, pair: PreferencePair) -> bool:
     return all(len(ids) <= scorer.max_length for ids in scorer.encode(texts))
 
 
-def _accuracy(pairs: list[PreferencePair], right: np.ndarray, seed: int) -> Estimate:
+def accuracy_over_problems(pairs: list[PreferencePair], right: np.ndarray, seed: int) -> Estimate:
     """Share of right pairs with a 95% interval by bootstrap over problems; n counts problems.
 
     Where all problems agree the bootstrap has no width, and Wilson's interval for n problems stands instead.
@@ -95,14 +95,15 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _correlation(scores: np.ndarray, lengths: np.ndarray) -> float | None:
+def correlation(scores: np.ndarray, lengths: np.ndarray) -> float | None:
     """Pearson's correlation; None where one of the two does not vary."""
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(lengths) == 0:
         return None
     return float(np.corrcoef(scores, lengths)[0, 1])
 
 
-def _reasons(accuracy: Estimate | None, config: TrainedRewardModel, num_train_pairs: int) -> list[str]:
+def refusals(accuracy: Estimate | None, config: TrainedRewardModel, num_train_pairs: int) -> list[str]:
+    """Why the model may not be used; empty where it may. Both bounds must be met, accuracy's strictly."""
     reasons = []
     if num_train_pairs < config.min_pairs:
         reasons.append(f"{num_train_pairs} training pairs are under min_pairs={config.min_pairs}")

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -50,7 +50,13 @@ class RewardModelScorer:
     """A loaded reward model. `close` frees it; so does `with`."""
 
     def __init__(
-        self, folder: Path | str, *, max_length: int, revision: str | None = None, device: torch.device | None = None
+        self,
+        folder: Path | str,
+        *,
+        max_length: int,
+        revision: str | None = None,
+        device: torch.device | None = None,
+        precision: Literal["auto", "float32"] = "auto",
     ) -> None:
         self.max_length = max_length
         self.calibration = read_calibration(folder)
@@ -59,6 +65,7 @@ class RewardModelScorer:
         model = _load_classifier(folder, revision)
         self._pad_token_id = _pad_token_id(model, self.tokenizer)
         self._share = shares_prompts(model)
+        self._precision = precision
         self._model: PreTrainedModel | None = model.to(self._device)  # type: ignore[arg-type]
 
     def __enter__(self) -> Self:
@@ -111,7 +118,7 @@ class RewardModelScorer:
     def _forward(self, sequences: list[list[int]], groups: list[Hashable]) -> list[float]:
         assert self._model is not None, "the scorer is closed"
         packed = to_device(pack(sequences, groups, pad_token_id=self._pad_token_id, share=self._share), self._device)
-        with torch.inference_mode(), autocast(self._device):
+        with torch.inference_mode(), autocast(self._device, self._precision):
             values: list[float] = packed_logits(self._model, packed).squeeze(-1).tolist()
         return values
 

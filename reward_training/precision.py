@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 
@@ -15,6 +17,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 autocast where the device has it, else a context that does nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
+def autocast(device: torch.device, precision: Literal["auto", "float32"] = "auto") -> torch.autocast:
+    """bfloat16 autocast where the device has it, unless `precision` is float32: then a context that does nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "auto" and has_bfloat16(device))

@@ -140,7 +140,7 @@ def _plan(rows: list[_Row], epochs: int, seed: int) -> list[_Row]:
     return [row for order in orders for place in order for row in problems[place]]
 
 
-def _micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
+def micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
     """Pairs per pass: the largest divisor of the batch that stays within `max_tokens`."""
     divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
     return max(size for size in divisors if size == 1 or 2 * longest * size <= max_tokens)
@@ -206,7 +206,7 @@ def _fit(
     device: torch.device,
 ) -> None:
     """Train `model` in place."""
-    micro = _micro_batch_size(config.batch_size, longest, TOKENS_PER_PASS[device.type])
+    micro = micro_batch_size(config.batch_size, longest, TOKENS_PER_PASS[device.type])
     forward = model.forward
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _PackedRewardTrainer(
