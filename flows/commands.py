@@ -16,9 +16,6 @@ from tasks.run_records import RunRecords, read_run_records
 from tasks.terminal import Terminal
 from tasks.workspace import lock_holder, models_folder, read_champion, run_folder
 
-GIB = 2**30
-
-
 # ---- status ---------------------------------------------------------------------------------------------------------
 
 
@@ -41,12 +38,12 @@ def show_status(root: Path) -> None:
 
 def _runs_table(root: Path, names: list[str], running: str | None) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for column in ("run", "status", "last finished stage", "test accuracy", "GiB"):
-        table.add_column(column, justify="right" if column == "GiB" else "left", overflow="fold")
+    for column in ("run", "status", "last finished stage", "test accuracy", "size"):
+        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     for name in names:
         records = read_run_records(run_folder(root, name))
         status = "running" if name == running else _status(root, records)
-        table.add_row(name, status, _last_stage(records), _accuracy(records), f"{_size(records.folder) / GIB:.2f}")
+        table.add_row(name, status, _last_stage(records), _accuracy(records), _readable(_size(records.folder)))
     return table
 
 
@@ -72,10 +69,19 @@ def _size(folder: Path) -> int:
     return sum(found.values())
 
 
+def _readable(num_bytes: float) -> str:
+    """`3.2 GiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"
+
+
 def _disk(root: Path) -> str:
-    folders = ("runs", "models", "mlartifacts", ".prefect")
-    used = ", ".join(f"{name} {_size(root / name) / GIB:.2f}" for name in folders if (root / name).is_dir())
-    return f"{used} GiB; {shutil.disk_usage(root).free / GIB:.1f} GiB free"
+    folders = [root / name for name in ("runs", "models", "mlartifacts", ".prefect")]
+    used = [f"{folder.name} {_readable(_size(folder))}" for folder in folders if folder.is_dir()]
+    return ", ".join([*used, f"free {_readable(shutil.disk_usage(root).free)}"])
 
 
 # ---- what came out of a run -----------------------------------------------------------------------------------------
@@ -118,7 +124,7 @@ def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, m
     problem = Problem(key=digest_json(prompt), prompt=asked, answer="", source="terminal", split="asked")
     sampling = Sampling(group_size=1, temperature=temperature, max_response_length=length)
     [completion] = sample(model, tokenizer, [problem], sampling, seed=config.seed, policy_id=champion.id)
-    Terminal().print_path(completion.text.strip())
+    Terminal().print_path(completion.text.strip() or "(an empty response)")
 
 
 def write_run_report(root: Path, name: str) -> None:

@@ -8,6 +8,7 @@ from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 from configs.schema import Config, load_config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
+from tasks.mirror import TRACKING, RunTracking, load
 from tasks.run import open_run, read_run, run_name
 from tasks.terminal import Terminal, estimates_table, rounds_table
 from tasks.workspace import lock_holder, run_folder
@@ -53,11 +54,19 @@ def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Conf
 
 
 def _finished(root: Path, config: Config) -> Summary | None:
-    """The summary where the run is finished and its configuration unchanged. This needs no Prefect."""
-    summary = finished_summary(root, run_name(config), config.rounds)
-    if summary is not None:
-        open_run(root, config)
+    """The summary where the run is finished, MLflow was told so, and the configuration is unchanged. No Prefect needed."""
+    name = run_name(config)
+    summary = finished_summary(root, name, config.rounds)
+    if summary is None or not was_told(run_folder(root, name)):
+        return None
+    open_run(root, config)
     return summary
+
+
+def was_told(run: Path) -> bool:
+    """Whether the tracking server got a finished run; otherwise going on sends what it misses."""
+    record = load(run / TRACKING, RunTracking)
+    return record is not None and record.status == "FINISHED"
 
 
 def in_a_flow(root: Path, flow_name: str, config: Config) -> Any:
