@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,7 @@ class Tracking:
         mirror.save(folder / TRACKING, StageTracking(facts=facts))
         self._current = folder
         with self._reaching():
+            self._revive(facts.key)
             self._send_stage(folder)
 
     def sync(self) -> None:
@@ -142,8 +144,7 @@ class Tracking:
     @property
     def display_uri(self) -> str:
         """The tracking address without user name and password."""
-        parts = urlparse(self.uri)
-        return self.uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1) if parts.netloc else self.uri
+        return _without_password(self.uri)
 
     @property
     def run_id(self) -> str | None:
@@ -181,7 +182,7 @@ class Tracking:
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             self._not_before = self._clock() + RETRY_EVERY_S
             if not self._warned:
-                first_line = str(error).partition("\n")[0][:300]
+                first_line = _without_password(str(error).partition("\n")[0])[:300]
                 self._warn(f"MLflow at {self.display_uri} cannot be told ({first_line}); it will be sent later")
             self._warned = True
 
@@ -256,6 +257,12 @@ class Tracking:
 
         whole = flatten(self.config.model_dump(mode="json"))
         return {key: str(value) for key, value in whole if not key.startswith(NO_PARAMS)}
+
+    def _revive(self, key: str) -> None:
+        """A round that goes on is RUNNING again."""
+        head, _, rest = key.partition("/")
+        if rest:
+            self._connected.update_run(self._round_id(head), status="RUNNING")
 
     # ---- sending ----
 
@@ -398,6 +405,11 @@ def _prepare_environment() -> None:
     """No telemetry, and a tracking server that is away costs seconds, not minutes; what the user set stays."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def _without_password(text: str) -> str:
+    """The text with `name:password@` taken out of the addresses in it."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def _local_folder(artifact_uri: str) -> Path | None:

@@ -1,0 +1,94 @@
+"""A run with a real tracking store and a stage that writes two files, for tests of what surrounds a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from rich.console import Console
+
+from configs.files import JOURNAL, Journal, append_jsonl
+from configs.schema import Config, load_config
+from tasks.mirror import Outcome, StageFacts, Status
+from tasks.run import Run, open_run, run_name
+from tasks.stage import Context, StageSpec
+from tasks.terminal import Terminal
+from tasks.tracking import Tracking
+from tasks.workspace import run_folder
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+
+
+def tiny(*overrides: str) -> Config:
+    return load_config(TINY, list(overrides))
+
+
+def nobody_stops() -> bool:
+    return False
+
+
+class Untold(Tracking):
+    """Tracking that tells nobody."""
+
+    def __init__(self) -> None:
+        """Nothing to hold."""
+
+    def start_stage(self, folder: Path, facts: StageFacts) -> None:
+        """Nobody is told."""
+
+    def sync(self) -> None:
+        """Nobody is told."""
+
+    def end_stage(self, folder: Path, status: Status, outcome: Outcome | None = None) -> None:
+        """Nobody is told."""
+
+    def stage_run_id(self, folder: Path) -> str | None:
+        return None
+
+
+def open_in(
+    root: Path, config: Config | None = None, *, uri: str | None = None, warnings: list[str] | None = None
+) -> Run:
+    """The run as a fresh process would open it; `warnings` collects what it warns of."""
+    config = config or tiny()
+    file = open_run(root, config)
+    folder = run_folder(root, run_name(config))
+    said = warnings if warnings is not None else []
+    tracking = Tracking(root, folder, name=file.name, uid=file.uid, config=config, warn=said.append, uri=uri)
+    console = Terminal(out=Console(quiet=True), err=Console(quiet=True))
+    return Run(config, file.name, folder, root, tracking, console, nobody_stops)
+
+
+def open_untold(root: Path) -> Run:
+    """The same without MLflow."""
+    return replace(open_in(root, uri="sqlite://"), tracking=Untold())
+
+
+class LetterSpec(StageSpec):
+    """A stage whose work is writing letters."""
+
+    reads: ClassVar[tuple[str, ...]] = ("seed", "grpo_config")
+
+    model_id: str = "model-1"
+
+    def inputs(self) -> dict[str, str]:
+        return {"policy": self.model_id}
+
+
+def write_letters(
+    spec: LetterSpec, out_dir: Path, context: Context, *, steps: int = 3, then: Callable[[], None] | None = None
+) -> None:
+    """`steps` steps of two metrics and one rollout each, then `then`, then a result and a model folder."""
+    journal = Journal(out_dir / JOURNAL)
+    for step in range(1, steps + 1):
+        journal.write(step, {"reward/mean": step / 10, "policy/entropy": 2.0})
+        rollout = {"step": step, "text": "a", "parts": {"correct": 1.0, "judge": None}, "advantage": 0.5}
+        append_jsonl(out_dir / "rollouts.jsonl", [rollout])
+        context.written()
+    if then is not None:
+        then()
+    (out_dir / "model").mkdir()
+    (out_dir / "model" / "weights.safetensors").write_bytes(b"w" * 100)
+    (out_dir / "result.json").write_text(f'{{"seed": {spec.config.seed}}}')
