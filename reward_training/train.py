@@ -52,7 +52,6 @@ METRICS = {
     "grad_norm": "reward_model/grad_norm",
     "learning_rate": "reward_model/learning_rate",
 }
-WARMUP_SHARE = 0.1
 MAX_GRAD_NORM = 1.0
 TOKENS_PER_PASS = {"cpu": 8192, "cuda": 65536}
 """of a forward and backward pass, counted without sharing; bounds the memory"""
@@ -211,7 +210,7 @@ def _fit(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _PackedRewardTrainer(
             model=model,
-            args=_arguments(config, len(rows), micro, seed, scratch, model.num_parameters(), device),
+            args=_arguments(config, micro, seed, scratch, model.num_parameters(), device),
             data_collator=_Collator(model.config.get_text_config().pad_token_id, shares_prompts(model)),
             train_dataset=Dataset.from_list([vars(row) for row in rows]),
             processing_class=tokenizer,
@@ -229,7 +228,6 @@ def _fit(
 
 def _arguments(
     config: TrainedRewardModel,
-    num_rows: int,
     micro: int,
     seed: int,
     scratch: str,
@@ -237,7 +235,6 @@ def _arguments(
     device: torch.device,
 ) -> RewardConfig:
     """TRL's settings. The rows hold all epochs, so that an update may reach from one epoch into the next."""
-    num_updates = math.ceil(num_rows / config.batch_size)
     return RewardConfig(
         output_dir=scratch,
         num_train_epochs=1,
@@ -246,7 +243,7 @@ def _arguments(
         train_sampling_strategy="sequential",
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=round(WARMUP_SHARE * num_updates),
+        warmup_steps=0,  # it would start at 0 and lose one of few updates
         max_grad_norm=MAX_GRAD_NORM,
         weight_decay=0.0,
         max_length=None,

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from configs.errors import ConfigError, StageStopped
 from configs.files import weights_id
@@ -195,3 +201,18 @@ def test_weights_stay_float32(trained: Trained) -> None:
 @pytest.mark.parametrize(("longest", "pairs"), [(10, 16), (256, 16), (257, 8), (100_000, 1)])
 def test_passes_stay_within_their_tokens(longest: int, pairs: int) -> None:
     assert micro_batch_size(16, longest, 8192) == pairs  # 2 x 256 x 16 = 8192
+
+
+def test_model_that_cannot_share_prompts_is_trained_on_separate_rows(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, sliding_window=8,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(str(tmp_path / "base"))
+    tokenizer.save_pretrained(str(tmp_path / "base"))
+    steps = train(tmp_path / "trained", tmp_path / "base")
+    assert steps[-1]["reward_model/loss"] < steps[0]["reward_model/loss"]
+    assert steps[-1]["reward_model/accuracy"] == 1.0
