@@ -7,7 +7,7 @@ take the mask (`shares_prompts`); the others get a row a conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GenericForSequenceClassification
 
 Sequences = Sequence[Sequence[int]]
+
+MAX_TREE_TOKENS = 512
+"""or twice the longest conversation: the mask, and attention's work, grow with the square of a row's length"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,22 @@ def _trees(sequences: Sequences, groups: Sequence[Hashable]) -> list[_Tree]:
     numbers: dict[Hashable, dict[tuple[int, ...], list[int]]] = {}
     for number, (ids, group) in enumerate(zip(sequences, groups, strict=True)):
         numbers.setdefault(group, {}).setdefault(tuple(ids), []).append(number)
-    return [_tree(distinct) for distinct in numbers.values()]
+    return [_tree(part) for distinct in numbers.values() for part in _parts(distinct)]
+
+
+def _parts(distinct: dict[tuple[int, ...], list[int]]) -> Iterator[dict[tuple[int, ...], list[int]]]:
+    """The conversations of a group, as many at a time as make a tree of bounded length."""
+    common = _common_length(list(distinct))
+    most = max(MAX_TREE_TOKENS, 2 * max(len(ids) for ids in distinct))
+    part: dict[tuple[int, ...], list[int]] = {}
+    num_tokens = common
+    for ids, members in distinct.items():
+        if part and num_tokens + len(ids) - common > most:
+            yield part
+            part, num_tokens = {}, common
+        part[ids] = members
+        num_tokens += len(ids) - common
+    yield part
 
 
 def _tree(distinct: dict[tuple[int, ...], list[int]]) -> _Tree:

@@ -42,8 +42,10 @@ def load_function(path: str) -> Function:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"function={path!r}: cannot import {module_name!r} from {os.getcwd()}: {error}") from error
+    except Exception as error:  # a user's module may fail in any way; the cause stays attached
+        raise ConfigError(
+            f"function={path!r}: cannot import {module_name!r} from {os.getcwd()}: {type(error).__name__}: {error}"
+        ) from error
     function: Function | None = getattr(module, function_name, None)
     if not callable(function):
         names = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))

@@ -53,9 +53,9 @@ METRICS = {
     "learning_rate": "reward_model/learning_rate",
 }
 MAX_GRAD_NORM = 1.0
-TOKENS_PER_PASS = {"cpu": 8192, "cuda": 65536}
+TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
 """of a forward and backward pass, counted without sharing; bounds the memory"""
-EAGER_UNTIL = 512
+EAGER_UNTIL = 256
 """tokens; under it plain attention is faster than the fused kernel's backward pass on a CPU (3.4 s against 4.5 s a step)"""
 CHECKPOINTING_FROM = 1_000_000_000
 """parameters from which activations are recomputed to save memory"""

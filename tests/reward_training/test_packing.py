@@ -78,6 +78,16 @@ def test_small_trees_fill_a_row() -> None:
     assert packed.input_ids.shape == (3, 4)  # 4; 3; 2 + 2
 
 
+def test_large_group_is_split_into_rows_of_bounded_length() -> None:
+    sequences = [[*range(100), *([number] * 150)] for number in range(100, 109)]
+    packed = pack(sequences, ["a"] * 9, pad_token_id=PAD, share=True)
+    # 100 + 2 x 150 = 400; a third response would make 550, over 512
+    assert packed.input_ids.shape == (5, 400)
+    assert packed.rows.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    alone = pack([[*range(1000)], [*range(999), 5]], ["a", "a"], pad_token_id=PAD, share=True)
+    assert alone.input_ids.shape == (1, 1001)  # a pair always shares its prompt
+
+
 def test_model_with_a_sliding_window_gets_rows_of_its_own() -> None:
     assert not shares_prompts(make_model(MistralConfig(**SIZES, sliding_window=4)))
     assert not shares_prompts(

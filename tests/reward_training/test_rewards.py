@@ -119,8 +119,12 @@ def test_python_function_of_the_current_folder(
     assert reward([make_problem()] * 2, [make_completion("5"), make_completion("6")]) == [1.0, 0.0]
 
 
-def test_missing_python_function_names_what_there_is() -> None:
+def test_missing_python_function_names_what_there_is(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(workspace))
     with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
         PythonReward(schema.PythonReward(name="mine", function="no_such_module:f"))
+    (workspace / "broken_reward_of_test.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match=r"'broken_reward_of_test' from .*: ZeroDivisionError"):
+        PythonReward(schema.PythonReward(name="mine", function="broken_reward_of_test:f"))
     with pytest.raises(ConfigError, match=r"has no function 'f'; it has \[.*'dumps'"):
         PythonReward(schema.PythonReward(name="mine", function="json:f"))

@@ -198,9 +198,9 @@ def test_weights_stay_float32(trained: Trained) -> None:
     assert {tensor.dtype for tensor in load_file(trained[0] / "model.safetensors").values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(("longest", "pairs"), [(10, 16), (256, 16), (257, 8), (100_000, 1)])
+@pytest.mark.parametrize(("longest", "pairs"), [(10, 16), (128, 16), (129, 8), (100_000, 1)])
 def test_passes_stay_within_their_tokens(longest: int, pairs: int) -> None:
-    assert micro_batch_size(16, longest, 8192) == pairs  # 2 x 256 x 16 = 8192
+    assert micro_batch_size(16, longest, 4096) == pairs  # 2 x 128 x 16 = 4096
 
 
 def test_model_that_cannot_share_prompts_is_trained_on_separate_rows(
