@@ -128,9 +128,9 @@ def run_stage(
     names = names_of(run, folder)
     why = mismatch(folder, spec)
     if why is None:
-        run.console.skipped(names.title)
-        manifest = read_manifest(folder)
-        assert manifest is not None
+        manifest = _stands(run, folder, names)
+        facts = _facts(run, spec, names, manifest.started_ms, datasets or [], tags or {})
+        run.tracking.stage_stands(folder, facts, outcome, manifest.ended_ms)
         return manifest
     if (folder / MANIFEST).exists():
         run.console.warn(f"{names.title} runs again: {why}")
@@ -148,6 +148,13 @@ def run_stage(
         raise
     finally:
         run.tracking.end_stage(folder, status, outcome() if status == "FINISHED" else None)
+    return manifest
+
+
+def _stands(run: Run, folder: Path, names: StageNames) -> Manifest:
+    run.console.skipped(names.title)
+    manifest = read_manifest(folder)
+    assert manifest is not None, "it was just compared"
     return manifest
 
 

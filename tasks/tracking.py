@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlparse
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from configs.files import digest, link_or_copy
+from configs.files import digest, digest_json, link_or_copy
 from configs.schema import Config
 from tasks import mirror
 from tasks.mirror import TRACKING, AliasFact, DatasetFact, ModelFact, Outcome, StageFacts, StageTracking, Status
@@ -45,6 +45,7 @@ NO_PARAMS = ("rounds", "run.", "tracking.")
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
@@ -83,6 +84,9 @@ class Tracking:
         self._client: MlflowClient | None = None
         self._experiment_id: str | None = None
         self._ids: dict[str, str] = {}
+        """MLflow's run ids by our keys"""
+        self._stores: dict[str, Path | None] = {}
+        """folder of each run's artifacts, None where they are not local"""
         self._tags: dict[str, str] = {}
         self._current: Path | None = None
 
@@ -90,7 +94,7 @@ class Tracking:
 
     def start(self, tags: dict[str, str] | None = None) -> None:
         """Runs that a dead process left RUNNING become KILLED; the parent run is found or made; what is missing is sent."""
-        self._tags = dict(tags or {})
+        self._tags = {"regroup.config_digest": digest_json(self.config.model_dump(mode="json"))} | (tags or {})
         with self._reaching():
             self._sweep()
             parent = self._parent_id()
@@ -115,14 +119,26 @@ class Tracking:
         with self._reaching():
             self._send_stage(self._current)
 
-    def end_stage(self, folder: Path, status: Status, outcome: Outcome | None = None) -> None:
+    def end_stage(
+        self, folder: Path, status: Status, outcome: Outcome | None = None, *, ended_ms: int | None = None
+    ) -> None:
         """The current attempt ended; everything that is missing, of earlier stages too, is sent."""
         self._current = None
         if (record := mirror.load(folder / TRACKING, StageTracking)) is None:
             return
-        ended = {"status": status, "ended_ms": int(time.time() * 1000), "outcome": outcome or Outcome()}
+        ended = {"status": status, "ended_ms": ended_ms or int(time.time() * 1000), "outcome": outcome or Outcome()}
         mirror.save(folder / TRACKING, record.model_copy(update=ended))
         self.send_missing()
+
+    def stage_stands(self, folder: Path, facts: StageFacts, outcome: Callable[[], Outcome], ended_ms: int) -> None:
+        """A stage was finished by an earlier process, which may have died before it could write down so."""
+        record = mirror.load(folder / TRACKING, StageTracking)
+        if record is not None and record.status == "FINISHED":
+            return
+        if record is None:
+            facts = facts.model_copy(update={"tags": self._tags | facts.tags})
+            mirror.save(folder / TRACKING, StageTracking(facts=facts))
+        self.end_stage(folder, "FINISHED", outcome(), ended_ms=ended_ms)
 
     def send_missing(self) -> None:
         """Send what is on disk and not yet in MLflow."""
@@ -361,7 +377,9 @@ class Tracking:
 
     def put(self, run_id: str, source: Path, name: str, *, copy: bool = False) -> None:
         """`source` as artifact `name`; hard-linked where artifacts lie in a local folder, unless it is to be a copy."""
-        store = _local_folder(self._connected.get_run(run_id).info.artifact_uri)
+        if run_id not in self._stores:
+            self._stores[run_id] = _local_folder(self._connected.get_run(run_id).info.artifact_uri)
+        store = self._stores[run_id]
         if store is not None and not copy:
             link_or_copy(source.resolve(), store / name)
             return
