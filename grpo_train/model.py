@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from configs.errors import ConfigError
 from configs.files import weights_id
 from configs.records import Policy
+from grpo_train.precision import autocast_dtype, pick_device
 from reward_training.quiet import quiet_transformers
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
@@ -40,6 +41,14 @@ def load_policy(
     model.config.pad_token_id = tokenizer.pad_token_id
     _drop_sampling_defaults(model)
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
+
+
+def load_for_sampling(
+    path: str | Path, precision: Literal["auto", "bfloat16", "float32"]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A policy that only writes: on the best device, its weights in the low precision where there is one."""
+    device = pick_device()
+    return load_policy(path, device=device, dtype=autocast_dtype(precision, device) or torch.float32)
 
 
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from configs.files import JOURNAL, Journal, digest, read_jsonl, write_json, write_jsonl
 from configs.records import EvalReport, Policy, Problem
 from grpo_train.evaluation import evaluate, num_responses
-from grpo_train.model import load_policy
-from grpo_train.precision import pick_device
+from grpo_train.model import load_for_sampling
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.model_ids import model_ids
 from tasks.stage import ALONE, Context, StageSpec
@@ -35,7 +34,7 @@ class EvaluateSpec(StageSpec):
 
 def run(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write report.json, results.jsonl, examples.jsonl and the journal (each estimate, step = round)."""
-    model, tokenizer = load_policy(spec.policy.path, device=pick_device())
+    model, tokenizer = load_for_sampling(spec.policy.path, spec.config.grpo_config.precision)
     problems = {split: read_jsonl(Path(path), Problem) for split, path in spec.problems.items()}
     total, done = num_responses(spec.config, sum(map(len, problems.values()))), 0
 

@@ -11,8 +11,7 @@ from configs.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
 from configs.records import Completion, Policy, PreferencePair, Problem, Score
 from configs.seeds import seed_for
 from grpo_train.generation import Sampling, sample
-from grpo_train.model import load_policy
-from grpo_train.precision import pick_device
+from grpo_train.model import load_for_sampling
 from reward_training.pairs import build_pairs
 from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
 from tasks.model_ids import model_ids
@@ -77,7 +76,7 @@ def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: C
 
     completions = []
     for number, policy in enumerate(spec.policies):
-        model, tokenizer = load_policy(policy.path, device=pick_device())
+        model, tokenizer = load_for_sampling(policy.path, spec.config.grpo_config.precision)
         completions += sample(
             model,
             tokenizer,
