@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -42,12 +41,13 @@ def load_backbone(base: Path, seed: int, *, eager: bool) -> PreTrainedModel:
 
 
 def _draw_head(model: PreTrainedModel, seed: int) -> None:
-    """Normal with deviation 1 / sqrt(width + 1), as in Stiennon et al. (arXiv 2009.01325, appendix B)."""
+    """Normal with the model's own initializer_range, as transformers draws it, but from a generator of our own."""
     weight = model.get_submodule("score").weight
     assert isinstance(weight, torch.Tensor)
+    deviation = getattr(model.config.get_text_config(), "initializer_range", 0.02)
     generator = torch.Generator().manual_seed(seed_for(seed, "reward_model_head"))
     with torch.no_grad():
-        weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
+        weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
 
 
 def set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, last_id: int) -> None:
