@@ -150,7 +150,10 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
             "limit=8 is not over target=8; raise limit",
         ),
         (_with(rewards=[{"name": "p", "kind": "python", "function": "mine"}]), "rewards.0.python.function"),
-        (_with(rewards=[{"name": "x", "kind": "nice"}]), "does not match any of the expected tags: 'outcome', 'format'"),
+        (
+            _with(rewards=[{"name": "x", "kind": "nice"}]),
+            "does not match any of the expected tags: 'outcome', 'format'",
+        ),
         (_with(rewards=[{"name": "a b", "kind": "outcome"}]), "rewards.0.outcome.name"),
         (_with(rewards=[{"name": "r", "kind": "outcome", "weight": float("nan")}]), "Input should be a finite number"),
         (_with(rewards=MINIMAL["rewards"] * 2), "reward names ['right'] stand more than once; names are unique"),
