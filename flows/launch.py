@@ -9,7 +9,7 @@ from configs.schema import Config, load_config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
 from tasks.mirror import TRACKING, RunTracking, load
-from tasks.run import open_run, read_run, run_name
+from tasks.run import open_run, read_run, run_name, run_names
 from tasks.terminal import Terminal, estimates_table, rounds_table
 from tasks.workspace import lock_holder, run_folder
 
@@ -26,6 +26,7 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
     if summary is not None:
         terminal.say(f"run {summary['run']} is finished already")
     else:
+        _check_first(root, config, terminal)
         summary = in_a_flow(root, "align", config)
     _show(root, summary, terminal)
 
@@ -51,6 +52,20 @@ def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Conf
     """The configuration, under another run name where one is given."""
     config = load_config(path, list(overrides))
     return config if name is None else config.model_copy(update={"run": type(config.run)(name=name)})
+
+
+def _check_first(root: Path, config: Config, terminal: Terminal) -> None:
+    """What can be refused within seconds: a held workspace, a changed configuration, faulty data."""
+    from flows.doctor import refuse_faulty
+
+    refuse_when_held(root)
+    if run_name(config) in run_names(root):
+        open_run(root, config)
+    with terminal.stage("checks"):
+        report = refuse_faulty(config, root)
+    for check in report.checks:
+        if check.status == "warn":
+            terminal.warn(f"{check.name}: {check.detail}; {check.remedy}")
 
 
 def _finished(root: Path, config: Config) -> Summary | None:

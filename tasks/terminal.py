@@ -40,6 +40,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 WIDTH_AWAY_FROM_A_TERMINAL = 80
 
 logger = logging.getLogger(LOGGER_NAME)
+logger.addHandler(logging.NullHandler())  # without a log file, warnings are for the terminal alone
 
 
 class StageProgress:
