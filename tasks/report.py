@@ -79,12 +79,18 @@ def outcome(run: RunRecords) -> Markup:
     if after is None or run.champion is run.baseline:
         verdict = "No challenger was promoted" if run.is_finished else "No challenger was promoted so far"
         return Markup("{}: greedy accuracy on test is that of the given policy, {}.").format(verdict, estimate(before))
-    verb = "rose" if after.estimate > before.estimate else "fell" if after.estimate < before.estimate else "stayed"
-    sentence = Markup("Greedy accuracy on test {} from {} to {} over {} problems").format(
-        verb, number(before.estimate), number(after.estimate), after.n
+    sentence = Markup("Greedy accuracy on test {} over {} problems").format(
+        _change(before.estimate, after.estimate), after.n
     )
     gain = run.paired_gain("test", "greedy_accuracy")
     return sentence + (Markup(": a paired gain of {}.").format(estimate(gain, signed=True)) if gain else Markup("."))
+
+
+def _change(before: float, after: float) -> Markup:
+    if before == after:
+        return Markup("stayed at {}").format(number(after))
+    verb = "rose" if after > before else "fell"
+    return Markup("{} from {} to {}").format(verb, number(before), number(after))
 
 
 def _test_accuracy(round: RoundRecords | None) -> Estimate | None:
@@ -98,7 +104,7 @@ def number(value: float | None, places: int = 3, *, signed: bool = False) -> Mar
     """Rounded for the eye, whole in the `value` attribute."""
     if value is None:
         return MISSING
-    text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+    text = f"{value:+z.{places}f}" if signed else f"{value:z.{places}f}"
     return Markup('<data value="{}">{}</data>').format(repr(value), text)
 
 

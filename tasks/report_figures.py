@@ -151,8 +151,8 @@ def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Mark
             axes.margins(y=0.14)
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             panel.draw(axes)
-            if axes.dataLim.y0 >= 0 and axes.dataLim.y1 > 0:
-                axes.set_ylim(0, 1.15 * axes.dataLim.y1)
+            if axes.dataLim.y0 >= 0:
+                axes.set_ylim(0, 1.15 * axes.dataLim.y1 or 1)
             axes.set_title(panel.title)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

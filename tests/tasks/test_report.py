@@ -185,6 +185,7 @@ def test_report_needs_no_manifest_of_the_run(tmp_path: Path) -> None:
     [
         (number(0.1234567), '<data value="0.1234567">0.123</data>'),
         (number(-0.5, 2, signed=True), '<data value="-0.5">-0.50</data>'),
+        (number(-0.0004), '<data value="-0.0004">0.000</data>'),
         (number(None), '<span class="missing" title="not there">–</span>'),
         (estimate(None), '<span class="missing" title="not there">–</span>'),
         (duration(99.4), '<data value="99.4">99 s</data>'),
