@@ -20,7 +20,8 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 Temperature = Annotated[
-    float, Field(gt=0, le=10, description="logits are divided by it before sampling; 0 would make all completions equal")
+    float,
+    Field(gt=0, le=10, description="logits are divided by it before sampling; 0 would make all completions equal"),
 ]
 
 
@@ -117,8 +118,12 @@ class OverlapConfig(Block):
     action: Literal["refuse", "drop"] = Field(
         "refuse", description="refuse to run, or drop the training problems that overlap; both are counted"
     )
-    ngram: PositiveInt = Field(8, description="words in a row that two questions may not share (JSONL and data sets only)")
-    common_share: Share = Field(0.01, description="n-grams in more than this share of the training problems do not count")
+    ngram: PositiveInt = Field(
+        8, description="words in a row that two questions may not share (JSONL and data sets only)"
+    )
+    common_share: Share = Field(
+        0.01, description="n-grams in more than this share of the training problems do not count"
+    )
 
 
 class ProblemsConfig(Block):
@@ -217,12 +222,15 @@ class CombinationConfig(Block):
     """How several rewards become one advantage."""
 
     order: Literal["sum_then_normalize", "normalize_then_sum"] = Field(
-        "sum_then_normalize", description="weighted sum, then normalise in the group; or normalise each, then sum (GDPO)"
+        "sum_then_normalize",
+        description="weighted sum, then normalise in the group; or normalise each, then sum (GDPO)",
     )
     reward_spread_floor: Annotated[float, Field(ge=0)] = Field(
         1e-6, description="a group whose highest and lowest reward differ by no more than this is dead"
     )
-    max_unscored_share: Share = Field(0.2, description="a stage stops when more of a reward's calls than this are unscored")
+    max_unscored_share: Share = Field(
+        0.2, description="a stage stops when more of a reward's calls than this are unscored"
+    )
 
 
 # ---- reward models --------------------------------------------------------------------------------------------------
@@ -257,7 +265,9 @@ class TrainedRewardModel(Block):
     learning_rate: PositiveFloat = Field(2e-5, description="of AdamW")
     epochs: PositiveInt = Field(1, description="passes over the pairs")
     batch_size: PositiveInt = Field(16, description="pairs per update")
-    max_length: PositiveInt = Field(1024, description="tokens of prompt and response; longer pairs are dropped and counted")
+    max_length: PositiveInt = Field(
+        1024, description="tokens of prompt and response; longer pairs are dropped and counted"
+    )
     min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
     min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
     when_refused: Literal["last_accepted", "without"] = Field(
@@ -315,9 +325,7 @@ class GrpoConfig(Block):
     @model_validator(mode="after")
     def _batch_arithmetic(self) -> "GrpoConfig":
         if self.group_size < 2:
-            raise ValueError(
-                f"group_size={self.group_size} gives every completion zero advantage; use group_size >= 2"
-            )
+            raise ValueError(f"group_size={self.group_size} gives every completion zero advantage; use group_size >= 2")
         if self.batch_size % self.group_size:
             raise ValueError(
                 f"batch_size={self.batch_size} is no multiple of group_size={self.group_size}; "
@@ -349,7 +357,9 @@ class PromotionConfig(Block):
         description="lower bound of the paired gain over 0; lower bound over -tolerance; or unconditionally",
     )
     metric: str = Field("greedy_accuracy", description="column of results.jsonl that is compared")
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="of the two-sided paired bootstrap interval")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.9, description="of the two-sided paired bootstrap interval"
+    )
     tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss that `not_worse` forgives")
 
 
@@ -370,7 +380,9 @@ class WatchRule(Block):
     above: float | None = Field(None, description="bound that the metric should not exceed")
     below: float | None = Field(None, description="bound that the metric should not fall under")
     patience: PositiveInt = Field(3, description="measurements in a row out of bounds before the action")
-    action: Literal["warn", "stop"] = Field("warn", description="say so, or end the stage with the last good state kept")
+    action: Literal["warn", "stop"] = Field(
+        "warn", description="say so, or end the stage with the last good state kept"
+    )
 
     @model_validator(mode="after")
     def _one_bound(self) -> "WatchRule":
@@ -412,7 +424,9 @@ class Config(Block):
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     regeneration: RegenerationConfig = RegenerationConfig()
-    watch: list[WatchRule] = Field(DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default")
+    watch: list[WatchRule] = Field(
+        DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default"
+    )
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
@@ -424,25 +438,31 @@ class Config(Block):
         if self.evaluation.checker is not None and self.evaluation.checker not in names:
             raise ValueError(f"evaluation.checker={self.evaluation.checker!r} is no reward; rewards are {names}")
         if self.evaluation.checker is None and not any(isinstance(r, OutcomeReward) for r in self.rewards):
-            raise ValueError("evaluation.checker is needed where no reward has kind outcome; name the reward that decides")
+            raise ValueError(
+                "evaluation.checker is needed where no reward has kind outcome; name the reward that decides"
+            )
         return self
 
     def _check_model_references(self) -> None:
         used = {r.model for r in [*self.rewards, *self.evaluation.rewards] if isinstance(r, ModelReward)}
         if missing := sorted(used - set(self.reward_models)):
-            raise ValueError(f"rewards name reward models {missing}, but reward_models has {sorted(self.reward_models)}")
+            raise ValueError(
+                f"rewards name reward models {missing}, but reward_models has {sorted(self.reward_models)}"
+            )
         if idle := sorted(set(self.reward_models) - used):
-            raise ValueError(f"reward_models {idle} are used by no reward; add a reward of kind reward_model, or drop them")
+            raise ValueError(
+                f"reward_models {idle} are used by no reward; add a reward of kind reward_model, or drop them"
+            )
 
     def _check_labelers(self) -> None:
         outcomes = [r.name for r in self.rewards if isinstance(r, OutcomeReward)]
-        for name, model in self.reward_models.items():
-            if isinstance(model, TrainedRewardModel) and isinstance(model.labeler, OutcomeLabeler):
-                if model.labeler.reward not in outcomes:
-                    raise ValueError(
-                        f"reward_models.{name}.labeler.reward={model.labeler.reward!r} is no outcome reward; "
-                        f"outcome rewards are {outcomes}"
-                    )
+        for name, model in self.trained_reward_models.items():
+            labeler = model.labeler
+            if isinstance(labeler, OutcomeLabeler) and labeler.reward not in outcomes:
+                raise ValueError(
+                    f"reward_models.{name}.labeler.reward={labeler.reward!r} is no outcome reward; "
+                    f"outcome rewards are {outcomes}"
+                )
 
     @property
     def checker(self) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 EPSILON = 1e-4
 
 
@@ -32,7 +33,7 @@ class Advantages:
     """(N,) advantages; exactly 0 in dead groups and for completions that nothing scored"""
     rewards: Floats
     """(N,) weighted sum of the parts, missing ones filled; NaN where nothing scored the completion"""
-    dead: NDArray[np.bool_]
+    dead: Bools
     """(N / group_size,) groups without a difference"""
     contributions: Floats
     """(N, K) what each objective adds to `values`"""
@@ -65,7 +66,7 @@ def group_advantages(
             "rows must be whole groups and columns one a weight"
         )
     groups = parts.reshape(-1, group_size, num_objectives)
-    scored = ~np.isnan(groups).all(axis=2)
+    scored: Bools = np.logical_not(np.isnan(groups).all(axis=2))
     weighted = _fill_missing(groups) * weights
     rewards = np.where(scored, weighted.sum(axis=2), np.nan)
     centered = np.where(scored[:, :, None], weighted - _mean_of(weighted, scored), 0.0)
@@ -84,7 +85,7 @@ def _fill_missing(groups: Floats) -> Floats:
     return np.where(known, groups, means)
 
 
-def _mean_of(values: Floats, counted: NDArray[np.bool_]) -> Floats:
+def _mean_of(values: Floats, counted: Bools) -> Floats:
     """Mean over the group's counted rows, (G, 1, K); 0 where none counts. `counted` is (G, S) or (G, S, K)."""
     counted = np.broadcast_to(counted[..., None] if counted.ndim == 2 else counted, values.shape)
     number = counted.sum(axis=1, keepdims=True)
@@ -92,15 +93,15 @@ def _mean_of(values: Floats, counted: NDArray[np.bool_]) -> Floats:
     return np.asarray(total / np.maximum(number, 1))
 
 
-def _normalize_sum(centered: Floats, rewards: Floats, floor: float) -> tuple[Floats, NDArray[np.bool_]]:
+def _normalize_sum(centered: Floats, rewards: Floats, floor: float) -> tuple[Floats, Bools]:
     alive = _spread(rewards) > floor
     std = _std(centered.sum(axis=2), ~np.isnan(rewards))
     return np.where(alive[:, None, None], centered / (std + EPSILON)[:, None, None], 0.0), ~alive
 
 
 def _normalize_each(
-    centered: Floats, weighted: Floats, scored: NDArray[np.bool_], weights: Floats, floor: float
-) -> tuple[Floats, NDArray[np.bool_]]:
+    centered: Floats, weighted: Floats, scored: Bools, weights: Floats, floor: float
+) -> tuple[Floats, Bools]:
     num_objectives = centered.shape[2]
     normalized = np.zeros_like(centered)
     for k in range(num_objectives):
@@ -112,7 +113,7 @@ def _normalize_each(
         normalized[:, :, k] = np.where(alive[:, None], centered[:, :, k] / (std + EPSILON)[:, None], 0.0)
     summed = normalized.sum(axis=2)[scored]
     batch_std = float(summed.std(ddof=1)) if summed.size > 1 else 0.0
-    dead = ~np.abs(normalized).any(axis=(1, 2))
+    dead: Bools = np.logical_not(np.abs(normalized).any(axis=(1, 2)))
     return normalized / (batch_std + EPSILON), dead
 
 
@@ -120,10 +121,10 @@ def _spread(rewards: Floats) -> Floats:
     """(G,) max - min over the scored rows of (G, S); 0 where fewer than two are scored."""
     highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
-    return np.maximum(highest - lowest, 0.0)
+    return np.asarray(np.maximum(highest - lowest, 0.0))
 
 
-def _std(centered: Floats, counted: NDArray[np.bool_]) -> Floats:
+def _std(centered: Floats, counted: Bools) -> Floats:
     """(G,) standard deviation with Bessel's correction over the counted rows of centred (G, S)."""
     squares = np.where(counted, centered**2, 0.0).sum(axis=1)
     return np.asarray(np.sqrt(squares / np.maximum(counted.sum(axis=1) - 1, 1)))

@@ -16,7 +16,9 @@ from configs.seeds import rng_for
 from grpo_train.loss import k3, response_means
 
 
-def problem_batches(problems: Sequence[Problem], num_per_batch: int, *, seed: int, round: int) -> Iterator[list[Problem]]:
+def problem_batches(
+    problems: Sequence[Problem], num_per_batch: int, *, seed: int, round: int
+) -> Iterator[list[Problem]]:
     """Endless batches: pass after pass over `problems`, each in an order of its own, no problem twice in a batch.
 
     A batch that reaches over the end of a pass is filled from the next one, so nothing is dropped.

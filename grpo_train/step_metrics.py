@@ -88,7 +88,5 @@ def rollout_rows(
             "total": score.total,
             "advantage": float(advantage),
         }
-        for problem, completion, score, advantage in zip(
-            problems, completions, scores, advantages.values, strict=True
-        )
+        for problem, completion, score, advantage in zip(problems, completions, scores, advantages.values, strict=True)
     ]

@@ -103,7 +103,9 @@ def train(
         StageStopped: `should_stop()` was true between two steps.
         TrainingDiverged: the loss or the gradient was not finite.
     """
-    loop = _Loop(model, tokenizer, policy, initial_policy, rewards, config, round, num_steps(config.grpo_config, len(problems)))
+    loop = _Loop(
+        model, tokenizer, policy, initial_policy, rewards, config, round, num_steps(config.grpo_config, len(problems))
+    )
     watch = Watch(config.watch)
     contributions = np.zeros(len(rewards))
     num_per_batch = config.grpo_config.batch_size // config.grpo_config.group_size
@@ -161,8 +163,8 @@ class _Loop:
         )
         self.bare = model
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
-        self.sampler = model if self.dtype is None else copy.deepcopy(model).to(self.dtype)
-        self.sampler.eval()
+        self.sampler = model if self.dtype is None else _low_precision_copy(model, self.dtype)
+        self.sampler.eval()  # type: ignore[no-untyped-call]
         self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
         self.initial: PreTrainedModel | None = None
 
@@ -318,11 +320,15 @@ class _Loop:
             return {}
         if self.initial is None:
             self.initial = self._load_frozen(self.initial_policy)
-        kl = policy_kl(
-            self.initial, completions, size=self.grpo.micro_batch_size, temperature=self.grpo.temperature
-        )
+        kl = policy_kl(self.initial, completions, size=self.grpo.micro_batch_size, temperature=self.grpo.temperature)
         return {"policy/kl_initial": float(np.mean(kl))}
 
     def close(self) -> None:
         """Give the model back as it came."""
         self.accelerator.free_memory()
+
+
+def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    twin = copy.deepcopy(model)
+    twin.to(dtype=dtype)  # type: ignore[call-arg]
+    return twin

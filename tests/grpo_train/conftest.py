@@ -19,6 +19,4 @@ def tiny(tiny_tokenizer):
 
 def make_problem(question: str, answer: str = "5", split: str = "train") -> Problem:
     key = hashlib.sha256(f"{question}/{answer}".encode()).hexdigest()
-    return Problem(
-        key=key, prompt=[{"role": "user", "content": question}], answer=answer, source="test", split=split
-    )
+    return Problem(key=key, prompt=[{"role": "user", "content": question}], answer=answer, source="test", split=split)

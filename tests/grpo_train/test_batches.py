@@ -44,14 +44,16 @@ def test_every_pass_asks_every_problem_once_and_no_batch_asks_one_twice():
 
 def test_order_depends_on_seed_round_and_pass():
     def keys(seed, round, start=0):
-        return [p.key for b in islice(problem_batches(PROBLEMS, 5, seed=seed, round=round), start, start + 2) for p in b]
+        return [
+            p.key for b in islice(problem_batches(PROBLEMS, 5, seed=seed, round=round), start, start + 2) for p in b
+        ]
 
     assert keys(0, 1) == keys(0, 1)
     assert len({tuple(keys(*place)) for place in [(0, 1), (1, 1), (0, 2), (0, 1, 2)]}) == 4
 
 
 def test_too_few_problems_for_a_batch_are_refused_with_numbers():
-    with pytest.raises(ValueError, match="11 problems.* 10 to train on"):
+    with pytest.raises(ValueError, match=r"11 problems.* 10 to train on"):
         next(problem_batches(PROBLEMS, 11, seed=0, round=1))
 
 
@@ -96,9 +98,7 @@ def test_kl_of_a_policy_from_itself_is_zero_and_from_a_shifted_one_is_the_k3_est
     own = {row: logprobs[line][batch.mask[line].bool()] for line, row in enumerate(batch.rows)}
 
     def kl(shift):
-        rows = [
-            c.model_copy(update={"logprobs": (own[row] - shift).tolist()}) for row, c in enumerate(COMPLETIONS)
-        ]
+        rows = [c.model_copy(update={"logprobs": (own[row] - shift).tolist()}) for row, c in enumerate(COMPLETIONS)]
         return policy_kl(model, rows, size=2, temperature=1.0)
 
     assert kl(0.0) == pytest.approx([0.0] * 4, abs=1e-6)

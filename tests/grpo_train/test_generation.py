@@ -65,7 +65,7 @@ def test_a_response_ends_with_the_stop_token_or_at_the_length_limit(tiny):
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.7}])
 def test_logprobs_are_of_the_scaled_logits_over_the_whole_vocabulary(tiny, settings):
-    model, tokenizer = tiny
+    model, _ = tiny
     problem = make_problem("1+1")
     completion = draw(tiny, [problem], temperature=0.7, **settings)[1]
     ids = torch.tensor([[*completion.prompt_ids, *completion.token_ids]])

@@ -131,15 +131,17 @@ def test_loss_and_gradient_equal_trls_on_a_random_padded_batch(trl_trainer, kl_c
     theirs, their_gradient = _value_and_gradient(model, lambda: trl_trainer._compute_loss(model, inputs))
     ours, our_gradient = _value_and_gradient(
         model,
-        lambda: grpo_loss(
-            response_logprobs(model, batch, 0.8),
-            advantages,
-            batch.mask,
-            num_responses=4,
-            old_logprobs=old,
-            reference_logprobs=reference,
-            kl_coefficient=kl_coefficient,
-        ).value,
+        lambda: (
+            grpo_loss(
+                response_logprobs(model, batch, 0.8),
+                advantages,
+                batch.mask,
+                num_responses=4,
+                old_logprobs=old,
+                reference_logprobs=reference,
+                kl_coefficient=kl_coefficient,
+            ).value
+        ),
     )
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert torch.allclose(our_gradient, their_gradient, atol=1e-6)

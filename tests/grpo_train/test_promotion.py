@@ -50,5 +50,5 @@ def test_order_of_rows_does_not_matter():
 def test_other_problems_and_unknown_metrics_are_refused():
     with pytest.raises(ValueError, match="same split"):
         decide(rows([1, 0]), rows([1, 0, 1]), config=PromotionConfig(), seed=0, draws=10)
-    with pytest.raises(ValueError, match="accuracy_of_dreams.*greedy_accuracy"):
+    with pytest.raises(ValueError, match=r"accuracy_of_dreams.*greedy_accuracy"):
         judge([1], [1], metric="accuracy_of_dreams")

@@ -71,7 +71,10 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 
 def test_the_policy_learns_what_is_rewarded(policy):
     config = tiny_config(
-        "grpo_config.max_updates=30", "grpo_config.epochs=100", "grpo_config.batch_size=48", "grpo_config.learning_rate=3e-3"
+        "grpo_config.max_updates=30",
+        "grpo_config.epochs=100",
+        "grpo_config.batch_size=48",
+        "grpo_config.learning_rate=3e-3",
     )
     _, steps, result = run(policy, config)
     rewards = [step.metrics["objective/fives/mean"] for step in steps]
