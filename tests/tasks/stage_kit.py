@@ -41,7 +41,12 @@ class Untold(Tracking):
     def sync(self) -> None:
         """Nobody is told."""
 
-    def end_stage(self, folder: Path, status: Status, outcome: Outcome | None = None) -> None:
+    def end_stage(
+        self, folder: Path, status: Status, outcome: Outcome | None = None, *, ended_ms: int | None = None
+    ) -> None:
+        """Nobody is told."""
+
+    def stage_stands(self, folder: Path, facts: StageFacts, outcome: Callable[[], Outcome], ended_ms: int) -> None:
         """Nobody is told."""
 
     def stage_run_id(self, folder: Path) -> str | None:

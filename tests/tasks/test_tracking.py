@@ -143,6 +143,24 @@ def test_lines_sent_before_a_kill_could_be_noted_are_not_doubled(tmp_path: Path)
     assert len(client(tmp_path).search_model_versions("name='tiny-policy'")) == 1
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_kill_right_after_the_manifest_loses_nothing(tmp_path: Path, noted: bool) -> None:
+    """The stage is done and is not run again, but nobody told MLflow so, or of it at all."""
+    run = open_in(tmp_path)
+    run.tracking.start()
+    run.tracking.end_stage = lambda *_, **__: None  # type: ignore[method-assign]
+    policy_stage(run)
+    if not noted:
+        (policy_folder(run) / mirror.TRACKING).unlink()
+    whole_run(open_in(tmp_path))
+    policy = by_key(tmp_path)["round_001/policy"]
+    assert policy.info.status == "FINISHED"
+    assert rows(tmp_path, policy) == THREE_STEPS
+    assert client(tmp_path).get_registered_model("tiny-policy").aliases == {"champion": 1}
+    artifacts = {item.path for item in client(tmp_path).list_artifacts(policy.info.run_id)}
+    assert {"result.json", "model", "manifest.json"} <= artifacts
+
+
 def test_every_file_of_a_manifest_is_an_artifact_with_the_same_digest(tmp_path: Path) -> None:
     run = open_in(tmp_path)
     whole_run(run)
@@ -210,7 +228,7 @@ def test_a_stage_that_was_killed_leaves_each_step_once_and_no_run_running(tmp_pa
 
     run = open_in(tmp_path)
     run.tracking.start()
-    run.tracking.end_stage = lambda *_: None  # type: ignore[method-assign]
+    run.tracking.end_stage = lambda *_, **__: None  # type: ignore[method-assign]
     with pytest.raises(Killed):
         policy_stage(run, steps=2, then=die)
     assert {run.info.status for run in all_runs(tmp_path)} == {"RUNNING"}
