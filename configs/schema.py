@@ -225,12 +225,23 @@ class CombinationConfig(Block):
         "sum_then_normalize",
         description="weighted sum, then normalise in the group; or normalise each, then sum (GDPO)",
     )
+    scale: Literal["group", "batch", "none"] = Field(
+        "group",
+        description="centred rewards are divided by the group's std, the batch's, or nothing (Dr. GRPO); "
+        "`normalize_then_sum` knows `group` only",
+    )
     reward_spread_floor: Annotated[float, Field(ge=0)] = Field(
         1e-6, description="a group whose highest and lowest reward differ by no more than this is dead"
     )
     max_unscored_share: Share = Field(
         0.2, description="a stage stops when more of a reward's calls than this are unscored"
     )
+
+    @model_validator(mode="after")
+    def _scale_fits_order(self) -> "CombinationConfig":
+        if self.order == "normalize_then_sum" and self.scale != "group":
+            raise ValueError(f"scale={self.scale} has no meaning for order=normalize_then_sum; leave out scale")
+        return self
 
 
 # ---- reward models --------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Several rewards become one advantage: combination, weights, missing parts and the group's normalisation, nothing else.
 
 Group-relative advantage (DeepSeekMath, arXiv 2402.03300, section 4.1.2), A = (r - mean) / (std + 1e-4) within the group of
-one problem, std with Bessel's correction as in TRL. Two orders for several objectives:
+one problem, std with Bessel's correction as in TRL. `scale` says what to divide by: the group's std; the batch's (arXiv
+2508.08221, section 4.1), so that groups with a small spread weigh little; or nothing (Dr. GRPO, arXiv 2503.20783, section
+3.1). Two orders for several objectives:
 
 - `sum_then_normalize`: r = sum_k w_k r_k, then normalise r.
 - `normalize_then_sum`: normalise each r_k in its group, sum with weights, divide by the batch's std (GDPO, arXiv 2601.05242,
@@ -52,6 +54,7 @@ def group_advantages(
     group_size: int,
     *,
     order: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize",
+    scale: Literal["group", "batch", "none"] = "group",
     spread_floor: float = 1e-6,
 ) -> Advantages:
     """Advantages of (N, K) parts, NaN for missing, rows of one group next to each other.
@@ -71,7 +74,7 @@ def group_advantages(
     rewards = np.where(scored, weighted.sum(axis=2), np.nan)
     centered = np.where(scored[:, :, None], weighted - _mean_of(weighted, scored), 0.0)
     if order == "sum_then_normalize":
-        contributions, dead = _normalize_sum(centered, rewards, spread_floor)
+        contributions, dead = _normalize_sum(centered, rewards, scale, spread_floor)
     else:
         contributions, dead = _normalize_each(centered, weighted, scored, weights, spread_floor)
     flat = contributions.reshape(num_rows, num_objectives)
@@ -93,10 +96,21 @@ def _mean_of(values: Floats, counted: Bools) -> Floats:
     return np.asarray(total / np.maximum(number, 1))
 
 
-def _normalize_sum(centered: Floats, rewards: Floats, floor: float) -> tuple[Floats, Bools]:
+def _normalize_sum(centered: Floats, rewards: Floats, scale: str, floor: float) -> tuple[Floats, Bools]:
     alive = _spread(rewards) > floor
-    std = _std(centered.sum(axis=2), ~np.isnan(rewards))
-    return np.where(alive[:, None, None], centered / (std + EPSILON)[:, None, None], 0.0), ~alive
+    divisor = _divisor(centered, rewards, scale)
+    return np.where(alive[:, None, None], centered / divisor[:, None, None], 0.0), ~alive
+
+
+def _divisor(centered: Floats, rewards: Floats, scale: str) -> Floats:
+    """(G,) what the centred rewards of each group are divided by."""
+    known = ~np.isnan(rewards)
+    if scale == "none":
+        return np.ones(len(rewards))
+    if scale == "group":
+        return _std(centered.sum(axis=2), known) + EPSILON
+    batch_std = float(rewards[known].std(ddof=1)) if known.sum() > 1 else 0.0
+    return np.full(len(rewards), batch_std + EPSILON)
 
 
 def _normalize_each(

@@ -218,6 +218,7 @@ class _Loop:
             np.array([reward.weight for reward in self.rewards]),
             self.grpo.group_size,
             order=self.config.combination.order,
+            scale=self.config.combination.scale,
             spread_floor=self.config.combination.reward_spread_floor,
         )
         return parts, advantages

@@ -105,6 +105,21 @@ def test_normalise_then_sum_tells_apart_what_the_sum_confounds():
     assert apart.values[2] > apart.values[0] + 0.1
 
 
+def test_without_scale_the_advantage_is_the_distance_from_the_groups_mean():
+    """Dr. GRPO, arXiv 2503.20783."""
+    result = group_advantages(column(1, 0, 0.1, 0), ONE, 2, scale="none")
+    assert result.values == pytest.approx([0.5, -0.5, 0.05, -0.05])
+
+
+def test_batch_scale_keeps_a_small_spread_small():
+    # all four rewards: mean 0.275, squares sum 0.525625 + 0.075625 + 0.030625 + 0.075625 = 0.7075
+    std = math.sqrt(0.7075 / 3) + 1e-4
+    batch = group_advantages(column(1, 0, 0.1, 0), ONE, 2, scale="batch")
+    assert batch.values == pytest.approx([0.5 / std, -0.5 / std, 0.05 / std, -0.05 / std])
+    group = group_advantages(column(1, 0, 0.1, 0), ONE, 2)
+    assert group.values[2] == pytest.approx(group.values[0], rel=2e-3)
+
+
 def test_rows_that_are_no_whole_groups_are_refused():
     with pytest.raises(ValueError, match="whole groups"):
         group_advantages(column(1, 2, 3), ONE, 2)
