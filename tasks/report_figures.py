@@ -105,6 +105,7 @@ def over_steps(run: RunRecords, title: str, keys: dict[str, str]) -> Panel | Non
                 _name_round(axes, round, start)
                 start += last
         axes.set_xlim(0, start + 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
         if len(keys) > 1:
             axes.legend(loc="best", handlelength=1.2)
