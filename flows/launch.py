@@ -56,11 +56,11 @@ def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Conf
 
 def _check_first(root: Path, config: Config, terminal: Terminal) -> None:
     """What can be refused within seconds: a held workspace, a changed configuration, faulty data."""
-    from flows.doctor import refuse_faulty
-
     refuse_when_held(root)
     if run_name(config) in run_names(root):
         open_run(root, config)
+    from flows.doctor import refuse_faulty  # brings torch
+
     with terminal.stage("checks"):
         report = refuse_faulty(config, root)
     for check in report.checks:

@@ -175,6 +175,7 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
 def free_port(first: int = 0) -> int:
     """`first` where it is free, otherwise any free port of the loopback address."""
     with socket.socket() as probe, suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended does not hold its port
         probe.bind((HOST, first))
         return int(probe.getsockname()[1])
     return free_port()

@@ -1,6 +1,7 @@
 """`regroup serve` keeps a schedule; `regroup ui` shows the pages. Both listen on the loopback address only, because
 neither Prefect's nor MLflow's server asks who is calling."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,6 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from configs.errors import ConfigError
 from configs.schema import load_config
@@ -18,6 +22,9 @@ from flows.prefect_server import HOST, answers, check_answers, configure, end_le
 from tasks.run import run_name
 from tasks.terminal import Terminal
 from tasks.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from prefect.runner import Runner
 
 PREFECT_PORT = 4200
 PAGE_TIMEOUT_S = 120
@@ -48,13 +55,39 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
             terminal.say(f"page       {api_url.removesuffix('/api')}")
             terminal.say(f"run now    PREFECT_API_URL={api_url} prefect deployment run {align_next.name}/{name}")
             terminal.say("Ctrl-C ends the schedule")
-            align_next.serve(
+            runner = _runner(name)
+            runner.add_flow(
+                align_next,
                 name=name,
                 cron=cron,
                 parameters={"config": config.model_dump(mode="json")},
                 entrypoint_type=EntrypointType.MODULE_PATH,
-                print_starting_message=False,
             )
+            with suppress(KeyboardInterrupt):
+                asyncio.run(runner.start())
+
+
+def _runner(name: str) -> "Runner":
+    """Prefect's runner, but SIGTERM ends it as Ctrl-C does (its own handler forgets to await what pauses the schedule), and
+    at its end the runs that it started are asked to stop (it would wait for their last round)."""
+    from prefect.runner import Runner
+
+    class Asking(Runner):
+        def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        async def __aexit__(self, *exc_info: Any) -> None:
+            _ask_runs_to_stop()
+            await super().__aexit__(*exc_info)
+
+    return Asking(name=name)
+
+
+def _ask_runs_to_stop() -> None:
+    """SIGTERM to the flow runs among this process's children; a run stops at its next step boundary."""
+    for child in psutil.Process().children():
+        if "uvicorn" not in child.cmdline():
+            child.terminate()
 
 
 def _check_cron(cron: str) -> None:

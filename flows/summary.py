@@ -6,7 +6,6 @@ from typing import Any
 
 from configs.files import write_json
 from configs.records import Policy
-from grpo_train.model import open_policy
 from tasks.run import read_run
 from tasks.run_records import RoundRecords, RunRecords, read_run_records
 from tasks.workspace import run_folder
@@ -57,6 +56,8 @@ def run_champion(records: RunRecords) -> Policy:
     if round is None or round.number == 0:
         assert records.given_policy is not None, "a run's policy is prepared before its first round"
         return records.given_policy
+    from grpo_train.model import open_policy  # brings torch; a finished run is told without it
+
     return open_policy(round.folder / "policy" / "model", round=round.number)
 
 

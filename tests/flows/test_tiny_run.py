@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.files import digest, read_manifest
+from flows.cli import main
 from grpo_train.model import policy_id
 from tasks.workspace import workspace_lock
 from tests.flows.tiny_run import TINY, Call, regroup, servers_on_record, summary_of
@@ -178,29 +179,39 @@ def test_a_held_workspace_ends_3_and_names_the_holder(tiny: Call) -> None:
     assert not (tiny.workspace / "runs" / "another").exists()
 
 
-def test_status_shows_the_run_and_the_champion(tiny: Call, summary: dict[str, Any]) -> None:
-    text = regroup(tiny.workspace, "status").out
+def test_status_shows_the_run_and_the_champion(
+    tiny: Call, summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny.workspace)
+    assert main(["status"]) == 0
+    text = capsys.readouterr().out
     assert "done" in text
     assert f"champion   {summary['champion']['policy_id'][:12]} from run tiny, round 2" in text
     assert "held by    nobody" in text
 
 
-def test_the_exported_champion_loads_with_from_pretrained(tiny: Call, summary: dict[str, Any]) -> None:
-    folder = tiny.workspace / "exported"
-    assert regroup(tiny.workspace, "export", "tiny", str(folder)).process.returncode == 0
-    AutoModelForCausalLM.from_pretrained(folder)
-    AutoTokenizer.from_pretrained(folder)
-    assert policy_id(folder) == summary["champion"]["policy_id"]
-    again = regroup(tiny.workspace, "export", "tiny", str(folder))
-    assert again.process.returncode == 2
-    assert "exists already" in again.err
+def test_the_exported_champion_loads_with_from_pretrained(
+    tiny: Call, summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny.workspace)
+    assert main(["export", "tiny", "exported"]) == 0
+    AutoModelForCausalLM.from_pretrained("exported")
+    AutoTokenizer.from_pretrained("exported")
+    assert policy_id(Path("exported")) == summary["champion"]["policy_id"]
+    assert main(["export", "tiny", "exported"]) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
-def test_sample_prints_what_the_champion_answers_and_greedy_repeats_it(tiny: Call) -> None:
-    first, second = (regroup(tiny.workspace, "sample", "tiny", "2 + 3 =") for _ in range(2))
-    assert first.process.returncode == 0, first.err
-    assert first.out.strip()
-    assert first.out == second.out
+def test_sample_prints_what_the_champion_answers_and_greedy_repeats_it(
+    tiny: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny.workspace)
+    answers = []
+    for _ in range(2):
+        assert main(["sample", "tiny", "2 + 3 ="]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0].strip()
+    assert answers[0] == answers[1]
 
 
 def test_evaluation_alone_prints_each_estimate(tiny: Call) -> None:
