@@ -196,5 +196,6 @@ def _opens(url: str) -> bool:
 def _wait_for_a_signal() -> None:
     """Ctrl-C and SIGTERM both end the wait."""
     with suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         signal.pause()

@@ -310,6 +310,8 @@ class Tracking:
             if run.data.tags.get(ATTEMPT) == record.attempt:
                 found = str(run.info.run_id)
             else:
+                if run.info.status == "RUNNING":
+                    self._connected.set_terminated(run.info.run_id, "KILLED")
                 self._connected.delete_run(run.info.run_id)
         if found is not None:
             return found

@@ -108,3 +108,19 @@ def test_the_server_that_serve_started_ends_with_it(served: Served) -> None:
     assert servers_on_record(served.call.workspace) == []
     with pytest.raises(OSError, match="refused"):
         served.ask("health")
+
+
+def test_ui_says_its_addresses_and_ends_what_it_started(tmp_path: Path) -> None:
+    call = Call(tmp_path, "ui")
+    call.until(lambda: "Ctrl-C ends" in call.err)
+    addresses = re.findall(r"(?:MLflow|Prefect) +(http://127\.0\.0\.1:\d+)", call.err)
+    assert len(addresses) == 2
+    for address in addresses:
+        with urllib.request.urlopen(address, timeout=30) as response:
+            assert response.status == 200
+    call.process.send_signal(signal.SIGINT)
+    assert call.end(60) == 0
+    assert servers_on_record(tmp_path) == []
+    for address in addresses:
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(address, timeout=5)
