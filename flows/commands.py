@@ -8,8 +8,8 @@ from rich.table import Table
 
 from configs.errors import ConfigError
 from configs.files import digest_json
+from configs.reader import load_config
 from configs.records import Policy, Problem
-from configs.schema import load_config
 from flows.summary import finished_summary, run_champion
 from tasks.run import read_run, run_names, stored_config
 from tasks.run_records import RunRecords, read_run_records

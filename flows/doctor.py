@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import ConfigError
-from configs.schema import Config, load_config
+from configs.reader import load_config
+from configs.schema import Config
 from flows.doctor_checks import (
     Check,
     check_batches,
@@ -64,7 +65,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
     checks = list(check_rewards(config))
     try:
         folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
-        tokenizer = load_tokenizer(folder, trust_remote_code=config.policy.trust_remote_code)
+        tokenizer = load_tokenizer(folder)
     except ConfigError as error:
         return DoctorReport([Check("model", "fail", str(error)), *checks])
     checks += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
@@ -114,9 +115,7 @@ def run_doctor(path: Path, overrides: tuple[str, ...]) -> None:
 def _time(config: Config, report: DoctorReport) -> RoundTime:
     assert report.policy_folder is not None
     assert report.problems is not None
-    model, tokenizer = load_policy(
-        report.policy_folder, device=pick_device(), trust_remote_code=config.policy.trust_remote_code
-    )
+    model, tokenizer = load_policy(report.policy_folder, device=pick_device())
     return time_a_round(config, model, tokenizer, report.problems.by_split["train"], report.problems.counts)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from configs.errors import ConfigError
-from configs.schema import load_config
+from configs.reader import load_config
 from flows.prefect_server import HOST, answers, check_answers, configure, end_leftovers, free_port, start_full
 from tasks.run import run_name
 from tasks.terminal import Terminal

@@ -19,23 +19,17 @@ RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]",
 
 
 def load_policy(
-    path: str | Path,
-    *,
-    device: str | torch.device,
-    dtype: torch.dtype = torch.float32,
-    trust_remote_code: bool = False,
+    path: str | Path, *, device: str | torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in evaluation mode on `device`, and its tokenizer with a pad token.
 
     Raises:
         ConfigError: `path` holds no causal language model.
     """
-    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(path)
     try:
         with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=dtype, trust_remote_code=trust_remote_code
-            )
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -51,7 +45,7 @@ def load_for_sampling(
     return load_policy(path, device=device, dtype=autocast_dtype(precision, device) or torch.float32)
 
 
-def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id, with a pad token.
 
     Raises:
@@ -59,9 +53,7 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     """
     try:
         with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                str(path), trust_remote_code=trust_remote_code
-            )
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} holds no tokenizer: {error}; save one beside the model") from error
     if tokenizer.eos_token_id is None:

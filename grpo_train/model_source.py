@@ -120,11 +120,9 @@ def _make_from_hub(config: PolicyConfig, folder: Path) -> None:
     try:
         with quiet_transformers():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                config.path, revision=config.revision, trust_remote_code=config.trust_remote_code, dtype="auto"
+                config.path, revision=config.revision, dtype="auto"
             )
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
-            )
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.path, revision=config.revision)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.path={config.path} is no folder here and could not be loaded from the hub "

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from configs.schema import load_config
+from configs.reader import load_config
 
 PRESETS = sorted(Path(configs.__file__).parent.glob("*.yaml"))
 

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from configs.errors import ConfigError
-from configs.schema import Config, OutcomeReward, load_config
+from configs.reader import load_config
+from configs.schema import Config, OutcomeReward
 
 MINIMAL: dict[str, Any] = {
     "policy": {"path": "builtin:tiny"},
@@ -140,7 +141,6 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
         (_with(sed=1), "sed: unknown key"),
         (_with(seed="one"), "seed: Input should be a valid integer"),
         (_with(rewards=[]), "rewards: List should have at least 1 item"),
-        (_with(policy={"path": "x", "trust_remote_code": True}), "pin it with `revision`"),
         (_with(policy={"path": "x", "wheel": {"package": "p", "version": "1", "sha256": "ab"}}), "policy.wheel.sha256"),
         (_with(problems=MINIMAL["problems"] | {"template": "Q:"}), "drops the question; write {question}"),
         (_with(problems={"sources": [{"kind": "csv", "path": "x"}]}), "problems.sources.0: "),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import load_config
+from configs.reader import load_config
 from flows.cli import app
 from tests.docs.markdown import DOCUMENTS, ROOT, anchors, blocks, commands, links
 

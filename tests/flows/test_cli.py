@@ -96,3 +96,11 @@ def test_a_faulty_schedule_is_refused_before_anything_starts(
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
     assert main(["serve", str(TINY), "--cron", cron]) == 2
     assert "0 2 * * *" in capsys.readouterr().err
+
+
+def test_a_name_that_no_folder_should_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(TINY), "--run", "../elsewhere"]) == 2
+    assert "run.name" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from transformers import LlamaConfig
 import flows.doctor_checks as doctor_checks
 import flows.doctor_timing as doctor_timing
 from configs.errors import ConfigError
-from configs.schema import Config, load_config
+from configs.reader import load_config
+from configs.schema import Config
 from flows.cli import main
 from flows.doctor import DoctorReport, check, duration, refuse_faulty, render, render_time
 from flows.doctor_checks import Check, memory_needed, num_parameters, promotion_metrics

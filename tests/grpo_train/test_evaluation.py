@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.reader import load_config
 from configs.records import Policy
-from configs.schema import Config, load_config
+from configs.schema import Config
 from grpo_train.evaluation import evaluate, num_responses
 from grpo_train.model import save_policy
 from reward_training.scorer import build_rewards

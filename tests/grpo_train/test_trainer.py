@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from configs.errors import StageStopped
+from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
-from configs.schema import Config, load_config
+from configs.schema import Config
 from grpo_train.model import load_policy, save_policy
 from grpo_train.trainer import StepResult, TrainingDiverged, TrainResult, num_steps, train
 from reward_training.reward import Unscored

@@ -10,7 +10,8 @@ from typing import ClassVar
 from rich.console import Console
 
 from configs.files import JOURNAL, Journal, append_jsonl
-from configs.schema import Config, load_config
+from configs.reader import load_config
+from configs.schema import Config
 from tasks.mirror import Outcome, StageFacts, Status
 from tasks.run import Run, open_run, run_name
 from tasks.stage import Context, StageSpec

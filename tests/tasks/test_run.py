@@ -8,8 +8,9 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.files import write_jsonl
+from configs.reader import load_config
 from configs.records import Policy, RoundState
-from configs.schema import Config, load_config
+from configs.schema import Config
 from tasks import mirror
 from tasks.history import ModelRef, pair_files, problems_of_round
 from tasks.run import create_run, follow_on, follow_on_name, open_run, read_run, run_names, write_run

@@ -1,0 +1,100 @@
+"""The only reader of YAML: a file and its overrides become a Config, or a ConfigError that names every faulty field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from configs.errors import ConfigError
+from configs.schema import Config
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """The configuration in a YAML file, with `a.b=value` overrides; run.name defaults to the file's name.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or does not fit; every faulty field is named with its value.
+    """
+    data = _read_yaml(path)
+    for override in overrides or []:
+        _set(data, override)
+    run = data.setdefault("run", {})
+    if isinstance(run, dict):
+        run.setdefault("name", path.stem)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; presets are in configs/") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text (byte {error.start} is no UTF-8); name a YAML file") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds {type(data).__name__}, not a mapping; see configs/tiny.yaml for an example")
+    return data
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    """Set one `a.b.0.c=value`; the value is YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not key=value, for instance --set grpo_config.group_size=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is no YAML: {error}") from error
+    *parents, last = key.split(".")
+    target: Any = data
+    for part in parents:
+        target = _child(target, part, override)
+    if isinstance(target, list):
+        target[_index(target, last, override)] = value
+    elif isinstance(target, dict):
+        target[last] = value
+    else:
+        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is {target!r}, which has no field {last!r}")
+
+
+def _child(target: Any, part: str, override: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, part, override)]
+    if isinstance(target, dict):
+        if target.get(part) is None:
+            target[part] = {}
+        return target[part]
+    raise ConfigError(f"--set {override!r}: {target!r} has no field {part!r}")
+
+
+def _index(target: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(target):
+        raise ConfigError(f"--set {override!r}: {part!r} is no position in a list of {len(target)}; count from 0")
+    return int(part)
+
+
+def _explain(error: ValidationError) -> str:
+    return "\n".join(_explain_one(dict(detail)) for detail in error.errors())
+
+
+def _explain_one(detail: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in detail["loc"]) or "the configuration"
+    if detail["type"] == "extra_forbidden":
+        return f"  {field}: unknown key; check its spelling in docs/configuration.md"
+    if detail["type"] == "missing":
+        return f"  {field}: missing; it has no default, see docs/configuration.md"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
+    return f"  {field}: {message}{value}"
