@@ -1,16 +1,19 @@
 """`regroup run`, `reward-model` and `evaluate`: what is cheap to refuse first, then a flow, then what came out."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError, StageStopped, WorkspaceBusy
-from configs.schema import Config, load_config
+from configs.reader import load_config
+from configs.schema import Config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
 from tasks.mirror import TRACKING, RunTracking, load
 from tasks.run import open_run, read_run, run_name, run_names
-from tasks.terminal import Terminal, estimates_table, rounds_table
+from tasks.tables import estimates_table, rounds_table
+from tasks.terminal import Terminal
 from tasks.workspace import lock_holder, run_folder
 
 
@@ -50,8 +53,8 @@ def evaluate_champion(path: Path, overrides: tuple[str, ...], name: str | None) 
 
 def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Config:
     """The configuration, under another run name where one is given."""
-    config = load_config(path, list(overrides))
-    return config if name is None else config.model_copy(update={"run": type(config.run)(name=name)})
+    renamed = [] if name is None else [f"run.name={json.dumps(name)}"]
+    return load_config(path, [*overrides, *renamed])
 
 
 def _check_first(root: Path, config: Config, terminal: Terminal) -> None:

@@ -9,18 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
-
-from configs.records import Estimate, EvalReport
 
 LOGGER_NAME = "regroup"
 LIBRARIES = (
@@ -273,80 +269,3 @@ def _no_progress_bars() -> None:
             with suppress(AttributeError):
                 getattr(loaded, name)()
                 break
-
-
-# ---- tables ---------------------------------------------------------------------------------------------------------
-
-
-def rounds_table(summary: dict[str, Any]) -> Table:
-    """The table of rounds of a summary (DESIGN.md's fields), readable at 80 columns."""
-    title = f"Run {summary['run']}: {summary['status']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for name, justify in _TABLE_COLUMNS:
-        table.add_column(name, justify=justify, overflow="fold")
-    for row in summary["rounds"]:
-        table.add_row(*_row(row, summary["champion"]["policy_id"]))
-    return table
-
-
-_TABLE_COLUMNS: list[tuple[str, Any]] = [
-    ("round", "right"),
-    ("policy", "left"),
-    ("standing", "left"),
-    ("test\naccuracy", "left"),
-    ("dev", "right"),
-    ("reward\nmodels", "left"),
-    ("share of\nadvantage", "left"),
-    ("min", "right"),
-]
-
-
-def _row(row: dict[str, Any], champion_id: str) -> list[str]:
-    return [
-        str(row["round"]),
-        row["policy_id"][:8],
-        _standing(row, champion_id),
-        _interval(row["evaluation"].get("test/greedy_accuracy")),
-        _number(row["evaluation"].get("dev/greedy_accuracy")),
-        "\n".join(_reward_model(name, model) for name, model in row["reward_models"].items()) or "-",
-        "\n".join(f"{name} {share:.0%}" for name, share in _largest_first(row)) or "-",
-        f"{sum(row['seconds'].values()) / 60:.1f}",
-    ]
-
-
-def _largest_first(row: dict[str, Any]) -> list[tuple[str, float]]:
-    return sorted(row["advantage_share"].items(), key=lambda item: -item[1])
-
-
-def _standing(row: dict[str, Any], champion_id: str) -> str:
-    standing = "baseline" if row["round"] == 0 else "promoted" if row["promoted"] else "refused"
-    return f"{standing}\nchampion" if row["policy_id"] == champion_id else standing
-
-
-def _interval(value: dict[str, Any] | None) -> str:
-    """The estimate over its 95% interval."""
-    return "-" if value is None else f"{value['estimate']:.3f}\n{value['low']:.2f}-{value['high']:.2f}"
-
-
-def _number(value: dict[str, Any] | None) -> str:
-    return "-" if value is None else f"{value['estimate']:.3f}"
-
-
-def _reward_model(name: str, model: dict[str, Any]) -> str:
-    accuracy = "?" if model["accuracy"] is None else f"{model['accuracy']['estimate']:.2f}"
-    return f"{name} {accuracy} {'ok' if model['accepted'] else 'refused'}"
-
-
-def estimates_table(reports: Mapping[str, EvalReport]) -> Table:
-    """A row a metric: the estimate on each split with its 95% interval."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for column in ("metric", *reports):
-        table.add_column(column, overflow="fold")
-    names = dict.fromkeys(name for report in reports.values() for name in report.values)
-    for name in names:
-        table.add_row(name, *(_estimate(report.values.get(name)) for report in reports.values()))
-    return table
-
-
-def _estimate(value: Estimate | None) -> str:
-    return "-" if value is None else f"{value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}], n = {value.n}"

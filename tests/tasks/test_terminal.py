@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tasks import terminal
-from tasks.terminal import StageProgress, Terminal, clock, log_to, rounds_table
+from tasks.tables import rounds_table
+from tasks.terminal import StageProgress, Terminal, clock, log_to
 
 
 def _terminal(*, tty: bool = False) -> tuple[Terminal, io.StringIO, io.StringIO]:
