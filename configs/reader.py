@@ -30,6 +30,21 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
 
 
+def stored_config(data: dict[str, Any], run: str) -> Config:
+    """The configuration that a run's run.json holds.
+
+    Raises:
+        ConfigError: it was written by a version with other fields.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(
+            f"the configuration in run.json of {run!r} does not fit this version:\n{_explain(error)}\n"
+            "use the version that wrote it, or start a new run with --run NEWNAME"
+        ) from error
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")

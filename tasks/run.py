@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from configs import reader
 from configs.errors import ConfigError
 from configs.files import write_atomic, write_json
 from configs.records import Policy, Record
@@ -150,13 +151,7 @@ def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
 
 def stored_config(file: RunFile) -> Config:
     """The configuration that a run was started with, `rounds` as last raised."""
-    try:
-        return Config.model_validate(file.config)
-    except ValidationError as error:
-        raise ConfigError(
-            f"the configuration in run.json of {file.name!r} does not fit this version: {error}; "
-            "start a new run with --run NEWNAME"
-        ) from error
+    return reader.stored_config(file.config, file.name)
 
 
 def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import Journal, JournalLine, read_manifest
+from configs.reader import stored_config
 from configs.records import Estimate, EvalReport, Policy, RewardModelReport
 from configs.schema import Config
 from configs.seeds import seed_for
@@ -147,6 +148,7 @@ def read_run_records(folder: Path) -> RunRecords:
 
     Raises:
         FileNotFoundError: `folder` holds no run.json.
+        ConfigError: it was written by a version with other fields.
     """
     run = json.loads((folder / "run.json").read_bytes())
     given = run.get("given_policy")
@@ -154,7 +156,7 @@ def read_run_records(folder: Path) -> RunRecords:
     return RunRecords(
         name=run["name"],
         folder=folder,
-        config=Config.model_validate(run["config"]),
+        config=stored_config(run["config"], run["name"]),
         given_policy=None if given is None else Policy.model_validate(given),
         rounds=rounds,
     )

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from configs.errors import ConfigError
-from configs.reader import load_config
+from configs.reader import load_config, stored_config
 from configs.schema import Config, OutcomeReward
 
 MINIMAL: dict[str, Any] = {
@@ -129,6 +129,7 @@ def _with(**blocks: Any) -> dict[str, Any]:
     return MINIMAL | blocks
 
 
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 MODEL_REWARD = {"name": "q", "kind": "reward_model", "model": "quality"}
 TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
 
@@ -201,3 +202,10 @@ def test_checker_is_the_named_reward_or_the_first_outcome_reward(tmp_path: Path)
     other = {"name": "tagged", "kind": "outcome", "extract": "tag"}
     assert _load(tmp_path, _with(evaluation={"rewards": [other]})).checker == "right"
     assert _load(tmp_path, _with(evaluation={"rewards": [other], "checker": "tagged"})).checker == "tagged"
+
+
+def test_a_run_of_another_version_is_refused_with_the_field_and_a_remedy():
+    """A field that a later version dropped ended `regroup sample` with a traceback."""
+    data = load_config(TINY).model_dump(mode="json") | {"dropped_field": 1}
+    with pytest.raises(ConfigError, match=r"(?s)'old'.*dropped_field: unknown key.*--run NEWNAME"):
+        stored_config(data, "old")
