@@ -25,7 +25,8 @@ from configs.errors import ConfigError
 from configs.files import write_json
 
 HOST = "127.0.0.1"
-STARTUP_TIMEOUT_S = 120
+STARTUP_TIMEOUT_S = 300
+APP = "prefect.server.api.server:create_app"
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
@@ -102,7 +103,7 @@ class Server:
         self.port = port
         self.pid_file = pid_file
         self.log = log
-        write_json(pid_file, {"server": _identity(process.pid), "owner": _identity(os.getpid()), "port": port})
+        _record(pid_file, port, _identity(process.pid))
         atexit.register(self.stop)
 
     @property
@@ -155,9 +156,11 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
 
     folder = _folder(workspace)
     log = folder / "server.log"
-    app = ["--app-dir", str(Path(prefect.__file__).parent), "--factory", "prefect.server.api.server:create_app"]
+    app = ["--app-dir", str(Path(prefect.__file__).parent), "--factory", APP]
     address = ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    pid_file = folder / f"server-{os.getpid()}-{port}.json"
+    _record(pid_file, port, None)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", *app, *address],
@@ -167,9 +170,14 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
             stderr=output,
             start_new_session=True,
         )
-    server = Server(process, port, folder / f"server-{process.pid}.json", log)
+    server = Server(process, port, pid_file, log)
     server.wait_until_up()
     return server
+
+
+def _record(pid_file: Path, port: int, server: dict[str, float] | None) -> None:
+    """Written before the server starts too, without its id: this process may be killed in between."""
+    write_json(pid_file, {"server": server, "owner": _identity(os.getpid()), "port": port})
 
 
 def free_port(first: int = 0) -> int:
@@ -197,7 +205,8 @@ def end_leftovers(workspace: Path) -> list[int]:
             continue
         if _find(record["owner"]) is not None:
             continue
-        if server := _find(record["server"]):
+        server = _find(record["server"]) if record["server"] else _server_on(record["port"])
+        if server is not None:
             end_process(server)
             ended.append(server.pid)
         file.unlink(missing_ok=True)
@@ -226,6 +235,16 @@ def _find(identity: dict[str, float]) -> psutil.Process | None:
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
+
+
+def _server_on(port: int) -> psutil.Process | None:
+    """The server that was started for a port, known by its command line."""
+    wanted = {APP, "--port", str(port)}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if wanted <= set(process.cmdline()):
+                return process
+    return None
 
 
 def _folder(workspace: Path) -> Path:

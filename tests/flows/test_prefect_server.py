@@ -13,7 +13,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.files import write_json
-from flows.prefect_server import check_answers, configure, end_leftovers, free_port
+from flows.prefect_server import APP, check_answers, configure, end_leftovers, free_port
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 GONE = {"pid": 2**22 + 1, "started": 0.0}
@@ -57,6 +57,17 @@ def test_a_process_that_got_the_id_later_is_left_alone(tmp_path: Path, sleeper: 
     assert end_leftovers(tmp_path) == []
     assert sleeper.poll() is None
     assert not file.exists()
+
+
+def test_a_server_whose_id_was_not_yet_written_is_found_by_its_port(tmp_path: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen([*SLEEP, APP, "--port", str(port)])
+    try:
+        write_json(tmp_path / ".prefect" / "server-1.json", {"server": None, "owner": GONE, "port": port})
+        assert end_leftovers(tmp_path) == [process.pid]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_torn_file_is_passed_over(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 ROOT = TINY.parents[1]
@@ -25,6 +25,8 @@ def environment() -> dict[str, str]:
 class Call:
     """One call of `regroup` in a workspace. Its output goes to files: a server that outlived it would hold a pipe open."""
 
+    started: ClassVar[list[Call]] = []
+
     def __init__(self, workspace: Path, *arguments: str) -> None:
         number = len(list(workspace.glob("call-*.out")))
         self.workspace = workspace
@@ -38,6 +40,8 @@ class Call:
                 stdout=out,
                 stderr=err,
             )
+
+        Call.started.append(self)
 
     @property
     def out(self) -> str:
@@ -62,6 +66,18 @@ class Call:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+
+def end_calls() -> None:
+    """Ask what still runs to stop; a test that failed leaves calls behind."""
+    while Call.started:
+        call = Call.started.pop()
+        if call.process.poll() is None:
+            call.process.terminate()
+            try:
+                call.end(60)
+            except subprocess.TimeoutExpired:
+                call.kill()
 
 
 def regroup(workspace: Path, *arguments: str) -> Call:
