@@ -82,7 +82,7 @@ def trl_trainer(tmp_path_factory):
         report_to=[],
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         temperature=0.8,
         loss_type="grpo",
         use_bias_correction_kl=False,

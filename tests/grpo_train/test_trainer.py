@@ -189,10 +189,7 @@ def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
 
 
 def test_a_watch_rule_ends_training_early(policy):
-    config = tiny_config().model_copy(
-        update={"watch": [{"metric": "policy/entropy", "above": 0.0, "patience": 2, "action": "stop"}]}
-    )
-    config = Config.model_validate(config.model_dump())
+    config = tiny_config("watch=[{metric: policy/entropy, above: 0.0, patience: 2, action: stop}]")
     _, steps, result = run(policy, config)
     assert len(steps) == 2
     assert "policy/entropy" in result.stopped_by
