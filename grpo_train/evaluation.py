@@ -168,21 +168,16 @@ def _voted_answer(text: str, config: Config) -> str | None:
 def _kl_initial(
     answered: Sequence[_Answered], policy_id: str, initial: Policy | None, config: Config, model: PreTrainedModel
 ) -> dict[str, dict[str, float]]:
-    """{problem key: {kl_initial: nats a token over its samples}}; a policy's KL from itself is 0."""
+    """{problem key: {kl_initial: nats a token over its first sample}}; a policy's KL from itself is 0."""
     if initial is None:
         return {}
     if initial.id == policy_id:
         return {entry.problem.key: {"kl_initial": 0.0} for entry in answered}
     reference, _ = load_policy(initial.path, device=model.device, dtype=model.dtype)
-    samples = [completion for entry in answered for completion in entry.completions[1:]]
-    per_response = policy_kl(
-        reference, samples, size=config.grpo_config.micro_batch_size, temperature=config.evaluation.temperature
-    )
-    num_samples = config.evaluation.num_samples
-    return {
-        entry.problem.key: {"kl_initial": sum(per_response[i * num_samples : (i + 1) * num_samples]) / num_samples}
-        for i, entry in enumerate(answered)
-    }
+    samples = [entry.completions[1] for entry in answered]
+    size, temperature = config.grpo_config.micro_batch_size, config.evaluation.temperature
+    values = policy_kl(reference, samples, size=size, temperature=temperature)
+    return {sample.problem_key: {"kl_initial": value} for sample, value in zip(samples, values, strict=True)}
 
 
 def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round: int) -> EvalReport:
