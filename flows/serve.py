@@ -63,6 +63,8 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
                 parameters={"config": config.model_dump(mode="json")},
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
+            # a shell starts background jobs with SIGINT ignored, and both signals end us through it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             with suppress(KeyboardInterrupt):
                 asyncio.run(runner.start())
 
