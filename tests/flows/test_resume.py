@@ -112,21 +112,22 @@ def test_a_signal_stops_at_a_step_boundary_and_the_run_goes_on(
 
 
 def test_a_model_retrained_by_hand_is_where_the_next_round_starts(tmp_path: Path) -> None:
-    first = regroup(tmp_path, "run", str(TINY), "--set", "rounds=1")
+    # enough held-out pairs for a lower bound over 0, so that the models are accepted
+    more = ["--set", "problems.sources.0.size=180", "--set", "regeneration.num_problems=40"]
+    first = regroup(tmp_path, "run", str(TINY), "--set", "rounds=1", *more)
     assert first.process.returncode == 0, first.err
-    by_hand = regroup(tmp_path, "reward-model", str(TINY), "--run", "tiny", "--set", "rounds=1")
+    by_hand = regroup(tmp_path, "reward-model", str(TINY), "--run", "tiny", "--set", "rounds=1", *more)
     assert by_hand.process.returncode == 0, by_hand.err
     name, model_id = by_hand.out.split()
     assert name == "taste"
 
-    raised = regroup(tmp_path, "run", str(TINY), "--set", "rounds=2")
+    raised = regroup(tmp_path, "run", str(TINY), "--set", "rounds=2", *more)
     assert raised.process.returncode == 0, raised.err
     assert "round 1 · policy: already done" in raised.err
     run = tmp_path / "runs" / "tiny"
     report = json.loads((run / "round_001" / "reward_model_by_hand" / "taste" / "report.json").read_bytes())
-    assert report["id"] == model_id
+    assert (report["id"], report["accepted"]) == (model_id, True)
     manifest = read_manifest(run / "round_002" / "reward_model" / "taste")
     assert manifest is not None
-    if report["accepted"]:
-        assert manifest.inputs["base"] == model_id
+    assert manifest.inputs["base"] == model_id
     assert len(summary_of(tmp_path)["rounds"]) == 3
