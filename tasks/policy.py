@@ -11,7 +11,7 @@ from configs.files import JOURNAL, Journal, append_jsonl, digest, read_jsonl, wr
 from configs.records import Policy, Problem
 from grpo_train.model import load_policy, open_policy, save_policy
 from grpo_train.precision import pick_device
-from grpo_train.trainer import StepResult, TrainResult, num_steps, train
+from grpo_train.trainer import StepResult, TrainingDiverged, TrainResult, num_steps, train
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.model_ids import model_ids
 from tasks.stage import ALONE, Context, StageSpec
@@ -38,7 +38,11 @@ class PolicySpec(StageSpec):
 
 
 def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage shares)."""
+    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage shares).
+
+    Raises:
+        TrainingDiverged: loss or gradient was not finite; last_good/ holds the policy before that update.
+    """
     model, tokenizer = load_policy(spec.policy.path, device=pick_device())
     problems = read_jsonl(Path(spec.problems), Problem)
     journal, total = Journal(out_dir / JOURNAL), num_steps(spec.config.grpo_config, len(problems))
@@ -52,18 +56,22 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
         context.progress.set(result.step, total=total, unit="updates")
 
     with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
-        result = train(
-            model,
-            tokenizer,
-            problems,
-            policy=spec.policy,
-            initial_policy=spec.initial_policy,
-            rewards=rewards,
-            config=spec.config,
-            round=spec.round,
-            on_step=on_step,
-            should_stop=context.should_stop,
-        )
+        try:
+            result = train(
+                model,
+                tokenizer,
+                problems,
+                policy=spec.policy,
+                initial_policy=spec.initial_policy,
+                rewards=rewards,
+                config=spec.config,
+                round=spec.round,
+                on_step=on_step,
+                should_stop=context.should_stop,
+            )
+        except TrainingDiverged as error:
+            kept = save_policy(model, tokenizer, out_dir / "last_good", round=spec.round)
+            raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
     save_policy(model, tokenizer, out_dir / "model", round=spec.round)
     write_json(out_dir / "result.json", asdict(result))
 

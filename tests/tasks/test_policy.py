@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+import grpo_train.trainer as trainer
+from configs.files import write_jsonl
+from configs.records import Problem
+from grpo_train.model import open_policy
+from grpo_train.tiny_model import save_tiny_model
+from grpo_train.trainer import TrainingDiverged
+from tasks.policy import PolicySpec, run
+from tests.tasks.stage_kit import tiny
+
+
+def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step has two micro-batches: the NaN comes in the second step, so one good update is kept."""
+    real, calls = trainer.grpo_loss, []
+
+    def poisoned(*args, **kwargs):
+        loss = real(*args, **kwargs)
+        calls.append(loss)
+        return loss if len(calls) <= 2 else type(loss)(loss.value * float("nan"), loss.clipped_tokens, loss.kl_sum)
+
+    monkeypatch.setattr(trainer, "grpo_loss", poisoned)
+    save_tiny_model(tmp_path / "given")
+    given = open_policy(tmp_path / "given", 0)
+    prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]
+    write_jsonl(
+        tmp_path / "train.jsonl",
+        [
+            Problem(key=f"{i}", prompt=prompt, answer=f"{2 * i}", source="s", split="train")
+            for i, prompt in enumerate(prompts)
+        ],
+    )
+    spec = PolicySpec(
+        config=tiny(),
+        round=1,
+        policy=given,
+        initial_policy=given,
+        problems=str(tmp_path / "train.jsonl"),
+        reward_models={},
+    )
+    out_dir = tmp_path / "policy"
+    with pytest.raises(TrainingDiverged, match=r"nan.*last_good"):
+        run(spec, out_dir)
+    assert open_policy(out_dir / "last_good", 1).id != given.id
+    assert not (out_dir / "model").exists()
