@@ -43,7 +43,7 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
     config = load_config(path, list(overrides))
     configure(root)
     _check_cron(cron)
-    with _some_server(root) as api_url:
+    with _until_a_signal(), _some_server(root) as api_url:
         from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
@@ -63,10 +63,7 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
                 parameters={"config": config.model_dump(mode="json")},
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
-            # a shell starts background jobs with SIGINT ignored, and both signals end us through it
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            with suppress(KeyboardInterrupt):
-                asyncio.run(runner.start())
+            asyncio.run(runner.start())
 
 
 def _runner(name: str) -> "Runner":
@@ -128,13 +125,13 @@ def _some_server(root: Path) -> Iterator[str]:
 def show_pages(root: Path, port: int, *, with_prefect: bool) -> None:
     """Print the addresses and wait for Ctrl-C; what was started here is ended here."""
     terminal = Terminal()
-    with ExitStack() as started:
+    with _until_a_signal(), ExitStack() as started:
         terminal.say(f"MLflow     {started.enter_context(_mlflow_page(root, port))}")
         if with_prefect:
             configure(root)
             terminal.say(f"Prefect    {started.enter_context(_some_server(root)).removesuffix('/api')}")
         terminal.say("Ctrl-C ends")
-        _wait_for_a_signal()
+        signal.pause()
 
 
 @contextmanager
@@ -195,9 +192,13 @@ def _opens(url: str) -> bool:
         return False
 
 
-def _wait_for_a_signal() -> None:
-    """Ctrl-C and SIGTERM both end the wait."""
+@contextmanager
+def _until_a_signal() -> Iterator[None]:
+    """Ctrl-C and SIGTERM both end the block, so that what it started is ended too.
+
+    Set anew because a shell starts background jobs with SIGINT ignored, and SIGTERM would end the process on the spot.
+    """
     with suppress(KeyboardInterrupt):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-        signal.pause()
+        yield
