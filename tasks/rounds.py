@@ -12,9 +12,7 @@ from tasks import evaluate, mirror, policy, promote, reward_model
 from tasks.history import ModelRef, accepted_model, finished_round, last_accepted, reward_model_report
 from tasks.mirror import AliasFact, RoundFile
 from tasks.run import Run
-from tasks.workspace import Champion, reward_model_folder, round_folder, write_champion
-
-BY_HAND = "reward_model_by_hand"
+from tasks.workspace import BY_HAND, Champion, reward_model_folder, round_folder, write_champion
 
 
 def usable_reward_models(run: Run, round: int) -> dict[str, RewardModelSource]:

@@ -20,9 +20,9 @@ from configs.seeds import seed_for
 from grpo_train.promotion import Decision
 from grpo_train.statistics import bootstrap_mean
 from grpo_train.watch import Alarm, Watch
+from tasks.workspace import BY_HAND
 
 Row = dict[str, Any]
-BY_HAND = "reward_model_by_hand"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from configs.errors import ConfigError, WorkspaceBusy
 from configs.files import write_json
 from configs.records import Record
 
+BY_HAND = "reward_model_by_hand"
+"""folder of a round for the models that a person had trained again"""
+
 
 def runs_folder(root: Path) -> Path:
     return root / "runs"
@@ -46,7 +49,7 @@ def reward_model_folder(run: Path, round: int, name: str) -> Path:
 
 def by_hand_folder(run: Path, round: int, name: str) -> Path:
     """A reward model that a person had trained again on the pairs up to `round`."""
-    return round_folder(run, round) / "reward_model_by_hand" / name
+    return round_folder(run, round) / BY_HAND / name
 
 
 def regeneration_split(round: int) -> str:
