@@ -10,8 +10,9 @@ from configs.errors import StageStopped
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema import Config
+from grpo_train.learner import TrainingDiverged
 from grpo_train.model import load_policy, save_policy
-from grpo_train.trainer import StepResult, TrainingDiverged, TrainResult, num_steps, train
+from grpo_train.trainer import StepResult, TrainResult, num_steps, train
 from reward_training.reward import Unscored
 from tests.grpo_train.conftest import make_problem
 
@@ -99,7 +100,7 @@ def test_micro_batch_size_does_not_change_the_update(policy):
 
 def test_dead_groups_cost_no_backward_pass_and_change_nothing(policy, monkeypatch):
     calls = []
-    monkeypatch.setattr("grpo_train.trainer.response_logprobs", lambda *args: calls.append(args))
+    monkeypatch.setattr("grpo_train.learner.response_logprobs", lambda *args: calls.append(args))
     model, steps, _ = run(policy, tiny_config("grpo_config.max_updates=2"), reward=lambda completion: 0.5)
     assert calls == []
     assert steps[0].metrics["groups/dead_share"] == 1.0
@@ -160,16 +161,16 @@ def test_nothing_logged_is_nan_and_shares_add_up(policy):
 
 def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
     """A NaN loss must not reach the optimizer."""
-    import grpo_train.trainer as trainer
+    import grpo_train.learner as learner
 
-    real, calls = trainer.grpo_loss, []
+    real, calls = learner.grpo_loss, []
 
     def poisoned(*args, **kwargs):
         loss = real(*args, **kwargs)
         calls.append(loss)
         return loss if len(calls) <= 2 else type(loss)(loss.value * float("nan"), loss.clipped_tokens, loss.kl_sum)
 
-    monkeypatch.setattr(trainer, "grpo_loss", poisoned)
+    monkeypatch.setattr(learner, "grpo_loss", poisoned)
     model, tokenizer = load_policy(policy.path, device="cpu")
     kept = []
     with pytest.raises(TrainingDiverged, match=r"nan.*learning_rate"):

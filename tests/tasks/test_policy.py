@@ -2,26 +2,26 @@ from pathlib import Path
 
 import pytest
 
-import grpo_train.trainer as trainer
+import grpo_train.learner as learner
 from configs.files import write_jsonl
 from configs.records import Problem
+from grpo_train.learner import TrainingDiverged
 from grpo_train.model import open_policy
 from grpo_train.tiny_model import save_tiny_model
-from grpo_train.trainer import TrainingDiverged
 from tasks.policy import PolicySpec, run
 from tests.tasks.stage_kit import tiny
 
 
 def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step has two micro-batches: the NaN comes in the second step, so one good update is kept."""
-    real, calls = trainer.grpo_loss, []
+    real, calls = learner.grpo_loss, []
 
     def poisoned(*args, **kwargs):
         loss = real(*args, **kwargs)
         calls.append(loss)
         return loss if len(calls) <= 2 else type(loss)(loss.value * float("nan"), loss.clipped_tokens, loss.kl_sum)
 
-    monkeypatch.setattr(trainer, "grpo_loss", poisoned)
+    monkeypatch.setattr(learner, "grpo_loss", poisoned)
     save_tiny_model(tmp_path / "given")
     given = open_policy(tmp_path / "given", 0)
     prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]

@@ -1,0 +1,172 @@
+"""The weights and all that changes them: optimizer, learning-rate schedule, reference, and the copy that is sampled from.
+
+Responses are sampled from a low-precision copy of the weights that is kept in step with them. Rows with advantage 0 are
+left out of the backward pass where that is exact (no KL term); they stay in the denominator.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from transformers import PreTrainedModel, get_scheduler
+
+from configs.records import Completion, Policy
+from configs.schema import GrpoConfig
+from grpo_train.advantages import Advantages
+from grpo_train.batches import MicroBatch, micro_batches, padded_logprobs, policy_kl, response_logprobs
+from grpo_train.loss import grpo_loss
+from grpo_train.model import load_policy
+from grpo_train.precision import autocast_dtype, pick_device
+
+
+class TrainingDiverged(RuntimeError):
+    """Loss or gradient was NaN or infinite; the model still holds the weights of the last good update."""
+
+
+class Learner:
+    """Trains a model in place; `sampler` is what to sample from."""
+
+    def __init__(
+        self, model: PreTrainedModel, grpo: GrpoConfig, *, policy: Policy, initial_policy: Policy, num_updates: int
+    ) -> None:
+        self.grpo, self.policy, self.initial_policy = grpo, policy, initial_policy
+        # transformers' Trainer does the same: an earlier stage of this process may have set another precision
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(cpu=pick_device().type == "cpu", mixed_precision="no")
+        self.dtype = autocast_dtype(self.grpo.precision, self.accelerator.device)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=self.grpo.learning_rate,
+            betas=self.grpo.adam_betas,
+            weight_decay=self.grpo.weight_decay,
+        )
+        schedule = "constant_with_warmup" if self.grpo.schedule == "constant" else self.grpo.schedule
+        scheduler = get_scheduler(
+            schedule,
+            optimizer,
+            num_warmup_steps=self.grpo.warmup_updates,
+            num_training_steps=num_updates,
+        )
+        self.bare = model
+        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
+        self.sampler = model if self.dtype is None else _low_precision_copy(model, self.dtype)
+        self.sampler.eval()  # type: ignore[no-untyped-call]
+        self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
+        self.initial: PreTrainedModel | None = None
+
+    def _reference_policy(self) -> Policy:
+        return self.policy if self.grpo.kl_reference == "round" else self.initial_policy
+
+    def _load_frozen(self, policy: Policy) -> PreTrainedModel:
+        model, _ = load_policy(policy.path, device=self.accelerator.device, dtype=self.dtype or torch.float32)
+        return model.requires_grad_(False)
+
+    def update(self, completions: Sequence[Completion], advantages: Advantages) -> dict[str, float]:
+        """`updates_per_batch` optimizer steps on the same responses; metrics are those of the last one."""
+        metrics: dict[str, float] = {}
+        for number in range(self.grpo.updates_per_batch):
+            metrics = self._update_once(completions, advantages, is_on_policy=self.grpo.updates_per_batch == 1)
+            if number == 0:
+                mismatch = metrics["policy/sampler_mismatch"]
+        metrics["policy/sampler_mismatch"] = mismatch
+        self._refresh_sampler()
+        return metrics
+
+    def _update_once(
+        self, completions: Sequence[Completion], advantages: Advantages, *, is_on_policy: bool
+    ) -> dict[str, float]:
+        keep_all = self.reference is not None
+        rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
+        sums = {"loss": 0.0, "clipped": 0.0, "kl": 0.0, "mismatch": 0.0, "tokens": 0.0}
+        for batch in micro_batches(completions, rows, self.grpo.micro_batch_size, self.accelerator.device):
+            sampled = padded_logprobs(completions, batch)
+            logprobs = self._logprobs(self.model, batch)
+            loss = grpo_loss(
+                logprobs,
+                torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
+                batch.mask,
+                num_responses=len(completions),
+                clip_range=self.grpo.clip_range,
+                old_logprobs=None if is_on_policy else sampled,
+                reference_logprobs=self._reference_logprobs(batch),
+                kl_coefficient=self.grpo.kl_coefficient,
+            )
+            value = float(loss.value.detach())
+            self._refuse_nonfinite("loss", value)
+            self.accelerator.backward(loss.value)
+            sums["loss"] += value
+            sums["clipped"] += float(loss.clipped_tokens)
+            sums["kl"] += float(loss.kl_sum)
+            sums["mismatch"] += float(((logprobs.detach() - sampled).abs() * batch.mask).sum())
+            sums["tokens"] += float(batch.mask.sum())
+        grad_norm = self._apply()
+        tokens = max(sums["tokens"], 1.0)
+        metrics = {
+            "policy/loss": sums["loss"],
+            "policy/clip_fraction": sums["clipped"] / tokens,
+            "policy/sampler_mismatch": sums["mismatch"] / tokens,
+            "policy/grad_norm": grad_norm,
+            "policy/learning_rate": self.scheduler.get_last_lr()[0],
+        }
+        if self.reference is not None:
+            metrics["policy/kl_reference"] = sums["kl"] / len(completions)
+        return metrics
+
+    def _logprobs(self, model: torch.nn.Module, batch: MicroBatch) -> Tensor:
+        with torch.autocast(self.accelerator.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return response_logprobs(model, batch, self.grpo.temperature)
+
+    def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
+        if self.reference is None:
+            return None
+        with torch.no_grad():
+            return response_logprobs(self.reference, batch, self.grpo.temperature)
+
+    def _apply(self) -> float:
+        """Clip the gradient and step; returns its norm before clipping."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm)
+        grad_norm = 0.0 if norm is None else float(norm)
+        self._refuse_nonfinite("gradient norm", grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return grad_norm
+
+    def _refuse_nonfinite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            self.optimizer.zero_grad()
+            raise TrainingDiverged(
+                f"{name} is {value}; the weights of the last good update are kept. "
+                "Lower grpo_config.learning_rate or look at the rewards of the last step in rollouts.jsonl"
+            )
+
+    def _refresh_sampler(self) -> None:
+        if self.sampler is self.bare:
+            return
+        with torch.no_grad():
+            for target, source in zip(self.sampler.parameters(), self.bare.parameters(), strict=True):
+                target.copy_(source)
+
+    def kl_initial(self, completions: Sequence[Completion]) -> float:
+        """Mean over the responses of the KL from the initial policy, in nats a token."""
+        if self.initial is None:
+            self.initial = self._load_frozen(self.initial_policy)
+        kl = policy_kl(self.initial, completions, size=self.grpo.micro_batch_size, temperature=self.grpo.temperature)
+        return float(np.mean(kl))
+
+    def close(self) -> None:
+        """Give the model back as it came."""
+        self.accelerator.free_memory()
+
+
+def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    twin = copy.deepcopy(model)
+    twin.to(dtype=dtype)  # type: ignore[call-arg]
+    return twin
