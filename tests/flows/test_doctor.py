@@ -47,9 +47,9 @@ def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Co
     report = check(configure(), workspace)
     assert not report.failed
     assert {check.name for check in report.checks if check.status == "warn"} == {"split dev", "split test"}
-    assert _found(report, "problems").detail == "train 40, dev 16, test 16, 3 shards of 16; left out: nothing"
+    assert _found(report, "problems").detail == "train 28, dev 16, test 16, 3 shards of 40; left out: nothing"
     # 6 updates of 16 / 4 problems each
-    assert _found(report, "batches").detail == "6 updates a round on 4 problems x 4; 0.60 of 40 problems"
+    assert _found(report, "batches").detail == "6 updates a round on 4 problems x 4; 0.86 of 28 problems"
     assert _found(report, "gold answers, correct").detail == "16 of 16 pass"
 
 
@@ -79,7 +79,7 @@ def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, 
 
 
 def test_gold_answers_that_their_own_checker_refuses_fail(configure: Configure, workspace: Path) -> None:
-    rows = [{"question": f"Colour {i}?", "answer": f"red {i} or blue"} for i in range(90)]
+    rows = [{"question": f"Colour {i}?", "answer": f"red {i} or blue"} for i in range(180)]
     Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = check(configure(problems={"sources": [{"kind": "jsonl", "path": "a.jsonl"}]}), workspace)
     found = _found(report, "gold answers, correct")
@@ -116,8 +116,8 @@ def test_batch_larger_than_the_training_problems_fails(configure: Configure) -> 
 
 def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configure) -> None:
     labeler = {"kind": "trained", "labeler": {"kind": "score"}}
-    # 16 problems x (1 - 0.25) x 4 pairs = 48
-    enough, few = ({"taste": labeler | {"min_pairs": n}} for n in (48, 49))
+    # 40 problems x (1 - 0.25) x 4 pairs = 120
+    enough, few = ({"taste": labeler | {"min_pairs": n}} for n in (120, 121))
     assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=enough))] == ["ok"]
     assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=few))] == ["fail"]
 
@@ -177,10 +177,10 @@ def test_disk_that_is_too_small_fails(configure: Configure, monkeypatch: pytest.
 def test_time_of_a_round_is_responses_times_speed(configure: Configure) -> None:
     time = round_time(configure(), Speed(0.5, 2.0), {"train": 40, "dev": 16, "test": 16})
     assert time.seconds == {
-        "reward model taste": 2 * 16 * 4 * 2.0,  # two responses a pair, 16 problems x 4 pairs
+        "reward model taste": 2 * 40 * 4 * 2.0,  # two responses a pair, 40 problems x 4 pairs
         "policy": 6 * 16 * (0.5 + 2.0),  # 6 updates of 16 responses
         "evaluate": 32 * 3 * 0.5,  # one greedy and two sampled responses a problem
-        "regenerate": 16 * 4 * 0.5,
+        "regenerate": 40 * 4 * 0.5,
     }
     assert time.total == 256 + 240 + 48 + 32
 
