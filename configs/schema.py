@@ -316,7 +316,9 @@ class GrpoConfig(Block):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="of the arithmetic; weights stay float32. auto: bfloat16 where the hardware has it"
     )
-    micro_batch_size: PositiveInt = Field(16, description="responses per forward and backward pass")
+    micro_batch_tokens: PositiveInt = Field(
+        4096, description="of prompts and responses, padding included, per forward and backward pass; bounds the memory"
+    )
     generation_rows: PositiveInt = Field(128, description="responses that are decoded together; bounds the memory")
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
         10, description="updates between two measurements of the KL from the initial policy; 0 is off"

@@ -16,6 +16,7 @@ from configs.records import Completion, Problem
 from configs.schema import Config, FrozenRewardModel, OutcomeReward, PythonReward, ReasoningGymSource
 from grpo_train.model_source import HUB_ID, is_model_folder
 from grpo_train.precision import autocast_dtype, pick_device
+from grpo_train.token_logprobs import CHUNK
 from grpo_train.trainer import num_steps
 from reward_training.python_function import load_function
 from reward_training.scorer import build_rewards, score
@@ -25,7 +26,9 @@ TRAINING_BYTES = 16
 """a parameter: weight, gradient and two moments of AdamW, float32 each"""
 SAVED_BYTES = 4
 LOGIT_COPIES = 3
-"""float32 arrays as large as the logits that a backward pass holds: logits, their log-softmax, their gradient"""
+"""float32 arrays as large as a chunk of logits that a backward pass holds: product, float32 copy, gradient"""
+ACTIVATION_BYTES = 34
+"""a token, layer and unit of width, at two bytes a number (arXiv 2205.05198, section 4.1, without the attention scores)"""
 GOLD_SAMPLE = 16
 """problems of each source whose gold answer is checked"""
 SMALL_SPLIT = 64
@@ -241,7 +244,7 @@ def check_memory(config: Config, folder: Path) -> Check:
     detail = (
         f"about {needed / GB:.1f} GB to train on {device.type}; {available / GB:.1f} of {total / GB:.1f} GB are free"
     )
-    remedy = "lower grpo_config.micro_batch_size, generation_rows or max_response_length, or take a smaller model"
+    remedy = "lower grpo_config.micro_batch_tokens, generation_rows or max_response_length, or take a smaller model"
     if needed > total:
         return Check("memory", "fail", detail, remedy)
     return Check("memory", "warn" if needed > available else "ok", detail, remedy if needed > available else "")
@@ -250,7 +253,7 @@ def check_memory(config: Config, folder: Path) -> Check:
 def memory_needed(
     config: Config, num_parameters: int, settings: PretrainedConfig, *, low_precision: bool
 ) -> dict[str, float]:
-    """Bytes that training takes, by purpose: weights, copies that sample or compare, key-value cache, logits."""
+    """Bytes that training takes, by purpose: weights, copies that sample or compare, key-value cache, activations, logits."""
     grpo = config.grpo_config
     text: Any = settings.get_text_config()
     width = 2 if low_precision else 4
@@ -259,11 +262,13 @@ def memory_needed(
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     rows = min(grpo.generation_rows, grpo.batch_size)
+    passed = max(grpo.micro_batch_tokens, tokens)
     return {
         "training": float(TRAINING_BYTES * num_parameters),
         "copies": float(width * num_parameters * num_copies),
         "cache": float(2 * text.num_hidden_layers * heads * head_width * rows * tokens * width),
-        "logits": float(LOGIT_COPIES * grpo.micro_batch_size * grpo.max_response_length * text.vocab_size * 4),
+        "activations": float(ACTIVATION_BYTES * passed * text.hidden_size * text.num_hidden_layers * width / 2),
+        "logits": float(LOGIT_COPIES * CHUNK * text.vocab_size * 4),
     }
 
 

@@ -85,19 +85,18 @@ def measure_speed(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
 ) -> Speed:
     dtype = autocast_dtype(config.grpo_config.precision, model.device)
-    sampler = model if dtype is None else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+    actor = model if dtype is None else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
     # the first calls set libraries up, and are left out
-    _sample(config, sampler, tokenizer, problems[:1], rows=2, length=2)
+    _sample(config, actor, tokenizer, problems[:1], rows=2, length=2)
     length = min(TIMED_TOKENS, config.grpo_config.max_response_length)
     rows = min(TIMED_ROWS, config.grpo_config.generation_rows, config.grpo_config.batch_size)
     completions, seconds = _timed(
-        lambda: _sample(config, sampler, tokenizer, problems, rows=rows, length=length), model.device
+        lambda: _sample(config, actor, tokenizer, problems, rows=rows, length=length), model.device
     )
     stretch = _stretch(completions, length, config.grpo_config.max_response_length)
-    batch = completions[: config.grpo_config.micro_batch_size]
-    _forward_backward(config, model, batch[:2], dtype)
-    _, trained = _timed(lambda: _forward_backward(config, model, batch, dtype), model.device)
-    return Speed(seconds / len(completions) * stretch, trained / len(batch) * stretch)
+    _forward_backward(config, actor, completions[:2])
+    _, trained = _timed(lambda: _forward_backward(config, actor, completions), model.device)
+    return Speed(seconds / len(completions) * stretch, trained / len(completions) * stretch)
 
 
 def _sample(
@@ -122,20 +121,15 @@ def _stretch(completions: Sequence[Completion], timed: int, limit: int) -> float
     return max(1.0, sum(full) / max(1, sum(lengths)))
 
 
-def _forward_backward(
-    config: Config, model: PreTrainedModel, completions: Sequence[Completion], dtype: torch.dtype | None
-) -> None:
-    """What an update does with a micro-batch."""
-    model.train()
+def _forward_backward(config: Config, model: PreTrainedModel, completions: Sequence[Completion]) -> None:
+    """What an update does with its responses."""
     rows = range(len(completions))
-    for batch in micro_batches(completions, rows, len(completions), model.device):
-        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
-            logprobs = response_logprobs(model, batch, config.grpo_config.temperature)
+    for batch in micro_batches(completions, rows, config.grpo_config.micro_batch_tokens, model.device):
+        logprobs = response_logprobs(model, batch, config.grpo_config.temperature)
         advantages = torch.ones(len(batch.rows), device=model.device)
         loss = grpo_loss(logprobs, advantages, batch.mask, num_responses=len(completions))
         loss.value.backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
-    model.train(False)
 
 
 def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
 from grpo_train.loss import k3, response_means
+from grpo_train.token_logprobs import plain_head, token_logprobs
 
 
 def problem_batches(
@@ -60,19 +62,33 @@ class MicroBatch:
 
 
 def micro_batches(
-    completions: Sequence[Completion], rows: Sequence[int], size: int, device: torch.device
+    completions: Sequence[Completion], rows: Sequence[int], max_tokens: int, device: torch.device
 ) -> Iterator[MicroBatch]:
-    """The `rows` of `completions`, `size` at a time, each trimmed to its own width.
+    """The `rows` of `completions`, each batch trimmed to its own width and at most `max_tokens` with padding.
 
-    Groups stay together, so that they share their prompt, and come in the order of their longest response.
+    Groups stay together, so that they share their prompt, and come in the order of their longest response. A response that
+    is longer than `max_tokens` is a batch of its own.
     """
     longest: dict[str, int] = {}
     for row in rows:
         key = completions[row].problem_key
         longest[key] = max(longest.get(key, 0), len(completions[row].token_ids))
     ordered = sorted(rows, key=lambda row: (-longest[completions[row].problem_key], row))
-    for start in range(0, len(ordered), size):
-        yield _micro_batch(completions, ordered[start : start + size], device)
+    taken: list[int] = []
+    for row in ordered:
+        if taken and _num_tokens(completions, [*taken, row]) > max_tokens:
+            yield _micro_batch(completions, taken, device)
+            taken = []
+        taken.append(row)
+    if taken:
+        yield _micro_batch(completions, taken, device)
+
+
+def _num_tokens(completions: Sequence[Completion], rows: Sequence[int]) -> int:
+    """What a micro-batch computes: its prompts and its responses, padded."""
+    prompts = {completions[row].problem_key: len(completions[row].prompt_ids) for row in rows}
+    responses = [len(completions[row].token_ids) for row in rows]
+    return len(prompts) * max(prompts.values()) + len(responses) * max(responses)
 
 
 def _micro_batch(completions: Sequence[Completion], rows: list[int], device: torch.device) -> MicroBatch:
@@ -110,51 +126,61 @@ def padded_logprobs(completions: Sequence[Completion], batch: MicroBatch) -> Ten
     return values.to(batch.mask.device)
 
 
-def response_logprobs(model: torch.nn.Module, batch: MicroBatch, temperature: float) -> Tensor:
-    """(B, T) float32 log-probabilities of the response tokens under logits / temperature; arbitrary on padding.
+def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> Tensor:
+    """(B, T) float32 log-probabilities of the response tokens under logits / temperature, 0 on padding.
 
     Each prompt is computed once; its keys and values are repeated for its responses, and gradients flow back through them.
     """
+    head = plain_head(model)
+    if head is None:
+        logits = torch.cat(_outputs(model, batch), dim=1).float() / temperature
+        logprobs = -F.cross_entropy(logits.flatten(0, 1), batch.response_ids.flatten(), reduction="none")
+        return logprobs.view_as(batch.mask) * batch.mask
+    real = batch.mask.bool()
+    decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+    states = torch.cat(_outputs(decoder, batch), dim=1)[real]
+    found = token_logprobs(states, head, batch.response_ids[real], temperature)
+    return torch.zeros_like(batch.mask).masked_scatter(real, found)
+
+
+def _outputs(model: torch.nn.Module, batch: MicroBatch) -> list[Tensor]:
+    """Logits, or a decoder's last hidden states, from which each response token is predicted: (B, 1, .) and (B, T - 1, .)."""
     cache = DynamicCache()
-    first = model(
+    after_prompt = _output(
+        model,
         input_ids=batch.prompt_ids,
         attention_mask=batch.prompt_mask,
         position_ids=(batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[batch.prompt_of]
-    logits = [first]
-    if batch.response_ids.shape[1] > 1:
-        cache.batch_select_indices(batch.prompt_of)
-        logits.append(_continue(model, batch, cache))
-    scaled = torch.cat(logits, dim=1).float() / temperature
-    targets = batch.response_ids
-    return -F.cross_entropy(scaled.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-
-
-def _continue(model: torch.nn.Module, batch: MicroBatch, cache: DynamicCache) -> Tensor:
-    """(B, T - 1, V) logits after each response token but the last."""
+    )[batch.prompt_of, -1:]
+    if batch.response_ids.shape[1] == 1:
+        return [after_prompt]
+    cache.batch_select_indices(batch.prompt_of)
     prompt_mask = batch.prompt_mask[batch.prompt_of]
-    lengths = prompt_mask.sum(dim=1, keepdim=True)
     ids = batch.response_ids[:, :-1]
-    logits: Tensor = model(
+    after_response = _output(
+        model,
         input_ids=ids,
         attention_mask=torch.cat([prompt_mask, batch.mask[:, :-1].long()], dim=1),
-        position_ids=lengths + torch.arange(ids.shape[1], device=ids.device),
+        position_ids=prompt_mask.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device),
         past_key_values=cache,
-        use_cache=True,
-    ).logits
-    return logits
+    )
+    return [after_prompt, after_response]
+
+
+def _output(model: torch.nn.Module, **inputs: Any) -> Tensor:
+    output = model(use_cache=True, **inputs)
+    found: Tensor = output.logits if "logits" in output else output.last_hidden_state
+    return found
 
 
 @torch.inference_mode()
 def policy_kl(
-    reference: PreTrainedModel, completions: Sequence[Completion], *, size: int, temperature: float
+    reference: PreTrainedModel, completions: Sequence[Completion], *, max_tokens: int, temperature: float
 ) -> list[float]:
     """For each response, the token mean of the k3 estimate of KL(policy that sampled || reference), in nats a token."""
     values = [0.0] * len(completions)
-    for batch in micro_batches(completions, range(len(completions)), size, reference.device):
+    for batch in micro_batches(completions, range(len(completions)), max_tokens, reference.device):
         logprobs = response_logprobs(reference, batch, temperature)
         means = response_means(k3(padded_logprobs(completions, batch), logprobs, batch.mask), batch.mask)
         for row, value in zip(batch.rows, means.tolist(), strict=True):

@@ -175,8 +175,8 @@ def _kl_initial(
         return {entry.problem.key: {"kl_initial": 0.0} for entry in answered}
     reference, _ = load_policy(initial.path, device=model.device, dtype=model.dtype)
     samples = [entry.completions[1] for entry in answered]
-    size, temperature = config.grpo_config.micro_batch_size, config.evaluation.temperature
-    values = policy_kl(reference, samples, size=size, temperature=temperature)
+    size, temperature = config.grpo_config.micro_batch_tokens, config.evaluation.temperature
+    values = policy_kl(reference, samples, max_tokens=size, temperature=temperature)
     return {sample.problem_key: {"kl_initial": value} for sample, value in zip(samples, values, strict=True)}
 
 

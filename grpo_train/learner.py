@@ -1,7 +1,8 @@
-"""The weights and all that changes them: optimizer, learning-rate schedule, reference, and the copy that is sampled from.
+"""The weights and all that changes them: optimizer, learning-rate schedule, reference, and the copy that is worked with.
 
-Responses are sampled from a low-precision copy of the weights that is kept in step with them. Rows with advantage 0 are
-left out of the backward pass where that is exact (no KL term); they stay in the denominator.
+In mixed precision the weights, their gradients and the optimizer are float32, and a low-precision copy that is kept in step
+with them does the work: it samples, and it is what is differentiated (Mixed Precision Training, arXiv 1710.03740, section
+3.1). Rows with advantage 0 are left out of the backward pass where that is exact (no KL term); they stay in the denominator.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ class TrainingDiverged(RuntimeError):
 
 
 class Learner:
-    """Trains a model in place; `sampler` is what to sample from."""
+    """Trains a model in place; `actor` is what to sample from: the model itself, or its low-precision copy."""
 
     def __init__(
         self, model: PreTrainedModel, grpo: GrpoConfig, *, policy: Policy, initial_policy: Policy, num_updates: int
@@ -54,10 +56,9 @@ class Learner:
             num_warmup_steps=self.grpo.warmup_updates,
             num_training_steps=num_updates,
         )
-        self.bare = model
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
-        self.sampler = model if self.dtype is None else _low_precision_copy(model, self.dtype)
-        self.sampler.eval()  # type: ignore[no-untyped-call]
+        self.actor = model if self.dtype is None else _low_precision_copy(model, self.dtype)
+        self.actor.eval()  # type: ignore[no-untyped-call]
         self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
         self.initial: PreTrainedModel | None = None
 
@@ -76,7 +77,7 @@ class Learner:
             if number == 0:
                 mismatch = metrics["policy/sampler_mismatch"]
         metrics["policy/sampler_mismatch"] = mismatch
-        self._refresh_sampler()
+        self._refresh_actor()
         return metrics
 
     def _update_once(
@@ -85,9 +86,9 @@ class Learner:
         keep_all = self.reference is not None
         rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
         sums = {"loss": 0.0, "clipped": 0.0, "kl": 0.0, "mismatch": 0.0, "tokens": 0.0}
-        for batch in micro_batches(completions, rows, self.grpo.micro_batch_size, self.accelerator.device):
+        for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
             sampled = padded_logprobs(completions, batch)
-            logprobs = self._logprobs(self.model, batch)
+            logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
             loss = grpo_loss(
                 logprobs,
                 torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
@@ -119,10 +120,6 @@ class Learner:
             metrics["policy/kl_reference"] = sums["kl"] / len(completions)
         return metrics
 
-    def _logprobs(self, model: torch.nn.Module, batch: MicroBatch) -> Tensor:
-        with torch.autocast(self.accelerator.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return response_logprobs(model, batch, self.grpo.temperature)
-
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
         if self.reference is None:
             return None
@@ -147,18 +144,20 @@ class Learner:
                 "Lower grpo_config.learning_rate or look at the rewards of the last step in rollouts.jsonl"
             )
 
-    def _refresh_sampler(self) -> None:
-        if self.sampler is self.bare:
+    def _refresh_actor(self) -> None:
+        if self.actor is self.model:
             return
         with torch.no_grad():
-            for target, source in zip(self.sampler.parameters(), self.bare.parameters(), strict=True):
+            for target, source in zip(self.actor.parameters(), self.model.parameters(), strict=True):
                 target.copy_(source)
 
     def kl_initial(self, completions: Sequence[Completion]) -> float:
         """Mean over the responses of the KL from the initial policy, in nats a token."""
         if self.initial is None:
             self.initial = self._load_frozen(self.initial_policy)
-        kl = policy_kl(self.initial, completions, size=self.grpo.micro_batch_size, temperature=self.grpo.temperature)
+        kl = policy_kl(
+            self.initial, completions, max_tokens=self.grpo.micro_batch_tokens, temperature=self.grpo.temperature
+        )
         return float(np.mean(kl))
 
     def close(self) -> None:
@@ -167,6 +166,19 @@ class Learner:
 
 
 def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy in `dtype` that hands each gradient on to `model`, where they are summed in float32, as soon as it is there."""
     twin = copy.deepcopy(model)
     twin.to(dtype=dtype)  # type: ignore[call-arg]
+    for low, weight in zip(twin.parameters(), model.parameters(), strict=True):
+        if weight.requires_grad:
+            low.register_post_accumulate_grad_hook(partial(_hand_on, weight))  # type: ignore[no-untyped-call]
     return twin
+
+
+def _hand_on(weight: Tensor, low: Tensor) -> None:
+    assert low.grad is not None, "the hook is called with a gradient"
+    if weight.grad is None:
+        weight.grad = low.grad.float()
+    else:
+        weight.grad += low.grad
+    low.grad = None

@@ -169,7 +169,7 @@ class _Loop:
         )
         seed = seed_for(self.config.seed, "train sampling", round=self.round, step=step)
         policy_id = f"{self.learner.policy.id}+{step - 1}"
-        return sample(self.learner.sampler, self.tokenizer, batch, sampling, seed=seed, policy_id=policy_id, step=step)
+        return sample(self.learner.actor, self.tokenizer, batch, sampling, seed=seed, policy_id=policy_id, step=step)
 
     def _advantages(self, scores: Sequence[Score]) -> tuple[np.ndarray, Advantages]:
         parts = parts_matrix(scores, [reward.name for reward in self.rewards])

@@ -137,17 +137,19 @@ def test_parameters_are_counted_from_the_headers(tmp_path: Path) -> None:
 
 
 def test_memory_is_weights_copies_cache_and_logits(configure: Configure) -> None:
-    grpo = {"micro_batch_size": 8, "max_response_length": 16, "batch_size": 16, "monitor_kl_every": 2}
+    grpo = {"micro_batch_tokens": 256, "max_response_length": 16, "batch_size": 16, "monitor_kl_every": 2}
     config = configure(grpo_config=grpo, problems={"max_prompt_length": 112})
     settings = LlamaConfig(
         vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
     )
-    # cache: keys and values x 2 layers x 2 heads x 16 wide x 16 rows x 128 tokens x 4 bytes; logits: 3 x 8 x 16 x 100 x 4
+    # cache: keys and values x 2 layers x 2 heads x 16 wide x 16 rows x 128 tokens x 4 bytes
+    # activations: 34 x 2 layers x 64 wide x 256 tokens at twice two bytes; logits: 3 x 256 positions x 100 x 4
     assert memory_needed(config, 1000, settings, low_precision=False) == {
         "training": 16_000,
         "copies": 4_000,
         "cache": 1_048_576,
-        "logits": 153_600,
+        "activations": 2_228_224,
+        "logits": 307_200,
     }
     # sampler and the policy that KL is measured from, two bytes each
     assert memory_needed(config, 1000, settings, low_precision=True)["copies"] == 4_000
@@ -182,7 +184,7 @@ def test_time_of_a_round_is_responses_times_speed(configure: Configure) -> None:
         "evaluate": 32 * 3 * 0.5,  # one greedy and two sampled responses a problem
         "regenerate": 40 * 4 * 0.5,
     }
-    assert time.total == 256 + 240 + 48 + 32
+    assert time.total == 640 + 240 + 48 + 80
 
 
 def test_responses_that_were_cut_are_taken_to_reach_the_limit() -> None:

@@ -58,13 +58,13 @@ def test_too_few_problems_for_a_batch_are_refused_with_numbers():
 
 
 def test_micro_batches_hold_each_row_once_trimmed_to_their_own_width():
-    batches = list(micro_batches(COMPLETIONS, [0, 1, 2, 3], 2, CPU))
+    batches = list(micro_batches(COMPLETIONS, [0, 1, 2, 3], 11, CPU))
     assert [batch.rows for batch in batches] == [[2, 3], [0, 1]]
     assert [tuple(batch.response_ids.shape) for batch in batches] == [(2, 5), (2, 3)]
     assert [tuple(batch.prompt_ids.shape) for batch in batches] == [(1, 1), (1, 3)]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, 9, 11, 100])
 def test_logprobs_and_gradient_equal_those_of_one_plain_forward_a_row(tiny, size):
     model, _ = tiny
     weights = {row: float(row + 1) for row in range(4)}
@@ -92,19 +92,19 @@ def test_logprobs_and_gradient_equal_those_of_one_plain_forward_a_row(tiny, size
 
 def test_kl_of_a_policy_from_itself_is_zero_and_from_a_shifted_one_is_the_k3_estimate(tiny):
     model, _ = tiny
-    (batch,) = micro_batches(COMPLETIONS, range(4), 4, CPU)
+    (batch,) = micro_batches(COMPLETIONS, range(4), 100, CPU)
     with torch.no_grad():
         logprobs = response_logprobs(model, batch, 1.0)
     own = {row: logprobs[line][batch.mask[line].bool()] for line, row in enumerate(batch.rows)}
 
     def kl(shift):
         rows = [c.model_copy(update={"logprobs": (own[row] - shift).tolist()}) for row, c in enumerate(COMPLETIONS)]
-        return policy_kl(model, rows, size=2, temperature=1.0)
+        return policy_kl(model, rows, max_tokens=11, temperature=1.0)
 
     assert kl(0.0) == pytest.approx([0.0] * 4, abs=1e-6)
     assert kl(0.5) == pytest.approx([torch.tensor(0.5).exp().item() - 1.5] * 4, rel=1e-4)
 
 
 def test_sampled_logprobs_are_padded_like_the_responses():
-    (batch,) = micro_batches(COMPLETIONS, [0, 1], 2, CPU)
+    (batch,) = micro_batches(COMPLETIONS, [0, 1], 100, CPU)
     assert padded_logprobs(COMPLETIONS, batch).tolist() == [[-1, -1, -1], [-1, 0, 0]]

@@ -91,9 +91,11 @@ def test_the_same_seed_ends_with_the_same_weights_and_another_with_others(policy
     assert not torch.equal(weights(first), weights(other))
 
 
-def test_micro_batch_size_does_not_change_the_update(policy):
+def test_micro_batch_tokens_do_not_change_the_update(policy):
     one = ["grpo_config.max_updates=1", "grpo_config.learning_rate=1e-2"]
-    whole, split = (run(policy, tiny_config(*one, f"grpo_config.micro_batch_size={size}"))[1][0] for size in (16, 1))
+    whole, split = (
+        run(policy, tiny_config(*one, f"grpo_config.micro_batch_tokens={size}"))[1][0] for size in (10_000, 1)
+    )
     assert whole.metrics["policy/grad_norm"] == pytest.approx(split.metrics["policy/grad_norm"], rel=1e-4)
     assert whole.metrics["policy/loss"] == pytest.approx(split.metrics["policy/loss"], abs=1e-6)
 

@@ -1,0 +1,132 @@
+"""What both systems are given: model, prompts in the same order, rewards, lengths, optimizer and learning rate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.reader import load_config
+from configs.records import Completion, Problem
+from configs.schema import Config
+from grpo_train.batches import problem_batches
+from grpo_train.model import load_policy
+from grpo_train.problems import load_problems
+from reward_training.reward import Reward
+from reward_training.scorer import build_rewards
+
+MODEL = Path("models/SmolLM2-135M-Instruct")
+NUM_PROMPTS = 4
+GROUP_SIZE = 8
+RESPONSE_LENGTH = 64
+NEVER_WRITTEN = "<reponame>"
+"""a reserved token of SmolLM2; as end of sequence it makes every response full length"""
+ROUND = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`natural`: the quickstart's problems and rules, lengths and dead groups as they fall. `fixed`: all responses of full
+    length and no dead group, so that both systems do the same arithmetic."""
+
+    name: str
+    is_fixed: bool
+
+
+WORKLOADS = {name: Workload(name, name == "fixed") for name in ("natural", "fixed")}
+
+
+def settings(**changes: object) -> Config:
+    """The quickstart's configuration, 4 prompts x 8 responses x 64 tokens."""
+    values = {
+        "grpo_config.group_size": GROUP_SIZE,
+        "grpo_config.batch_size": NUM_PROMPTS * GROUP_SIZE,
+        "grpo_config.max_response_length": RESPONSE_LENGTH,
+        "grpo_config.max_updates": 1000,
+        "grpo_config.epochs": 1000,
+        "grpo_config.monitor_kl_every": 0,
+        "combination.scale": "group",
+        "watch": "[]",
+    } | changes
+    return load_config(Path("configs/quickstart.yaml"), [f"{key}={value}" for key, value in values.items()])
+
+
+def open_model(workload: Workload) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The policy in float32, on a CPU."""
+    model, tokenizer = load_policy(MODEL, device="cpu")
+    if workload.is_fixed:
+        tokenizer.eos_token = NEVER_WRITTEN
+        model.config.eos_token_id = tokenizer.eos_token_id
+        assert model.generation_config is not None
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+    return model, tokenizer
+
+
+def training_problems(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+    """Problems of the quickstart that are trained on."""
+    found = load_problems(
+        config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
+    )
+    return found.by_split["train"]
+
+
+def in_order(problems: Sequence[Problem], config: Config, num_steps: int) -> list[Problem]:
+    """The problems of the first `num_steps` batches, as our loop asks them."""
+    batches = problem_batches(problems, NUM_PROMPTS, seed=config.seed, round=ROUND)
+    return [problem for batch in islice(batches, num_steps) for problem in batch]
+
+
+class Noise:
+    """A number in [0, 1) that depends on the text alone: no two responses are worth the same."""
+
+    name, weight = "noise", 1.0
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float]:
+        return [int(hashlib.sha256(c.text.encode()).hexdigest()[:8], 16) / 2**32 for c in completions]
+
+
+def open_rewards(workload: Workload, config: Config) -> list[Reward]:
+    """The quickstart's rules, without its reward model; on `fixed` a number that differs for every text."""
+    if workload.is_fixed:
+        return [Noise()]
+    with build_rewards(config.rewards, {}) as rewards:
+        return rewards
+
+
+RewardFunction = Callable[..., list[float]]
+
+
+def as_trl_rewards(rewards: Sequence[Reward], problems: Sequence[Problem]) -> list[RewardFunction]:
+    """The same rewards as TRL calls them."""
+    by_key = {problem.key: problem for problem in problems}
+    return [_as_trl_reward(reward, by_key) for reward in rewards]
+
+
+def _as_trl_reward(reward: Reward, by_key: dict[str, Problem]) -> RewardFunction:
+    def call(completions: list, completion_ids: list[list[int]], key: list[str], **others: object) -> list[float]:
+        asked = [by_key[each] for each in key]
+        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+        rows = [_completion(*row) for row in zip(asked, texts, completion_ids, strict=True)]
+        return [float(value) for value in reward(asked, rows)]  # type: ignore[arg-type]
+
+    call.__name__ = reward.name
+    return call
+
+
+def _completion(problem: Problem, text: str, token_ids: list[int]) -> Completion:
+    return Completion(
+        problem_key=problem.key,
+        index=0,
+        prompt_ids=[],
+        token_ids=list(token_ids),
+        text=text,
+        finish_reason="stop",
+        logprobs=[],
+        policy_id="",
+        step=0,
+        seed=0,
+    )
