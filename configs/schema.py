@@ -290,6 +290,51 @@ RewardModel = Annotated[TrainedRewardModel | FrozenRewardModel, Field(discrimina
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
+class LoopStop(Block):
+    """Ends a response whose last tokens are copies of one block."""
+
+    max_period: PositiveInt = Field(32, description="longest block that is looked for, tokens")
+    repeats: Annotated[int, Field(ge=2)] = Field(4, description="copies of the block in a row")
+    min_tokens: PositiveInt = Field(
+        32, description="tokens of the copies together, so that a row of dashes in a table is no loop"
+    )
+
+
+class UnfinishableStop(Block):
+    """Ends a response that can no longer write what a complete one holds."""
+
+    must_contain: str = Field(min_length=1, description="literal text of a complete response, for instance `</think>`")
+    needs: PositiveInt | None = Field(
+        None,
+        description="tokens that writing it, and what follows, takes: a response without it ends when fewer are left; "
+        "default: its own tokens and the end of sequence, which stops what is certain and saves little",
+    )
+
+
+class LowScoreStop(Block):
+    """Ends a response whose text so far scores low."""
+
+    reward: Name = Field(description="reward of kind reward_model or python that scores the text so far")
+    every: PositiveInt = Field(128, description="tokens between two looks")
+    below: Annotated[float, Field(allow_inf_nan=False)] = Field(description="in the reward's units, before its weight")
+
+
+class EarlyStopConfig(Block):
+    """Ends hopeless responses while they are written, in training alone; each criterion is off until its block stands."""
+
+    loop: LoopStop | None = Field(None, description="responses that loop; `{}` turns it on with its defaults")
+    unfinishable: UnfinishableStop | None = Field(None, description="responses that cannot finish any more")
+    low_score: LowScoreStop | None = Field(None, description="responses that a reward scores under a bound")
+    aborted: Literal["score", "leave_out"] = Field(
+        "score",
+        description="what such a response is to its group: scored as it stands, or left out of baseline and loss",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        return any((self.loop, self.unfinishable, self.low_score))
+
+
 class GrpoConfig(Block):
     """Group Relative Policy Optimization (arXiv 2402.03300)."""
 
@@ -320,6 +365,7 @@ class GrpoConfig(Block):
         4096, description="of prompts and responses, padding included, per forward and backward pass; bounds the memory"
     )
     generation_rows: PositiveInt = Field(128, description="responses that are decoded together; bounds the memory")
+    early_stop: EarlyStopConfig = EarlyStopConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
         10, description="updates between two measurements of the KL from the initial policy; 0 is off"
     )
@@ -437,6 +483,7 @@ class Config(Block):
         _refuse_doubles(names)
         self._check_model_references()
         self._check_labelers()
+        self._check_early_stop()
         if self.evaluation.checker is not None and self.evaluation.checker not in names:
             raise ValueError(f"evaluation.checker={self.evaluation.checker!r} is no reward; rewards are {names}")
         if self.evaluation.checker is None and not any(isinstance(r, OutcomeReward) for r in self.rewards):
@@ -465,6 +512,15 @@ class Config(Block):
                     f"reward_models.{name}.labeler.reward={labeler.reward!r} is no outcome reward; "
                     f"outcome rewards are {outcomes}"
                 )
+
+    def _check_early_stop(self) -> None:
+        low_score = self.grpo_config.early_stop.low_score
+        names = [r.name for r in self.rewards if isinstance(r, ModelReward | PythonReward)]
+        if low_score is not None and low_score.reward not in names:
+            raise ValueError(
+                f"grpo_config.early_stop.low_score.reward={low_score.reward!r} is no reward that can score a text before "
+                f"its end; those of kind reward_model or python are {names}"
+            )
 
     @property
     def checker(self) -> str:

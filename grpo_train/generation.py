@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from configs.errors import StageStopped
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
+from grpo_train.early_stop import EarlyStop
 from reward_training.rendering import prompt_text
 
 COMPACT_SHARE = 0.8
@@ -58,12 +59,13 @@ def sample(
     seed: int,
     policy_id: str,
     step: int = 0,
+    early_stop: EarlyStop | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
 ) -> list[Completion]:
     """`group_size` completions of each problem, group after group in the order of `problems`.
 
-    `on_progress` gets the number of rows that just finished.
+    `early_stop` may end responses after any token. `on_progress` gets the number of rows that just finished.
 
     Raises:
         StageStopped: `should_stop()` was true between two batches of rows.
@@ -78,7 +80,7 @@ def sample(
     for batch in _batches(rows, prompts, sampling.max_rows):
         if should_stop():
             raise StageStopped("stopped while sampling")
-        _decode(model, batch, prompts, stop_ids, sampling)
+        _decode(model, batch, prompts, stop_ids, sampling, early_stop)
         on_progress(len(batch))
     return [
         Completion(
@@ -124,7 +126,12 @@ def _batches(rows: list[_Row], prompts: list[list[int]], max_rows: int) -> Itera
 
 @torch.inference_mode()
 def _decode(
-    model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]], stop_ids: set[int], sampling: Sampling
+    model: PreTrainedModel,
+    batch: list[_Row],
+    prompts: list[list[int]],
+    stop_ids: set[int],
+    sampling: Sampling,
+    early_stop: EarlyStop | None,
 ) -> None:
     """Write each row's response into it."""
     writing = batch
@@ -134,7 +141,7 @@ def _decode(
         tokens, logprobs = _choose(logits, writing, step, sampling)
         going = []
         for place, (row, token, logprob) in enumerate(zip(writing, tokens, logprobs, strict=True)):
-            if row.finish_reason == "stop":
+            if row.finish_reason != "length":
                 continue
             row.token_ids.append(token)
             row.logprobs.append(logprob)
@@ -142,6 +149,8 @@ def _decode(
                 row.finish_reason = "stop"
             else:
                 going.append(place)
+        if early_stop is not None:
+            going = early_stop.look(writing, going)
         if not going or step + 1 == sampling.max_response_length:
             return
         next_ids = torch.tensor(tokens, device=model.device).unsqueeze(1)

@@ -117,7 +117,7 @@ class Learner:
             "policy/learning_rate": self.scheduler.get_last_lr()[0],
         }
         if self.reference is not None:
-            metrics["policy/kl_reference"] = sums["kl"] / len(completions)
+            metrics["policy/kl_reference"] = sums["kl"] / max(len(completions), 1)
         return metrics
 
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from configs.records import Completion, Problem, Score
 from grpo_train.advantages import Advantages, Floats
+from grpo_train.early_stop import is_aborted
 
 
 def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
@@ -56,13 +57,14 @@ def group_metrics(
 
 
 def response_metrics(completions: Sequence[Completion]) -> dict[str, float]:
-    """Length and truncation of the responses, and the policy's entropy as they show it."""
+    """Length, truncation and early stops of the responses, and the policy's entropy as they show it."""
     lengths = [len(completion.token_ids) for completion in completions]
     logprobs = np.concatenate([completion.logprobs for completion in completions])
     return {
         "response/length_mean": float(np.mean(lengths)),
         "response/length_max": float(np.max(lengths)),
         "response/truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
+        "response/aborted_share": float(np.mean([is_aborted(c) for c in completions])),
         "policy/entropy": float(-logprobs.mean()),
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -20,8 +20,9 @@ from configs.errors import StageStopped
 from configs.records import Completion, Policy, Problem, Score
 from configs.schema import Config, GrpoConfig
 from configs.seeds import seed_for
-from grpo_train.advantages import Advantages, group_advantages
+from grpo_train.advantages import Advantages, Bools, group_advantages
 from grpo_train.batches import problem_batches
+from grpo_train.early_stop import EarlyStop, left_out, without
 from grpo_train.generation import Sampling, sample
 from grpo_train.learner import Learner
 from grpo_train.step_metrics import group_metrics, parts_matrix, response_metrics, reward_metrics, rollout_rows
@@ -106,6 +107,14 @@ def train(
     return TrainResult(step * grpo.updates_per_batch, loop.stopped_by, loop.advantage_share)
 
 
+def _trained_on(
+    completions: list[Completion], advantages: Advantages, out: Bools
+) -> tuple[list[Completion], Advantages]:
+    """What the update sees: all but the rows that are left out."""
+    kept = [completion for completion, is_out in zip(completions, out, strict=True) if not is_out]
+    return kept, replace(advantages, values=advantages.values[~out])
+
+
 @dataclass
 class _Loop:
     """What a training carries from step to step."""
@@ -139,10 +148,11 @@ class _Loop:
         asked = [problem for problem in batch for _ in range(grpo.group_size)]
         scores = score(asked, completions, self.rewards)
         check_unscored(scores, self.config.combination.max_unscored_share)
-        parts, advantages = self._advantages(scores)
+        out = left_out(completions, grpo.early_stop)
+        parts, advantages = self._advantages(scores, out)
         self.contributions += np.abs(advantages.contributions).sum(axis=0)
         phases.end("score")
-        metrics = self.learner.update(completions, advantages)
+        metrics = self.learner.update(*_trained_on(completions, advantages, out))
         phases.end("update")
         if grpo.monitor_kl_every and (is_last or step % grpo.monitor_kl_every == 0):
             metrics["policy/kl_initial"] = self.learner.kl_initial(completions)
@@ -169,12 +179,27 @@ class _Loop:
         )
         seed = seed_for(self.config.seed, "train sampling", round=self.round, step=step)
         policy_id = f"{self.learner.policy.id}+{step - 1}"
-        return sample(self.learner.actor, self.tokenizer, batch, sampling, seed=seed, policy_id=policy_id, step=step)
+        return sample(
+            self.learner.actor,
+            self.tokenizer,
+            batch,
+            sampling,
+            seed=seed,
+            policy_id=policy_id,
+            step=step,
+            early_stop=self._early_stop(batch),
+        )
 
-    def _advantages(self, scores: Sequence[Score]) -> tuple[np.ndarray, Advantages]:
+    def _early_stop(self, batch: list[Problem]) -> EarlyStop | None:
+        grpo = self.config.grpo_config
+        if not grpo.early_stop.is_on:
+            return None
+        return EarlyStop(grpo.early_stop, batch, self.tokenizer, grpo.max_response_length, self.rewards)
+
+    def _advantages(self, scores: Sequence[Score], out: Bools) -> tuple[np.ndarray, Advantages]:
         parts = parts_matrix(scores, [reward.name for reward in self.rewards])
         advantages = group_advantages(
-            parts,
+            without(parts, out),
             np.array([reward.weight for reward in self.rewards]),
             self.config.grpo_config.group_size,
             order=self.config.combination.order,
