@@ -335,6 +335,25 @@ class EarlyStopConfig(Block):
         return any((self.loop, self.unfinishable, self.low_score))
 
 
+class ResponseCacheConfig(Block):
+    """Good responses of earlier steps used again when their problem is asked again, instead of sampling as many."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="most of a group's responses that come from the cache; 0 is off"
+    )
+    size: PositiveInt = Field(1024, description="responses kept; the oldest leave first")
+    max_age: PositiveInt = Field(16, description="steps for which a response is kept")
+    min_effective_share: Share = Field(
+        0.5,
+        description="least effective sample size of a batch's cached responses, as a share of their number; those farthest "
+        "off the policy are dropped until it holds; 0 is off",
+    )
+
+    def num_rows(self, group_size: int) -> int:
+        """Most responses of a group that come from the cache."""
+        return int(self.share * group_size + 1e-9)
+
+
 class GrpoConfig(Block):
     """Group Relative Policy Optimization (arXiv 2402.03300)."""
 
@@ -366,6 +385,7 @@ class GrpoConfig(Block):
     )
     generation_rows: PositiveInt = Field(128, description="responses that are decoded together; bounds the memory")
     early_stop: EarlyStopConfig = EarlyStopConfig()
+    response_cache: ResponseCacheConfig = ResponseCacheConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
         10, description="updates between two measurements of the KL from the initial policy; 0 is off"
     )
@@ -378,6 +398,12 @@ class GrpoConfig(Block):
             raise ValueError(
                 f"batch_size={self.batch_size} is no multiple of group_size={self.group_size}; "
                 f"use {max(1, round(self.batch_size / self.group_size)) * self.group_size}"
+            )
+        cache = self.response_cache
+        if cache.share and not cache.num_rows(self.group_size):
+            raise ValueError(
+                f"response_cache.share={cache.share} of group_size={self.group_size} is less than one response; "
+                f"use a share of at least {1 / self.group_size:.3g}, or 0"
             )
         return self
 

@@ -59,12 +59,14 @@ def sample(
     seed: int,
     policy_id: str,
     step: int = 0,
+    group_sizes: Sequence[int] | None = None,
     early_stop: EarlyStop | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
 ) -> list[Completion]:
     """`group_size` completions of each problem, group after group in the order of `problems`.
 
+    `group_sizes` gives each problem a number of its own; a row writes the same whatever it is.
     `early_stop` may end responses after any token. `on_progress` gets the number of rows that just finished.
 
     Raises:
@@ -75,7 +77,7 @@ def sample(
     rows = [
         _Row(number, index, _uniforms(seed, problem, index, sampling.max_response_length))
         for number, problem in enumerate(problems)
-        for index in range(sampling.group_size)
+        for index in range(group_sizes[number] if group_sizes is not None else sampling.group_size)
     ]
     for batch in _batches(rows, prompts, sampling.max_rows):
         if should_stop():

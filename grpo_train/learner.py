@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, get_scheduler
 
 from configs.records import Completion, Policy
 from configs.schema import GrpoConfig
-from grpo_train.advantages import Advantages
+from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.batches import MicroBatch, micro_batches, padded_logprobs, policy_kl, response_logprobs
 from grpo_train.loss import grpo_loss
 from grpo_train.model import load_policy
@@ -69,11 +69,18 @@ class Learner:
         model, _ = load_policy(policy.path, device=self.accelerator.device, dtype=self.dtype or torch.float32)
         return model.requires_grad_(False)
 
-    def update(self, completions: Sequence[Completion], advantages: Advantages) -> dict[str, float]:
-        """`updates_per_batch` optimizer steps on the same responses; metrics are those of the last one."""
+    def update(
+        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools | None = None
+    ) -> dict[str, float]:
+        """`updates_per_batch` optimizer steps on the same responses; metrics are those of the last one.
+
+        Args:
+            is_old: (N,) responses that an earlier policy wrote; default: none is.
+        """
+        old = np.zeros(len(completions), dtype=np.bool_) if is_old is None else is_old
         metrics: dict[str, float] = {}
         for number in range(self.grpo.updates_per_batch):
-            metrics = self._update_once(completions, advantages, is_on_policy=self.grpo.updates_per_batch == 1)
+            metrics = self._update_once(completions, advantages, old)
             if number == 0:
                 mismatch = metrics["policy/sampler_mismatch"]
         metrics["policy/sampler_mismatch"] = mismatch
@@ -81,13 +88,14 @@ class Learner:
         return metrics
 
     def _update_once(
-        self, completions: Sequence[Completion], advantages: Advantages, *, is_on_policy: bool
+        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools
     ) -> dict[str, float]:
         keep_all = self.reference is not None
         rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
-        sums = {"loss": 0.0, "clipped": 0.0, "kl": 0.0, "mismatch": 0.0, "tokens": 0.0}
+        sums = {"loss": 0.0, "clipped": 0.0, "kl": 0.0, "mismatch": 0.0, "tokens": 0.0, "fresh": 0.0}
         for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
             sampled = padded_logprobs(completions, batch)
+            old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
             logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
             loss = grpo_loss(
                 logprobs,
@@ -95,7 +103,7 @@ class Learner:
                 batch.mask,
                 num_responses=len(completions),
                 clip_range=self.grpo.clip_range,
-                old_logprobs=None if is_on_policy else sampled,
+                old_logprobs=self._old_logprobs(logprobs, sampled, old),
                 reference_logprobs=self._reference_logprobs(batch),
                 kl_coefficient=self.grpo.kl_coefficient,
             )
@@ -105,20 +113,27 @@ class Learner:
             sums["loss"] += value
             sums["clipped"] += float(loss.clipped_tokens)
             sums["kl"] += float(loss.kl_sum)
-            sums["mismatch"] += float(((logprobs.detach() - sampled).abs() * batch.mask).sum())
+            sums["mismatch"] += float(((logprobs.detach() - sampled).abs() * batch.mask * ~old).sum())
             sums["tokens"] += float(batch.mask.sum())
+            sums["fresh"] += float((batch.mask * ~old).sum())
         grad_norm = self._apply()
         tokens = max(sums["tokens"], 1.0)
         metrics = {
             "policy/loss": sums["loss"],
             "policy/clip_fraction": sums["clipped"] / tokens,
-            "policy/sampler_mismatch": sums["mismatch"] / tokens,
+            "policy/sampler_mismatch": sums["mismatch"] / max(sums["fresh"], 1.0),
             "policy/grad_norm": grad_norm,
             "policy/learning_rate": self.scheduler.get_last_lr()[0],
         }
         if self.reference is not None:
             metrics["policy/kl_reference"] = sums["kl"] / max(len(completions), 1)
         return metrics
+
+    def _old_logprobs(self, logprobs: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
+        """(B, T) of the policy that wrote each response; None where that is the present one for all."""
+        if self.grpo.updates_per_batch > 1:
+            return sampled
+        return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
 
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
         if self.reference is None:
@@ -150,6 +165,16 @@ class Learner:
         with torch.no_grad():
             for target, source in zip(self.actor.parameters(), self.model.parameters(), strict=True):
                 target.copy_(source)
+
+    @torch.no_grad()
+    def log_ratios(self, completions: Sequence[Completion]) -> Floats:
+        """(N,) log of policy(response) / writer(response), of whole responses, by the model that samples."""
+        values = np.zeros(len(completions))
+        rows = range(len(completions))
+        for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
+            logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
+            values[batch.rows] = (logprobs - padded_logprobs(completions, batch)).sum(dim=1).tolist()
+        return values
 
     def kl_initial(self, completions: Sequence[Completion]) -> float:
         """Mean over the responses of the KL from the initial policy, in nats a token."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from configs.records import Completion, Problem, Score
-from grpo_train.advantages import Advantages, Floats
+from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.early_stop import is_aborted
 
 
@@ -18,10 +18,13 @@ def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
     return np.array(rows, dtype=np.float64).reshape(len(scores), len(objectives))
 
 
-def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advantages) -> dict[str, float]:
-    """Mean and spread of the reward and of each objective, each objective's share, and the advantages' distribution."""
-    metrics = _mean_and_std("reward", advantages.rewards)
-    for name, column, share in zip(objectives, parts.T, advantages.shares, strict=True):
+def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advantages, is_old: Bools) -> dict[str, float]:
+    """Mean and spread of the reward and of each objective, each objective's share, and the advantages' distribution.
+
+    Old rows belong to the shares and to the distribution alone: they say nothing of what the policy gets now.
+    """
+    metrics = _mean_and_std("reward", advantages.rewards[~is_old])
+    for name, column, share in zip(objectives, parts[~is_old].T, advantages.shares, strict=True):
         metrics |= _mean_and_std(f"objective/{name}", column)
         metrics[f"objective/{name}/advantage_share"] = float(share)
         metrics[f"objective/{name}/unscored_share"] = float(np.isnan(column).mean())
@@ -40,9 +43,13 @@ def _mean_and_std(key: str, values: Floats) -> dict[str, float]:
 
 
 def group_metrics(
-    completions: Sequence[Completion], right: Sequence[bool] | None, advantages: Advantages, group_size: int
+    completions: Sequence[Completion],
+    right: Sequence[bool] | None,
+    advantages: Advantages,
+    group_size: int,
+    is_old: Bools,
 ) -> dict[str, float]:
-    """Shares of groups that are dead, all right, all wrong, and of distinct texts within a group."""
+    """Shares of groups that are dead, of distinct texts in a group, and of groups whose new rows are all right, all wrong."""
     texts = [completion.text for completion in completions]
     groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
     metrics = {
@@ -50,9 +57,9 @@ def group_metrics(
         "groups/distinct_share": float(np.mean([len(set(group)) / group_size for group in groups])),
     }
     if right is not None:
-        verdicts = np.array(right).reshape(-1, group_size)
-        metrics["groups/all_right_share"] = float(verdicts.all(axis=1).mean())
-        metrics["groups/all_wrong_share"] = float((~verdicts.any(axis=1)).mean())
+        verdicts, old = np.array(right).reshape(-1, group_size), is_old.reshape(-1, group_size)
+        metrics["groups/all_right_share"] = float((verdicts | old).all(axis=1).mean())
+        metrics["groups/all_wrong_share"] = float((~verdicts | old).all(axis=1).mean())
     return metrics
 
 
@@ -82,6 +89,7 @@ def rollout_rows(
             "step": step,
             "problem_key": problem.key,
             "index": completion.index,
+            "written_at": completion.step,
             "prompt": problem.prompt,
             "text": completion.text,
             "finish_reason": completion.finish_reason,

@@ -25,6 +25,7 @@ from grpo_train.batches import problem_batches
 from grpo_train.early_stop import EarlyStop, left_out, without
 from grpo_train.generation import Sampling, sample
 from grpo_train.learner import Learner
+from grpo_train.response_cache import ResponseCache, Reuse
 from grpo_train.step_metrics import group_metrics, parts_matrix, response_metrics, reward_metrics, rollout_rows
 from grpo_train.watch import Alarm, Watch
 from reward_training.scorer import Reward, check_unscored, score
@@ -127,10 +128,12 @@ class _Loop:
     watch: Watch = field(init=False)
     contributions: np.ndarray = field(init=False)
     """(K,) each objective's summed absolute part of the advantages so far"""
+    cache: ResponseCache = field(init=False)
     stopped_by: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.config.watch)
+        self.cache = ResponseCache(self.config.grpo_config.response_cache, self.config.grpo_config.group_size)
         self.contributions = np.zeros(len(self.rewards))
 
     @property
@@ -143,31 +146,40 @@ class _Loop:
         phases = _Phases()
         start = phases.last
         grpo = self.config.grpo_config
-        completions = self._sample(step, batch)
+        reuse = self.cache.take(step, batch, self.learner.log_ratios)
+        sampled = self._sample(step, batch, reuse.num_sampled)
+        completions, is_old = reuse.completions(sampled), reuse.is_old
         phases.end("generate")
         asked = [problem for problem in batch for _ in range(grpo.group_size)]
-        scores = score(asked, completions, self.rewards)
-        check_unscored(scores, self.config.combination.max_unscored_share)
+        scores = self._scores(asked, sampled, reuse)
         out = left_out(completions, grpo.early_stop)
         parts, advantages = self._advantages(scores, out)
         self.contributions += np.abs(advantages.contributions).sum(axis=0)
         phases.end("score")
-        metrics = self.learner.update(*_trained_on(completions, advantages, out))
+        metrics = self.learner.update(*_trained_on(completions, advantages, out), is_old[~out])
         phases.end("update")
         if grpo.monitor_kl_every and (is_last or step % grpo.monitor_kl_every == 0):
-            metrics["policy/kl_initial"] = self.learner.kl_initial(completions)
-        metrics |= reward_metrics(parts, [reward.name for reward in self.rewards], advantages)
-        metrics |= group_metrics(completions, self._right(scores), advantages, grpo.group_size)
-        metrics |= response_metrics(completions)
+            metrics["policy/kl_initial"] = self.learner.kl_initial(sampled)
+        right = self._right(scores)
+        metrics |= reward_metrics(parts, [reward.name for reward in self.rewards], advantages, is_old)
+        metrics |= group_metrics(completions, right, advantages, grpo.group_size, is_old)
+        metrics |= response_metrics(sampled)
+        metrics |= reuse.metrics | self.cache.add(completions, scores, advantages.values, right, is_old)
         metrics |= phases.seconds
         metrics["time/step"] = time.perf_counter() - start
-        num_tokens = sum(len(completion.token_ids) for completion in completions)
+        num_tokens = sum(len(completion.token_ids) for completion in sampled)
         metrics["time/tokens_per_second"] = num_tokens / metrics["time/step"]
         alarms = self.watch.look(step, metrics)
         self.stopped_by = next((str(alarm) for alarm in alarms if alarm.rule.action == "stop"), None)
         return StepResult(step, metrics, rollout_rows(step, asked, completions, scores, advantages), alarms)
 
-    def _sample(self, step: int, batch: list[Problem]) -> list[Completion]:
+    def _scores(self, asked: Sequence[Problem], sampled: Sequence[Completion], reuse: Reuse) -> list[Score]:
+        new = [problem for problem, is_old in zip(asked, reuse.is_old, strict=True) if not is_old]
+        scores = score(new, sampled, self.rewards)
+        check_unscored(scores, self.config.combination.max_unscored_share)
+        return reuse.scores(scores)
+
+    def _sample(self, step: int, batch: list[Problem], group_sizes: list[int]) -> list[Completion]:
         grpo = self.config.grpo_config
         sampling = Sampling(
             group_size=grpo.group_size,
@@ -187,6 +199,7 @@ class _Loop:
             seed=seed,
             policy_id=policy_id,
             step=step,
+            group_sizes=group_sizes,
             early_stop=self._early_stop(batch),
         )
 

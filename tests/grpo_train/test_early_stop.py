@@ -203,9 +203,7 @@ def one_update(
 @pytest.fixture
 def group(tiny_tokenizer) -> list[Completion]:
     reasons = {"12": "stop", "345": "stop", "67": "aborted:loop", "89012": "length"}
-    return [
-        written(PROBLEMS[0], i, text, tiny_tokenizer, reason) for i, (text, reason) in enumerate(reasons.items())
-    ]
+    return [written(PROBLEMS[0], i, text, tiny_tokenizer, reason) for i, (text, reason) in enumerate(reasons.items())]
 
 
 @pytest.mark.parametrize("more", [[], ["grpo_config.kl_coefficient=0.1"]])

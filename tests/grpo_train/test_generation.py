@@ -45,6 +45,15 @@ def test_groups_come_in_the_order_of_the_problems_and_differ_within(tiny):
     assert len({tuple(c.token_ids) for c in completions}) > 10
 
 
+def test_a_group_may_be_smaller_and_its_rows_write_the_same(tiny):
+    model, tokenizer = tiny
+    problems = [make_problem(question) for question in QUESTIONS[:3]]
+    settings = Sampling(group_size=3, temperature=1.0, max_response_length=12)
+    some = sample(model, tokenizer, problems, settings, seed=0, policy_id="p", group_sizes=[3, 1, 0])
+    whole = draw(tiny, problems)
+    assert [c.token_ids for c in some] == [c.token_ids for c in whole[:4]]
+
+
 def test_another_seed_draws_other_responses(tiny):
     problems = [make_problem("1+1")]
     assert draw(tiny, problems, seed=1)[0].token_ids != draw(tiny, problems, seed=2)[0].token_ids

@@ -1,0 +1,96 @@
+"""What the response cache saves and what it costs, on the quickstart's model with a few problems that come back often.
+
+python -m benchmarks.response_cache --steps 48 --problems 64 --seeds 3
+
+Without the cache and with each share, the same problems, order and seeds: seconds and sampled tokens a step, dead groups,
+how far the cached responses are off the policy, and the greedy accuracy on dev at the end. Only the accuracy decides
+whether what was saved was worth it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from configs.reader import load_config
+from configs.records import Policy
+from configs.schema import Config
+from grpo_train.generation import Sampling, sample
+from grpo_train.model import load_policy
+from grpo_train.problems import load_problems
+from grpo_train.trainer import StepResult, train
+from reward_training.scorer import build_rewards, score
+
+CONFIG = Path("configs/quickstart.yaml")
+COLUMNS = ("time/generate", "time/update", "groups/dead_share", "cache/used_share", "cache/effective_share")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--problems", type=int, default=64, help="problems to train on; fewer come back sooner")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.25, 0.5])
+    given = parser.parse_args()
+    print("| share | seed | sampled tokens a step |", " | ".join(COLUMNS), "| dev accuracy |")
+    print("|---" * (len(COLUMNS) + 4) + "|")
+    for seed in range(given.seeds):
+        for share in given.shares:
+            print(row(share, seed, given.steps, given.problems), flush=True)
+
+
+def settings(share: float, seed: int, num_steps: int) -> Config:
+    changes = {
+        "seed": seed,
+        "grpo_config.max_updates": num_steps,
+        "grpo_config.epochs": 1000,
+        "grpo_config.monitor_kl_every": 0,
+        "grpo_config.response_cache": f"{{share: {share}}}",
+        "watch": "[]",
+    }
+    return load_config(CONFIG, [f"{key}={value}" for key, value in changes.items()])
+
+
+def row(share: float, seed: int, num_steps: int, num_problems: int) -> str:
+    """One training, as a line of the table."""
+    config = settings(share, seed, num_steps)
+    model, tokenizer = load_policy(config.policy.path, device="cpu")
+    found = load_problems(config.problems, config.regeneration, rounds=1, seed=0, tokenizer=tokenizer)
+    base = Policy(path=config.policy.path, id="base", round=0)
+    steps: list[StepResult] = []
+    with build_rewards(config.rewards, {}) as rewards:
+        train(
+            model,
+            tokenizer,
+            found.by_split["train"][:num_problems],
+            policy=base,
+            initial_policy=base,
+            rewards=rewards,
+            config=config,
+            round=1,
+            on_step=steps.append,
+        )
+        dev = found.by_split["dev"]
+        greedy = Sampling(1, 0.0, config.grpo_config.max_response_length)
+        completions = sample(model, tokenizer, dev, greedy, seed=0, policy_id="trained")
+        scores = score(dev, completions, [reward for reward in rewards if reward.name == config.checker])
+    accuracy = fmean((each.parts[config.checker] or 0.0) >= 1 for each in scores)
+    values = [sampled_tokens(steps), *(mean(steps, key) for key in COLUMNS), accuracy]
+    return f"| {share} | {seed} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+
+
+def sampled_tokens(steps: Sequence[StepResult]) -> float:
+    """A step's mean number of tokens that were written in it."""
+    return fmean(sum(row["num_tokens"] for row in s.rollouts if row["written_at"] == s.step) for s in steps)
+
+
+def mean(steps: Sequence[StepResult], key: str) -> float:
+    """Over the steps that have the metric; NaN where none has."""
+    values = [step.metrics[key] for step in steps if key in step.metrics]
+    return fmean(values) if values else float("nan")
+
+
+if __name__ == "__main__":
+    main()
