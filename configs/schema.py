@@ -20,6 +20,14 @@ Temperature = Annotated[
     Field(gt=0, le=10, description="logits are divided by it before sampling; 0 would make all completions equal"),
 ]
 
+SaveSteps = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="steps between two checkpoints, the most that a kill costs; 0 is off: an interrupted stage starts over",
+    ),
+]
+
 
 class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -268,6 +276,7 @@ class TrainedRewardModel(Block):
     max_length: PositiveInt = Field(
         1024, description="tokens of prompt and response; longer pairs are dropped and counted"
     )
+    save_steps: SaveSteps = 50
     min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
     min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
     when_refused: Literal["last_accepted", "without"] = Field(
@@ -389,6 +398,7 @@ class GrpoConfig(Block):
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
         10, description="updates between two measurements of the KL from the initial policy; 0 is off"
     )
+    save_steps: SaveSteps = 10
 
     @model_validator(mode="after")
     def _batch_arithmetic(self) -> "GrpoConfig":
@@ -502,6 +512,9 @@ class Config(Block):
         DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default"
     )
     tracking: TrackingConfig = TrackingConfig()
+    keep_checkpoints: PositiveInt = Field(
+        2, description="checkpoints that an unfinished stage keeps; a finished one keeps none"
+    )
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Config":

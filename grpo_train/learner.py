@@ -23,6 +23,7 @@ from configs.records import Completion, Policy
 from configs.schema import GrpoConfig
 from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.batches import MicroBatch, micro_batches, padded_logprobs, policy_kl, response_logprobs
+from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
 from grpo_train.loss import grpo_loss
 from grpo_train.model import load_policy
 from grpo_train.precision import autocast_dtype, pick_device
@@ -184,6 +185,14 @@ class Learner:
             self.initial, completions, max_tokens=self.grpo.micro_batch_tokens, temperature=self.grpo.temperature
         )
         return float(np.mean(kl))
+
+    def components(self) -> dict[str, Component]:
+        """What a checkpoint holds of the learner."""
+        return {
+            "weights": Weights(self.bare, self._refresh_sampler),
+            "optimizer": OptimizerState(self.optimizer),
+            "schedule": ScheduleState(self.scheduler),
+        }
 
     def close(self) -> None:
         """Give the model back as it came."""

@@ -42,6 +42,29 @@ def _mean_and_std(key: str, values: Floats) -> dict[str, float]:
     return {f"{key}/mean": float(known.mean()), f"{key}/std": float(known.std())} if known.size else {}
 
 
+class Contributions:
+    """Each objective's absolute part of the advantages, summed over the steps of a training."""
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self.sums = dict.fromkeys(objectives, 0.0)
+
+    def add(self, advantages: Advantages) -> None:
+        for name, value in zip(self.sums, np.abs(advantages.contributions).sum(axis=0), strict=True):
+            self.sums[name] += float(value)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each objective's share of all."""
+        total = max(sum(self.sums.values()), 1e-12)
+        return {name: value / total for name, value in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"sums": self.sums}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.sums = dict(state["sums"])
+
+
 def group_metrics(
     completions: Sequence[Completion],
     right: Sequence[bool] | None,

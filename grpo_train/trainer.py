@@ -14,19 +14,29 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from configs.checkpoints import Checkpoints
 from configs.errors import StageStopped
 from configs.records import Completion, Policy, Problem, Score
 from configs.schema import Config, GrpoConfig
 from configs.seeds import seed_for
 from grpo_train.advantages import Advantages, Bools, group_advantages
 from grpo_train.batches import problem_batches
+from grpo_train.checkpoint import Component, read_components, write_components
 from grpo_train.early_stop import EarlyStop, left_out, without
 from grpo_train.generation import Sampling, sample
 from grpo_train.learner import Learner
 from grpo_train.response_cache import ResponseCache, Reuse
-from grpo_train.step_metrics import group_metrics, parts_matrix, response_metrics, reward_metrics, rollout_rows
+from grpo_train.step_metrics import (
+    Contributions,
+    group_metrics,
+    parts_matrix,
+    response_metrics,
+    reward_metrics,
+    rollout_rows,
+)
 from grpo_train.watch import Alarm, Watch
 from reward_training.scorer import Reward, check_unscored, score
 
@@ -86,26 +96,46 @@ def train(
     round: int,
     on_step: Callable[[StepResult], None],
     should_stop: Callable[[], bool] = lambda: False,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainResult:
-    """Train `model`, which starts as `policy`, in place on `problems`.
+    """Train `model`, which starts as `policy`, in place on `problems`; with `checkpoints`, go on from the newest of them.
 
     Raises:
-        StageStopped: `should_stop()` was true between two steps.
+        StageStopped: `should_stop()` was true between two steps; a checkpoint was made there.
         TrainingDiverged: the loss or the gradient was not finite.
     """
     grpo, total = config.grpo_config, num_steps(config.grpo_config, len(problems))
     num_updates = total * grpo.updates_per_batch
     learner = Learner(model, grpo, policy=policy, initial_policy=initial_policy, num_updates=num_updates)
     loop = _Loop(learner, tokenizer, rewards, config, round)
+    done = _resume(checkpoints, loop)
     batches = problem_batches(problems, grpo.batch_size // grpo.group_size, seed=config.seed, round=round)
-    for step, batch in enumerate(islice(batches, total), start=1):
+    for step, batch in enumerate(islice(batches, done, total), start=done + 1):
         if should_stop():
+            if checkpoints is not None and checkpoints.wanted(step - 1):
+                _save(checkpoints, step - 1, loop)
             raise StageStopped(f"stopped before step {step} of {total}")
         on_step(loop.step(step, batch, is_last=step == total))
         if loop.stopped_by is not None:
             break
+        if checkpoints is not None and step < total and checkpoints.due(step):
+            _save(checkpoints, step, loop)
     learner.close()
-    return TrainResult(step * grpo.updates_per_batch, loop.stopped_by, loop.advantage_share)
+    return TrainResult(step * grpo.updates_per_batch, loop.stopped_by, loop.contributions.shares)
+
+
+def _resume(checkpoints: Checkpoints | None, loop: _Loop) -> int:
+    """Go back to the newest checkpoint; returns the steps that are done."""
+    newest = checkpoints.newest() if checkpoints else None
+    if newest is None:
+        return 0
+    folder, seal = newest
+    read_components(folder, loop.components())
+    return seal.step
+
+
+def _save(checkpoints: Checkpoints, step: int, loop: _Loop) -> None:
+    checkpoints.save(step, lambda folder: write_components(folder, loop.components()))
 
 
 def _trained_on(
@@ -126,26 +156,27 @@ class _Loop:
     config: Config
     round: int
     watch: Watch = field(init=False)
-    contributions: np.ndarray = field(init=False)
-    """(K,) each objective's summed absolute part of the advantages so far"""
+    contributions: Contributions = field(init=False)
     cache: ResponseCache = field(init=False)
     stopped_by: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.config.watch)
         self.cache = ResponseCache(self.config.grpo_config.response_cache, self.config.grpo_config.group_size)
-        self.contributions = np.zeros(len(self.rewards))
+        self.contributions = Contributions([reward.name for reward in self.rewards])
 
-    @property
-    def advantage_share(self) -> dict[str, float]:
-        total = max(float(self.contributions.sum()), 1e-12)
-        return {r.name: float(value) / total for r, value in zip(self.rewards, self.contributions, strict=True)}
+    def components(self) -> dict[str, Component]:
+        """All that the next step depends on, by the name that it has in a checkpoint."""
+        ours = {"watch": self.watch, "contributions": self.contributions, "cache": self.cache}
+        return self.learner.components() | ours
 
     def step(self, step: int, batch: list[Problem], *, is_last: bool) -> StepResult:
         """Sample, score, update."""
         phases = _Phases()
         start = phases.last
         grpo = self.config.grpo_config
+        # dropout and rewards may draw from the global generators
+        set_seed(seed_for(self.config.seed, "global generators", round=self.round, step=step) % 2**32)
         reuse = self.cache.take(step, batch, self.learner.log_ratios)
         sampled = self._sample(step, batch, reuse.num_sampled)
         completions, is_old = reuse.completions(sampled), reuse.is_old
@@ -154,7 +185,7 @@ class _Loop:
         scores = self._scores(asked, sampled, reuse)
         out = left_out(completions, grpo.early_stop)
         parts, advantages = self._advantages(scores, out)
-        self.contributions += np.abs(advantages.contributions).sum(axis=0)
+        self.contributions.add(advantages)
         phases.end("score")
         metrics = self.learner.update(*_trained_on(completions, advantages, out), is_old[~out])
         phases.end("update")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs.schema import WatchRule
 
@@ -33,6 +34,12 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * len(self.rules)
+
+    def state(self) -> dict[str, Any]:
+        return {"counts": self.counts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.counts = list(state["counts"])
 
     def look(self, step: int, metrics: dict[str, float]) -> list[Alarm]:
         """Rules whose patience runs out at this step; each sounds once until its metric is back in bounds."""

@@ -34,6 +34,7 @@ from transformers import (
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
+from configs.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.records import PreferencePair
 from configs.schema import TrainedRewardModel
@@ -71,15 +72,18 @@ def train_reward_model(
     seed: int,
     on_step: Callable[[int, dict[str, float]], None],
     should_stop: Callable[[], bool],
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train on `pairs` from `base`, a causal language model or an earlier reward model, and save to `out_dir`.
+
+    With `checkpoints`, training goes on from the newest of them.
 
     `on_step(step, metrics)` gets the keys of METRICS after each update, steps counting from 1. Pairs with a conversation
     over `max_length` are left out (`fitting_pairs` counts them).
 
     Raises:
         ConfigError: no pair fits, or the base does not load.
-        StageStopped: `should_stop` was true at a step boundary; nothing is saved.
+        StageStopped: `should_stop` was true at a step boundary; a checkpoint was made there, and no model is saved.
         FloatingPointError: loss or gradient became NaN or infinite; nothing is saved.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,9 +95,8 @@ def train_reward_model(
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed, eager=device.type == "cpu" and longest <= EAGER_UNTIL)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
-        _fit(
-            model, tokenizer, rows, longest, config=config, seed=seed, hooks=_Hooks(on_step, should_stop), device=device
-        )
+        hooks = _Hooks(on_step, should_stop, checkpoints)
+        _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)
         model.save_pretrained(str(out_dir))
         tokenizer.save_pretrained(str(out_dir))
         del model
@@ -149,11 +152,17 @@ def micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
 
 
 class _Hooks(TrainerCallback):
-    """Hands each step's metrics on, and stops where that is asked."""
+    """Hands each step's metrics on, says when to make a checkpoint, and stops where that is asked."""
 
-    def __init__(self, on_step: Callable[[int, dict[str, float]], None], should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        on_step: Callable[[int, dict[str, float]], None],
+        should_stop: Callable[[], bool],
+        checkpoints: Checkpoints | None,
+    ) -> None:
         self._on_step = on_step
         self._should_stop = should_stop
+        self.checkpoints = checkpoints
         self.stopped_at: int | None = None
 
     def on_log(
@@ -177,14 +186,33 @@ class _Hooks(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
+        step = state.global_step
         if self._should_stop():
-            self.stopped_at = state.global_step
+            self.stopped_at = step
             control.should_training_stop = True
+        if self.checkpoints is not None:
+            is_last = step == state.max_steps
+            wanted = self.checkpoints.wanted if self.stopped_at == step else self.checkpoints.due
+            control.should_save = wanted(step) and not is_last
         return control
 
 
 class _PackedRewardTrainer(RewardTrainer):
-    """TRL's trainer on rows that are ready, in their order."""
+    """TRL's trainer on rows that are ready, in their order, its checkpoints under our seal."""
+
+    checkpoints: Checkpoints | None = None
+
+    def newest_checkpoint(self) -> str | None:
+        newest = self.checkpoints.newest() if self.checkpoints else None
+        return str(newest[0] / f"checkpoint-{newest[1].step}") if newest else None
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        def write(folder: Path) -> None:
+            self.args.output_dir = str(folder)
+            super(_PackedRewardTrainer, self)._save_checkpoint(*args, **kwargs)
+
+        assert self.checkpoints is not None, "the hooks ask for none without"
+        self.checkpoints.save(self.state.global_step, write)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
@@ -218,8 +246,9 @@ def _fit(
         )
         trainer.pop_callback(PrinterCallback)
         model.forward = functools.partial(_packed_forward, model, forward)
+        trainer.checkpoints = hooks.checkpoints
         try:
-            trainer.train()
+            trainer.train(resume_from_checkpoint=trainer.newest_checkpoint())
         finally:
             model.forward = forward
     if hooks.stopped_at is not None:
@@ -256,7 +285,7 @@ def _arguments(
         seed=seed_for(seed, "reward_model") % 2**32,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
+        save_strategy="no",  # the hooks say when
         report_to="none",
         disable_tqdm=True,
     )

@@ -37,6 +37,16 @@ class PolicySpec(StageSpec):
             **model_ids(self.reward_models),
         }
 
+    def config_part(self) -> dict[str, Any]:
+        """Without the distance of checkpoints, which changes nothing."""
+        part = super().config_part()
+        del part["grpo_config"]["save_steps"]
+        return part
+
+    @property
+    def save_steps(self) -> int:
+        return self.config.grpo_config.save_steps
+
 
 def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage shares).
@@ -69,6 +79,7 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
                 round=spec.round,
                 on_step=on_step,
                 should_stop=context.should_stop,
+                checkpoints=spec.checkpoints(out_dir, context.warn),
             )
         except TrainingDiverged as error:
             kept = save_policy(model, tokenizer, out_dir / "last_good", round=spec.round)

@@ -35,8 +35,13 @@ class RewardModelSpec(StageSpec):
         return {"base": self.base.id} | new | earlier
 
     def config_part(self) -> dict[str, Any]:
-        """Of `reward_models` this one's block only."""
-        return {"seed": self.config.seed, f"reward_models.{self.name}": self.block.model_dump(mode="json")}
+        """Of `reward_models` this one's block only, without the distance of checkpoints, which changes nothing."""
+        block = self.block.model_dump(mode="json", exclude={"save_steps"})
+        return {"seed": self.config.seed, f"reward_models.{self.name}": block}
+
+    @property
+    def save_steps(self) -> int:
+        return self.block.save_steps
 
     @property
     def block(self) -> TrainedRewardModel:
@@ -98,6 +103,7 @@ def _train(spec: RewardModelSpec, train: list[PreferencePair], out_dir: Path, co
         seed=seed_for(spec.config.seed, f"reward model {spec.name}", round=spec.round),
         on_step=on_step,
         should_stop=context.should_stop,
+        checkpoints=spec.checkpoints(out_dir, context.warn),
     )
 
 

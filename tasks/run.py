@@ -23,7 +23,7 @@ from tasks.terminal import Terminal
 from tasks.tracking import Tracking
 from tasks.workspace import run_folder, runs_folder
 
-FREE_TO_CHANGE = ("run.", "tracking.")
+FREE_TO_CHANGE = re.compile(r"run\.|tracking\.|keep_checkpoints$|.*\.save_steps$")
 """fields that a resumed run may have otherwise; `rounds` may grow besides"""
 
 
@@ -158,7 +158,7 @@ def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:
     """`field is X, was Y` for each field that a resumed run may not change."""
     old, new = (dict(flatten(config.model_dump(mode="json"))) for config in (before, after))
     for field in sorted(old.keys() | new.keys()):
-        if old.get(field) == new.get(field) or field.startswith(FREE_TO_CHANGE):
+        if old.get(field) == new.get(field) or FREE_TO_CHANGE.match(field):
             continue
         if field == "rounds":
             if new["rounds"] < old["rounds"]:

@@ -1,4 +1,4 @@
-"""Running a stage: skipped where its manifest matches, otherwise run from a clean folder, manifest last."""
+"""Running a stage: skipped where its manifest matches, otherwise from its newest checkpoint or a clean folder, manifest last."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from configs.checkpoints import CHECKPOINTS, Checkpoints, discard_checkpoints
 from configs.errors import StageStopped
 from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
 from configs.records import Record
@@ -21,7 +22,7 @@ from tasks.mirror import TRACKING, DatasetFact, Outcome, StageFacts, Status
 from tasks.run import Run, flatten
 from tasks.versions import versions
 
-NOT_OUTPUTS = (MANIFEST, TRACKING, "checkpoints")
+NOT_OUTPUTS = (MANIFEST, TRACKING, CHECKPOINTS)
 
 
 class Progress(Protocol):
@@ -90,6 +91,17 @@ class StageSpec(Record):
     def config_digest(self) -> str:
         return digest_json(self.config_part())
 
+    @property
+    def save_steps(self) -> int:
+        """Steps between two checkpoints; 0 where an interrupted stage starts over."""
+        return 0
+
+    def checkpoints(self, folder: Path, warn: Callable[[str], None]) -> Checkpoints:
+        """Those that `folder` holds of this very work."""
+        work = {"config": self.config_digest(), "inputs": self.inputs()}
+        keep = self.config.keep_checkpoints
+        return Checkpoints(folder, fingerprint=digest_json(work), every=self.save_steps, keep=keep, warn=warn)
+
 
 SpecT = TypeVar("SpecT", bound=StageSpec)
 Body = Callable[[SpecT, Path, Context], None]
@@ -134,7 +146,9 @@ def run_stage(
         return manifest
     if (folder / MANIFEST).exists():
         run.console.warn(f"{names.title} runs again: {why}")
-    clear(folder)
+    done = go_back(folder, spec, run.console.warn)
+    if done:
+        run.console.say(f"{names.title}: goes on after step {done}")
     started_ms = _now_ms()
     run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
     status: Status = "FAILED"
@@ -153,6 +167,7 @@ def run_stage(
 
 def _stands(run: Run, folder: Path, names: StageNames) -> Manifest:
     run.console.skipped(names.title)
+    discard_checkpoints(folder)
     manifest = read_manifest(folder)
     assert manifest is not None, "it was just compared"
     return manifest
@@ -188,6 +203,14 @@ def _digest_or_none(path: Path) -> str | None:
     return digest(path) if path.is_file() else None
 
 
+def go_back(folder: Path, spec: StageSpec, warn: Callable[[str], None]) -> int:
+    """What the newest checkpoint of an interrupted stage knew of, and its step; otherwise an empty folder, and 0."""
+    if spec.save_steps and not (folder / MANIFEST).exists():
+        return spec.checkpoints(folder, warn).rewind()
+    clear(folder)
+    return 0
+
+
 def clear(folder: Path) -> None:
     """An empty folder; the manifest goes first, so that a half-cleared folder is never taken for a finished stage."""
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -211,6 +234,7 @@ def _finish(run: Run, spec: StageSpec, folder: Path, names: StageNames, started_
         prefect_flow_run_id=run.prefect_flow_run_id,
     )
     write_manifest(folder, manifest)
+    discard_checkpoints(folder)
     return manifest
 
 

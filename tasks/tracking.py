@@ -40,8 +40,6 @@ PARAM_LENGTH = 6000
 DIGEST_LENGTH = 36
 KEY, ATTEMPT, WORKSPACE = "regroup.key", "regroup.attempt", "regroup.workspace"
 RUN_FILES = ("run.json", "summary.json", "report.html", "log.txt")
-NO_PARAMS = ("rounds", "run.", "tracking.")
-"""fields that may change when a run goes on; MLflow's parameters may not"""
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -270,10 +268,11 @@ class Tracking:
         return f"{self.uid}/{key}" if key else self.uid
 
     def _run_params(self) -> dict[str, str]:
-        from tasks.run import flatten
+        """MLflow's parameters may not change, so those that may when a run goes on are left out."""
+        from tasks.run import FREE_TO_CHANGE, flatten
 
         whole = flatten(self.config.model_dump(mode="json"))
-        return {key: str(value) for key, value in whole if not key.startswith(NO_PARAMS)}
+        return {key: str(value) for key, value in whole if key != "rounds" and not FREE_TO_CHANGE.match(key)}
 
     def _revive(self, key: str) -> None:
         """A round that goes on is RUNNING again."""
