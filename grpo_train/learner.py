@@ -189,7 +189,7 @@ class Learner:
     def components(self) -> dict[str, Component]:
         """What a checkpoint holds of the learner."""
         return {
-            "weights": Weights(self.bare, self._refresh_sampler),
+            "weights": Weights(self.model, self._refresh_actor),
             "optimizer": OptimizerState(self.optimizer),
             "schedule": ScheduleState(self.scheduler),
         }

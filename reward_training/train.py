@@ -209,7 +209,7 @@ class _PackedRewardTrainer(RewardTrainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         def write(folder: Path) -> None:
             self.args.output_dir = str(folder)
-            super(_PackedRewardTrainer, self)._save_checkpoint(*args, **kwargs)
+            super(_PackedRewardTrainer, self)._save_checkpoint(*args, **kwargs)  # type: ignore[no-untyped-call]
 
         assert self.checkpoints is not None, "the hooks ask for none without"
         self.checkpoints.save(self.state.global_step, write)

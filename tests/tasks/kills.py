@@ -1,0 +1,75 @@
+"""SIGKILL at a named point, or after some time, in a forked child: everything is imported already, so that a kill costs little."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+TIMEOUT_S = 120
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(work: Callable[[], object], *, kill_after_s: float | None = None) -> int | None:
+    """The exit code of a forked child that does `work`: -9 where it was killed."""
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        child.kill()
+    child.join(TIMEOUT_S)
+    if child.is_alive():
+        child.kill()
+        child.join()
+        raise TimeoutError(f"the child had not ended after {TIMEOUT_S} s")
+    return child.exitcode
+
+
+def arm(owner: Any, name: str, number: int = 1, when: Literal["before", "after"] = "before") -> None:
+    """Die before or after the `number`-th call of `owner.name`. For the child: nothing is put back."""
+    real, calls = getattr(owner, name), count(1)
+
+    def armed(*args: Any, **kwargs: Any) -> Any:
+        is_it = next(calls) == number
+        if is_it and when == "before":
+            die()
+        result = real(*args, **kwargs)
+        if is_it:
+            die()
+        return result
+
+    setattr(owner, name, armed)
+
+
+def tear(owner: Any, name: str, path_of: Callable[..., Path], number: int = 1) -> None:
+    """Die when half of what the `number`-th call of `owner.name` writes to a file is there."""
+    real, calls = getattr(owner, name), count(1)
+
+    def torn(*args: Any, **kwargs: Any) -> Any:
+        path = path_of(*args, **kwargs)
+        before = path.stat().st_size if path.exists() else 0
+        result = real(*args, **kwargs)
+        if next(calls) == number:
+            os.truncate(path, (before + path.stat().st_size) // 2)
+            die()
+        return result
+
+    setattr(owner, name, torn)
+
+
+def remove_half(owner: Any, name: str) -> None:
+    """Die when a folder that `owner.name` is to remove has lost its first file."""
+
+    def removed(folder: Path, **kwargs: Any) -> None:
+        sorted(path for path in folder.rglob("*") if path.is_file())[0].unlink()
+        die()
+
+    setattr(owner, name, removed)
