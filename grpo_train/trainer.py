@@ -167,7 +167,7 @@ class _Loop:
 
     def components(self) -> dict[str, Component]:
         """All that the next step depends on, by the name that it has in a checkpoint."""
-        ours = {"watch": self.watch, "contributions": self.contributions, "cache": self.cache}
+        ours: dict[str, Component] = {"watch": self.watch, "contributions": self.contributions, "cache": self.cache}
         return self.learner.components() | ours
 
     def step(self, step: int, batch: list[Problem], *, is_last: bool) -> StepResult:

@@ -21,12 +21,13 @@ from grpo_train.model import load_policy, save_policy
 from grpo_train.trainer import StepResult, TrainResult, train
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights
 
-STATES = ["weights", "optimizer", "schedule", "watch", "contributions"]
+STATES = ["weights", "optimizer", "schedule", "watch", "contributions", "cache"]
 EVERYTHING = (
     "grpo_config.max_updates=8",
     "grpo_config.epochs=4",
     "grpo_config.warmup_updates=3",
     "grpo_config.schedule=linear",
+    "grpo_config.response_cache={share: 0.5, min_effective_share: 0}",
     "watch=[{metric: policy/entropy, above: 0.0, patience: 7, action: stop}]",
 )
 """each state matters: the learning rate moves, and the watch ends the training after step 7 of 8"""
