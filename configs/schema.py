@@ -343,6 +343,16 @@ class EarlyStopConfig(Block):
     def is_on(self) -> bool:
         return any((self.loop, self.unfinishable, self.low_score))
 
+    @property
+    def first_looks(self) -> dict[str, int]:
+        """Tokens that each criterion needs to see, or to have left, before it can stop a response."""
+        looks = {
+            "loop.min_tokens": self.loop.min_tokens if self.loop else None,
+            "unfinishable.needs": self.unfinishable.needs if self.unfinishable else None,
+            "low_score.every": self.low_score.every if self.low_score else None,
+        }
+        return {name: number for name, number in looks.items() if number is not None}
+
 
 class ResponseCacheConfig(Block):
     """Good responses of earlier steps used again when their problem is asked again, instead of sampling as many."""
@@ -409,6 +419,12 @@ class GrpoConfig(Block):
                 f"batch_size={self.batch_size} is no multiple of group_size={self.group_size}; "
                 f"use {max(1, round(self.batch_size / self.group_size)) * self.group_size}"
             )
+        for name, number in self.early_stop.first_looks.items():
+            if number >= self.max_response_length:
+                raise ValueError(
+                    f"early_stop.{name}={number} is not under max_response_length={self.max_response_length}, so it stops "
+                    "nothing (or, for `needs`, everything); lower it"
+                )
         cache = self.response_cache
         if cache.share and not cache.num_rows(self.group_size):
             raise ValueError(

@@ -182,7 +182,16 @@ def _steps_figure(run: RunRecords) -> Markup:
             {"dead": "groups/dead_share", "all right": "groups/all_right_share", "all wrong": "groups/all_wrong_share"},
         ),
         over_steps(run, "response length (tokens)", {"mean": "response/length_mean"}),
-        over_steps(run, "truncated share", {"truncated": "response/truncated_share"}),
+        over_steps(
+            run,
+            "share cut off",
+            {"truncated": "response/truncated_share", "aborted": "response/aborted_share"},
+        ),
+        over_steps(
+            run,
+            "response cache",
+            {"used share": "cache/used_share", "effective share": "cache/effective_share"},
+        ),
         over_steps(run, "gradient norm", {"norm": "policy/grad_norm"}),
     ]
     return svg(panels, label="Training metrics by step, the rounds one after the other")

@@ -115,9 +115,22 @@ def test_what_ends_at_the_length_limit_was_not_aborted(tiny_tokenizer):
 
 
 def test_low_score_names_a_reward_that_can_score_a_part(tiny_tokenizer):
-    override = "grpo_config.early_stop={low_score: {reward: correct, below: 0}}"
+    override = "grpo_config.early_stop={low_score: {reward: correct, every: 8, below: 0}}"
     with pytest.raises(ValueError, match=r"correct.*reward_model or python are \['taste'\]"):
         load_config(TINY, [override])
+
+
+@pytest.mark.parametrize(
+    ("early_stop", "message"),
+    [
+        ("{loop: {}}", "loop.min_tokens=32"),  # with 16 tokens a response
+        ("{unfinishable: {must_contain: x, needs: 16}}", "unfinishable.needs=16"),
+        ("{low_score: {reward: taste, below: 0}}", "low_score.every=128"),
+    ],
+)
+def test_a_criterion_that_cannot_work_within_the_length_is_refused(early_stop, message):
+    with pytest.raises(ValueError, match=rf"{message} is not under max_response_length=16.*lower it"):
+        load_config(TINY, [f"grpo_config.early_stop={early_stop}"])
 
 
 # ---- generation -----------------------------------------------------------------------------------------------------
@@ -156,6 +169,28 @@ def test_looping_rows_end_early_and_the_others_write_the_same(tiny):
     for before, after in zip(plain, stopped, strict=True):
         assert after.token_ids == before.token_ids[: len(after.token_ids)]
         assert len(after.logprobs) == len(after.token_ids)
+
+
+def test_the_configuration_turns_it_on_in_training(tiny, tmp_path):
+    model, tokenizer = tiny
+    make_it_loop(model, tokenizer)
+    policy = save_policy(model, tokenizer, tmp_path / "policy", round=0)
+    steps: list[StepResult] = []
+    train(
+        model,
+        tokenizer,
+        PROBLEMS,
+        policy=policy,
+        initial_policy=policy,
+        rewards=[Given()],
+        config=load_config(TINY, ["grpo_config.precision=float32", "grpo_config.early_stop={loop: {min_tokens: 8}}"]),
+        round=1,
+        on_step=steps.append,
+    )
+    # half of the rows write a b a b ..., which 8 tokens show; of the others each is its end of sequence alone
+    assert 0 < steps[0].metrics["response/aborted_share"] < 1
+    assert steps[0].metrics["response/length_max"] == 8
+    assert {row["finish_reason"] for row in steps[0].rollouts} == {"stop", "aborted:loop"}
 
 
 # ---- the group ------------------------------------------------------------------------------------------------------
@@ -209,7 +244,7 @@ def group(tiny_tokenizer) -> list[Completion]:
 @pytest.mark.parametrize("more", [[], ["grpo_config.kl_coefficient=0.1"]])
 def test_a_row_that_is_left_out_leaves_the_gradient_of_a_group_without_it(tiny, tmp_path, group, monkeypatch, more):
     policy = save_policy(*tiny, tmp_path / "policy", round=0)
-    leave_out = "grpo_config.early_stop={loop: {}, aborted: leave_out}"
+    leave_out = "grpo_config.early_stop={loop: {min_tokens: 8}, aborted: leave_out}"
     smaller = [completion for completion in group if completion.finish_reason != "aborted:loop"]
     weights, step = one_update(policy, group, monkeypatch, leave_out, *more)
     expected, other = one_update(policy, smaller, monkeypatch, *more)
@@ -222,7 +257,7 @@ def test_a_row_that_is_left_out_leaves_the_gradient_of_a_group_without_it(tiny, 
 
 def test_a_row_that_is_scored_shapes_its_group_by_its_score(tiny, tmp_path, group, monkeypatch):
     policy = save_policy(*tiny, tmp_path / "policy", round=0)
-    _, step = one_update(policy, group, monkeypatch, "grpo_config.early_stop={loop: {}, aborted: score}")
+    _, step = one_update(policy, group, monkeypatch, "grpo_config.early_stop={loop: {min_tokens: 8}, aborted: score}")
     # rewards 2, 3, 2, 5: mean 3, std with Bessel's correction sqrt(6 / 3)
     expected = np.array([-1, 0, -1, 2]) / (2**0.5 + 1e-4)
     assert [row["advantage"] for row in step.rollouts] == pytest.approx(expected.tolist())
@@ -231,7 +266,7 @@ def test_a_row_that_is_scored_shapes_its_group_by_its_score(tiny, tmp_path, grou
 def test_a_group_that_is_left_out_altogether_changes_nothing(tiny, tmp_path, group, monkeypatch):
     policy = save_policy(*tiny, tmp_path / "policy", round=0)
     aborted = [completion.model_copy(update={"finish_reason": "aborted:loop"}) for completion in group]
-    leave_out = "grpo_config.early_stop={loop: {}, aborted: leave_out}"
+    leave_out = "grpo_config.early_stop={loop: {min_tokens: 8}, aborted: leave_out}"
     _, step = one_update(policy, aborted, monkeypatch, leave_out, "grpo_config.kl_coefficient=0.1")
     assert step.metrics["policy/grad_norm"] == 0.0
     assert step.metrics["groups/dead_share"] == 1.0
