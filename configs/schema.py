@@ -227,6 +227,10 @@ class CombinationConfig(Block):
         description="centred rewards are divided by the group's std, the batch's, or nothing (Dr. GRPO); "
         "`normalize_then_sum` knows `group` only",
     )
+    baseline: Literal["mean", "leave_one_out"] = Field(
+        "mean",
+        description="what a reward is compared with: the mean of its group, or of the others in it (RLOO, with `scale: none`)",
+    )
     reward_spread_floor: Annotated[float, Field(ge=0)] = Field(
         1e-6, description="a group whose highest and lowest reward differ by no more than this is dead"
     )
@@ -235,9 +239,13 @@ class CombinationConfig(Block):
     )
 
     @model_validator(mode="after")
-    def _scale_fits_order(self) -> "CombinationConfig":
+    def _settings_fit_order(self) -> "CombinationConfig":
         if self.order == "normalize_then_sum" and self.scale != "group":
             raise ValueError(f"scale={self.scale} has no meaning for order=normalize_then_sum; leave out scale")
+        if self.order == "normalize_then_sum" and self.baseline != "mean":
+            raise ValueError(
+                f"baseline={self.baseline} has no meaning for order=normalize_then_sum; leave out baseline"
+            )
         return self
 
 
@@ -373,17 +381,42 @@ class ResponseCacheConfig(Block):
         return int(self.share * group_size + 1e-9)
 
 
+KlEstimator = Literal["k1", "k2", "k3"]
+
+
 class GrpoConfig(Block):
-    """Group Relative Policy Optimization (arXiv 2402.03300)."""
+    """Group Relative Policy Optimization (arXiv 2402.03300) and its relatives."""
 
     group_size: int = Field(8, description="completions per problem")
-    clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="epsilon of the clipped ratio")
+    loss: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = Field(
+        "grpo",
+        description="mean within each response, then over responses (grpo); over all tokens (dapo, bnpo); over a constant "
+        "(dr_grpo); one ratio a response (gspo); clipped weights that keep every token's gradient (cispo)",
+    )
+    clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="epsilon of the clipped ratio; `gspo` wants about 3e-4, `cispo` has no lower bound"
+    )
+    clip_range_high: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="epsilon upwards where it differs (DAPO: 0.28); default: clip_range"
+    )
+    dual_clip: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="bound on the ratio of responses with negative advantage, for instance 3; default: none"
+    )
     learning_rate: PositiveFloat = Field(1e-6, description="of AdamW")
     batch_size: PositiveInt = Field(512, description="responses per update, a multiple of group_size")
     kl_coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="weight of the KL term; 0 holds no reference model"
     )
     kl_reference: Literal["round", "initial"] = Field("round", description="policy that the KL term is taken to")
+    kl_estimator: KlEstimator = Field(
+        "k3",
+        description="of the KL term: k1 and k2 have the gradient of KL(policy || reference), k3 that of the other direction",
+    )
+    truncated: Literal["keep", "leave_out"] = Field(
+        "keep",
+        description="responses that ended at max_response_length train as they were scored, or are left out of the loss and "
+        "of their group's mean and std",
+    )
     max_response_length: PositiveInt = Field(1024, description="tokens")
     temperature: Temperature = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; 1 is off")
@@ -431,6 +464,23 @@ class GrpoConfig(Block):
                 f"response_cache.share={cache.share} of group_size={self.group_size} is less than one response; "
                 f"use a share of at least {1 / self.group_size:.3g}, or 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _clipping_fits_loss(self) -> "GrpoConfig":
+        high = self.clip_range if self.clip_range_high is None else self.clip_range_high
+        if high < self.clip_range and self.loss != "cispo":
+            raise ValueError(
+                f"clip_range_high={high} is under clip_range={self.clip_range}; raise it, or leave it out for the same range"
+            )
+        if self.dual_clip is None:
+            return self
+        if self.loss == "cispo":
+            raise ValueError(
+                f"dual_clip={self.dual_clip} has no meaning for loss=cispo, which bounds every ratio; leave it out"
+            )
+        if self.dual_clip <= 1 + high:
+            raise ValueError(f"dual_clip={self.dual_clip} must be over the upper bound 1 + {high}; 3 is usual")
         return self
 
 

@@ -15,7 +15,7 @@ from configs.seeds import seed_for
 from grpo_train.batches import micro_batches, response_logprobs
 from grpo_train.evaluation import num_responses
 from grpo_train.generation import Sampling, sample
-from grpo_train.loss import grpo_loss
+from grpo_train.loss import BatchSize, policy_loss
 from grpo_train.precision import autocast_dtype
 from grpo_train.trainer import num_steps
 
@@ -124,10 +124,11 @@ def _stretch(completions: Sequence[Completion], timed: int, limit: int) -> float
 def _forward_backward(config: Config, model: PreTrainedModel, completions: Sequence[Completion]) -> None:
     """What an update does with its responses."""
     rows = range(len(completions))
+    size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
     for batch in micro_batches(completions, rows, config.grpo_config.micro_batch_tokens, model.device):
         logprobs = response_logprobs(model, batch, config.grpo_config.temperature)
         advantages = torch.ones(len(batch.rows), device=model.device)
-        loss = grpo_loss(logprobs, advantages, batch.mask, num_responses=len(completions))
+        loss = policy_loss(logprobs, advantages, batch.mask, grpo=config.grpo_config, size=size)
         loss.value.backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
 

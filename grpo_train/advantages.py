@@ -1,9 +1,10 @@
 """Several rewards become one advantage: combination, weights, missing parts and the group's normalisation, nothing else.
 
 Group-relative advantage (DeepSeekMath, arXiv 2402.03300, section 4.1.2), A = (r - mean) / (std + 1e-4) within the group of
-one problem, std with Bessel's correction as in TRL. `scale` says what to divide by: the group's std; the batch's (arXiv
-2508.08221, section 4.1), so that groups with a small spread weigh little; or nothing (Dr. GRPO, arXiv 2503.20783, section
-3.1). Two orders for several objectives:
+one problem, std with Bessel's correction as in TRL. `baseline` says what to compare with: that mean, or the mean of the
+others (RLOO, arXiv 2402.14740, which has `scale` none); r - mean of the others = n / (n - 1) (r - mean) for n completions.
+`scale` says what to divide by: the group's std; the batch's (arXiv 2508.08221, section 4.1), so that groups with a small
+spread weigh little; or nothing (Dr. GRPO, arXiv 2503.20783, section 3.1). Two orders for several objectives:
 
 - `sum_then_normalize`: r = sum_k w_k r_k, then normalise r.
 - `normalize_then_sum`: normalise each r_k in its group, sum with weights, divide by the batch's std (GDPO, arXiv 2601.05242,
@@ -55,6 +56,7 @@ def group_advantages(
     *,
     order: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize",
     scale: Literal["group", "batch", "none"] = "group",
+    baseline: Literal["mean", "leave_one_out"] = "mean",
     spread_floor: float = 1e-6,
 ) -> Advantages:
     """Advantages of (N, K) parts, NaN for missing, rows of one group next to each other.
@@ -77,8 +79,16 @@ def group_advantages(
         contributions, dead = _normalize_sum(centered, rewards, scale, spread_floor)
     else:
         contributions, dead = _normalize_each(centered, weighted, scored, weights, spread_floor)
+    if baseline == "leave_one_out":
+        contributions = contributions * _over_the_others(scored)
     flat = contributions.reshape(num_rows, num_objectives)
     return Advantages(values=flat.sum(axis=1), rewards=rewards.reshape(-1), dead=dead, contributions=flat)
+
+
+def _over_the_others(scored: Bools) -> Floats:
+    """(G, 1, 1) n / (n - 1) of each group's n scored rows; a single one has advantage 0 whatever it is multiplied by."""
+    number = scored.sum(axis=1)[:, None, None]
+    return np.asarray(number / np.maximum(number - 1, 1))
 
 
 def _fill_missing(groups: Floats) -> Floats:

@@ -25,7 +25,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Problem
-from configs.schema import EarlyStopConfig, LoopStop, LowScoreStop, UnfinishableStop
+from configs.schema import EarlyStopConfig, GrpoConfig, LoopStop, LowScoreStop, UnfinishableStop
 from grpo_train.advantages import Bools, Floats
 from reward_training.scorer import Reward, score
 
@@ -159,9 +159,10 @@ def is_aborted(completion: Completion) -> bool:
     return completion.finish_reason.startswith(ABORTED)
 
 
-def left_out(completions: Sequence[Completion], config: EarlyStopConfig) -> Bools:
-    """(N,) which completions take no part in their group's baseline and in the loss."""
-    return np.array([config.aborted == "leave_out" and is_aborted(completion) for completion in completions])
+def left_out(completions: Sequence[Completion], grpo: GrpoConfig) -> Bools:
+    """(N,) which completions take no part in their group's baseline and in the loss: aborted or truncated ones, if so set."""
+    aborted, truncated = grpo.early_stop.aborted == "leave_out", grpo.truncated == "leave_out"
+    return np.array([(aborted and is_aborted(c)) or (truncated and c.finish_reason == "length") for c in completions])
 
 
 def without(parts: Floats, rows: Bools) -> Floats:

@@ -2,7 +2,8 @@
 
 In mixed precision the weights, their gradients and the optimizer are float32, and a low-precision copy that is kept in step
 with them does the work: it samples, and it is what is differentiated (Mixed Precision Training, arXiv 1710.03740, section
-3.1). Rows with advantage 0 are left out of the backward pass where that is exact (no KL term); they stay in the denominator.
+3.1). Rows with advantage 0 are left out of the backward pass where that is exact (no KL term); they stay in the
+loss's denominators.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from configs.schema import GrpoConfig
 from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.batches import MicroBatch, micro_batches, padded_logprobs, policy_kl, response_logprobs
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
-from grpo_train.loss import grpo_loss
+from grpo_train.loss import BatchSize, policy_loss
 from grpo_train.model import load_policy
 from grpo_train.precision import autocast_dtype, pick_device
 
@@ -82,37 +83,38 @@ class Learner:
         metrics: dict[str, float] = {}
         for number in range(self.grpo.updates_per_batch):
             metrics = self._update_once(completions, advantages, old)
+            self._refresh_actor()
             if number == 0:
                 mismatch = metrics["policy/sampler_mismatch"]
         metrics["policy/sampler_mismatch"] = mismatch
-        self._refresh_actor()
         return metrics
 
     def _update_once(
         self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools
     ) -> dict[str, float]:
+        size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
         keep_all = self.reference is not None
         rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
-        sums = {"loss": 0.0, "clipped": 0.0, "kl": 0.0, "mismatch": 0.0, "tokens": 0.0, "fresh": 0.0}
+        sums = dict.fromkeys(("loss", "clipped_low", "clipped_high", "kl", "mismatch", "tokens", "fresh"), 0.0)
         for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
             sampled = padded_logprobs(completions, batch)
             old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
             logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
-            loss = grpo_loss(
+            loss = policy_loss(
                 logprobs,
                 torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
                 batch.mask,
-                num_responses=len(completions),
-                clip_range=self.grpo.clip_range,
+                grpo=self.grpo,
+                size=size,
                 old_logprobs=self._old_logprobs(logprobs, sampled, old),
                 reference_logprobs=self._reference_logprobs(batch),
-                kl_coefficient=self.grpo.kl_coefficient,
             )
             value = float(loss.value.detach())
             self._refuse_nonfinite("loss", value)
             self.accelerator.backward(loss.value)
             sums["loss"] += value
-            sums["clipped"] += float(loss.clipped_tokens)
+            sums["clipped_low"] += float(loss.clipped_low)
+            sums["clipped_high"] += float(loss.clipped_high)
             sums["kl"] += float(loss.kl_sum)
             sums["mismatch"] += float(((logprobs.detach() - sampled).abs() * batch.mask * ~old).sum())
             sums["tokens"] += float(batch.mask.sum())
@@ -121,7 +123,9 @@ class Learner:
         tokens = max(sums["tokens"], 1.0)
         metrics = {
             "policy/loss": sums["loss"],
-            "policy/clip_fraction": sums["clipped"] / tokens,
+            "policy/clip_fraction": (sums["clipped_low"] + sums["clipped_high"]) / tokens,
+            "policy/clip_fraction_low": sums["clipped_low"] / tokens,
+            "policy/clip_fraction_high": sums["clipped_high"] / tokens,
             "policy/sampler_mismatch": sums["mismatch"] / max(sums["fresh"], 1.0),
             "policy/grad_norm": grad_norm,
             "policy/learning_rate": self.scheduler.get_last_lr()[0],

@@ -1,8 +1,21 @@
-"""The clipped GRPO loss as a pure function (DeepSeekMath, arXiv 2402.03300, eq. 3 and 4).
+"""The losses of the GRPO family as a pure function: ratio, surrogate, KL estimate, mean.
 
-Left out against the paper: nothing; with one update per batch the ratio is exp(lp - lp.detach()), which is 1 with the
-gradient of lp. The mean over tokens is taken within each response, then over the responses of the whole batch, so that
-micro-batches add up to the batch's loss whatever their size.
+For token t of response i, with advantage A, log-probability lp, ratio r = exp(lp - lp_old) to the policy that wrote it, N
+responses in the batch and T_i tokens in a response, the loss is the mean of -surrogate + kl_coefficient * KL estimate:
+
+- grpo (DeepSeekMath, arXiv 2402.03300, eq. 3): surrogate min(r A, clip(r) A); mean over each response's tokens, then over
+  the responses: sum_i sum_t / (N T_i).
+- dapo (arXiv 2503.14476, eq. 8): the same surrogate; mean over all tokens, sum_i sum_t / sum_i T_i. The paper takes it over
+  a group, here (as in TRL) over the batch.
+- bnpo (TRL's name): dapo with the mean over a local batch. Taken over less than the whole batch it would depend on
+  `micro_batch_tokens`, so here it is dapo.
+- dr_grpo (arXiv 2503.20783, section 3.2): the same surrogate; a constant divisor, sum_i sum_t / (N max_response_length).
+- gspo (arXiv 2507.18071, eq. 5 to 7): grpo with one ratio a response, the geometric mean of its tokens' ratios.
+- cispo (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5): surrogate sg[min(r, 1 + clip_range_high)] A lp, so that a clipped token
+  keeps its gradient; mean over all tokens.
+
+All divisors are the whole batch's, rows that were left out for their zero advantage included, so micro-batches add up to the
+batch's loss whatever their size. With one update on a batch r is exp(lp - lp.detach()): 1, with the gradient of lp.
 """
 
 from __future__ import annotations
@@ -12,6 +25,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from configs.schema import GrpoConfig, KlEstimator
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """What a mean over the whole batch divides by."""
+
+    num_responses: int
+    num_tokens: int
+    """of all responses together"""
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -19,22 +43,23 @@ class Loss:
 
     value: Tensor
     """() to call backward on: this micro-batch's part of the batch's loss"""
-    clipped_tokens: Tensor
-    """() number of tokens whose ratio was clipped in the direction of the advantage"""
+    clipped_low: Tensor
+    """() number of tokens whose ratio was raised to the lower bound"""
+    clipped_high: Tensor
+    """() number of tokens whose ratio was lowered to the upper bound, that of dual clip included"""
     kl_sum: Tensor
-    """() sum over responses of the token mean of the KL estimate; 0 without a reference"""
+    """() sum over responses of the token mean of k3; 0 without a reference"""
 
 
-def grpo_loss(
+def policy_loss(
     logprobs: Tensor,
     advantages: Tensor,
     mask: Tensor,
     *,
-    num_responses: int,
-    clip_range: float = 0.2,
+    grpo: GrpoConfig,
+    size: BatchSize,
     old_logprobs: Tensor | None = None,
     reference_logprobs: Tensor | None = None,
-    kl_coefficient: float = 0.0,
 ) -> Loss:
     """The part of the batch's loss that these rows hold.
 
@@ -42,34 +67,86 @@ def grpo_loss(
         logprobs: (B, T) float32 log-probabilities of the response tokens, with gradient.
         advantages: (B,) one a response.
         mask: (B, T) 1 on response tokens, 0 on padding.
-        num_responses: of the whole batch, rows that were left out for their zero advantage included.
-        clip_range: epsilon; the ratio is clipped to [1 - epsilon, 1 + epsilon].
+        grpo: which loss, its clip ranges, and the KL term.
+        size: of the whole batch.
         old_logprobs: (B, T) of the policy that wrote the responses; None where that is the policy itself.
         reference_logprobs: (B, T) of the reference policy; None without a KL term.
-        kl_coefficient: beta, weight of the k3 estimate exp(d) - d - 1 with d = reference - policy (eq. 4).
     """
-    old = logprobs.detach() if old_logprobs is None else old_logprobs
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
-    ratio = torch.exp(torch.where(mask.bool(), logprobs - old, 0.0))
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    logprobs = torch.where(mask.bool(), logprobs, 0.0)
+    old = logprobs.detach() if old_logprobs is None else torch.where(mask.bool(), old_logprobs, 0.0)
     advantage = advantages.unsqueeze(1)
-    per_token = -torch.minimum(ratio * advantage, clipped * advantage)
-    kl = torch.zeros_like(per_token)
+    ratio = _ratio(logprobs - old, mask, grpo)
+    bounded = _bounded(ratio, advantage, grpo)
+    per_token = -bounded.detach() * advantage * logprobs if grpo.loss == "cispo" else -bounded * advantage
+    kl_sum = torch.zeros_like(logprobs)
     if reference_logprobs is not None:
-        kl = k3(logprobs, reference_logprobs, mask)
-        per_token = per_token + kl_coefficient * kl
-    is_clipped = ((ratio < 1 - clip_range) & (advantage < 0)) | ((ratio > 1 + clip_range) & (advantage > 0))
+        per_token = per_token + grpo.kl_coefficient * kl_estimate(logprobs, reference_logprobs, mask, grpo.kl_estimator)
+        kl_sum = response_means(k3(logprobs, reference_logprobs, mask), mask)
     return Loss(
-        value=response_means(per_token, mask).sum() / num_responses,
-        clipped_tokens=(is_clipped * mask).sum().detach(),
-        kl_sum=response_means(kl, mask).sum().detach(),
+        value=_batch_mean(per_token, mask, grpo, size),
+        clipped_low=((bounded > ratio) * mask).sum().detach(),
+        clipped_high=((bounded < ratio) * mask).sum().detach(),
+        kl_sum=kl_sum.sum().detach(),
     )
 
 
-def k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) unbiased, never negative estimate of KL(policy || reference) a token, 0 on padding."""
+def _ratio(log_ratio: Tensor, mask: Tensor, grpo: GrpoConfig) -> Tensor:
+    """(B, T) policy over old policy, of each token; (B, 1) their geometric mean over the response for gspo."""
+    if grpo.loss == "gspo":
+        log_ratio = response_means(log_ratio, mask).unsqueeze(1)
+    return torch.exp(log_ratio)
+
+
+def _bounded(ratio: Tensor, advantage: Tensor, grpo: GrpoConfig) -> Tensor:
+    """The ratio within the bounds that its advantage's sign gives it; no gradient goes through a bound.
+
+    For A > 0, min(r A, clip(r) A) = A min(r, 1 + high). For A < 0 it is A max(r, 1 - low), which has no bound above; dual clip
+    (arXiv 1912.09729, section "Dual-clip PPO") gives it one, max(min(r A, clip(r) A), dual_clip A). CISPO knows the upper bound only.
+    """
+    low = 1 - grpo.clip_range
+    high = 1 + (grpo.clip_range if grpo.clip_range_high is None else grpo.clip_range_high)
+    if grpo.loss == "cispo":
+        return ratio.clamp(max=high)
+    falling = torch.where(advantage < 0, ratio.clamp(min=low, max=grpo.dual_clip), ratio)
+    return torch.where(advantage > 0, ratio.clamp(max=high), falling)
+
+
+def _batch_mean(per_token: Tensor, mask: Tensor, grpo: GrpoConfig, size: BatchSize) -> Tensor:
+    """() what (B, T) adds to the loss's mean over the whole batch."""
+    match grpo.loss:
+        case "grpo" | "gspo":
+            return response_means(per_token, mask).sum() / size.num_responses
+        case "dapo" | "bnpo" | "cispo":
+            return (per_token * mask).sum() / size.num_tokens
+        case "dr_grpo":
+            return (per_token * mask).sum() / (size.num_responses * grpo.max_response_length)
+
+
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, estimator: KlEstimator) -> Tensor:
+    """(B, T) estimate of KL(policy || reference) a token (http://joschu.net/blog/kl-approx.html), 0 on padding.
+
+    With d = reference - policy, on the policy's own samples:
+
+    - k1 = -d: unbiased, of either sign. Its own derivative is that of lp alone, 0 on average, and would hold nothing; so it
+      enters as a reward would, d held fixed: the gradient -d grad lp is an unbiased one of KL(policy || reference).
+    - k2 = d^2 / 2: biased, never negative; the same gradient as k1's.
+    - k3 = exp(d) - d - 1: unbiased, never negative; its gradient (1 - exp(d)) grad lp is an unbiased one of
+      KL(reference || policy), the other direction.
+    """
     difference = torch.where(mask.bool(), reference_logprobs - logprobs, 0.0)
-    return torch.exp(difference) - difference - 1
+    match estimator:
+        case "k1":
+            return -difference.detach() * torch.exp(logprobs - logprobs.detach())
+        case "k2":
+            return difference**2 / 2
+        case "k3":
+            return torch.exp(difference) - difference - 1
+
+
+def k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) the estimate that is unbiased and never negative, 0 on padding."""
+    return kl_estimate(logprobs, reference_logprobs, mask, "k3")
 
 
 def response_means(values: Tensor, mask: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ class _Loop:
         phases.end("generate")
         asked = [problem for problem in batch for _ in range(grpo.group_size)]
         scores = self._scores(asked, sampled, reuse)
-        out = left_out(completions, grpo.early_stop)
+        out = left_out(completions, grpo)
         parts, advantages = self._advantages(scores, out)
         self.contributions.add(advantages)
         phases.end("score")
@@ -248,6 +248,7 @@ class _Loop:
             self.config.grpo_config.group_size,
             order=self.config.combination.order,
             scale=self.config.combination.scale,
+            baseline=self.config.combination.baseline,
             spread_floor=self.config.combination.reward_spread_floor,
         )
         return parts, advantages

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_train.advantages import group_advantages
@@ -63,6 +63,7 @@ def test_a_completion_without_any_part_stays_out_of_mean_and_std():
     assert math.isnan(result.rewards[2])
 
 
+@settings(deadline=None)
 @given(
     reward=st.floats(-1e3, 1e3),
     weights=st.lists(st.floats(-2, 2), min_size=3, max_size=3),
@@ -76,6 +77,7 @@ def test_equal_rows_have_zero_advantage_whatever_is_missing(reward, weights, mis
     assert result.values.tolist() == [0.0] * 4
 
 
+@settings(deadline=None)
 @given(
     rewards=st.lists(st.floats(-10, 10), min_size=8, max_size=8),
     order=st.sampled_from(["sum_then_normalize", "normalize_then_sum"]),
@@ -123,3 +125,14 @@ def test_batch_scale_keeps_a_small_spread_small():
 def test_rows_that_are_no_whole_groups_are_refused():
     with pytest.raises(ValueError, match="whole groups"):
         group_advantages(column(1, 2, 3), ONE, 2)
+
+
+def test_leave_one_out_compares_each_reward_with_the_mean_of_the_others():
+    """RLOO, arXiv 2402.14740: the others of the first are 0, 0, 1 with mean 1/3, those of the second 1, 0, 1."""
+    result = group_advantages(column(1, 0, 0, 1), ONE, 4, scale="none", baseline="leave_one_out")
+    assert result.values == pytest.approx([2 / 3, -2 / 3, -2 / 3, 2 / 3])
+
+
+def test_leave_one_out_passes_over_what_nothing_scored_and_gives_a_single_scored_row_nothing():
+    result = group_advantages(column(3, 1, NAN, 7, NAN, NAN), ONE, 3, scale="none", baseline="leave_one_out")
+    assert result.values.tolist() == [2.0, -2.0, 0.0, 0.0, 0.0, 0.0]

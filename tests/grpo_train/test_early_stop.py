@@ -11,7 +11,7 @@ import torch
 
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
-from configs.schema import EarlyStopConfig, LoopStop
+from configs.schema import EarlyStopConfig, GrpoConfig, LoopStop
 from grpo_train.advantages import group_advantages
 from grpo_train.early_stop import EarlyStop, left_out, loops, without
 from grpo_train.generation import Sampling, sample
@@ -273,9 +273,9 @@ def test_a_group_that_is_left_out_altogether_changes_nothing(tiny, tmp_path, gro
 
 
 def test_left_out_rows_take_no_part_in_mean_and_std(group):
-    out = left_out(group, EarlyStopConfig(aborted="leave_out"))
+    out = left_out(group, GrpoConfig(early_stop=EarlyStopConfig(aborted="leave_out")))
     advantages = group_advantages(without(np.array([[2.0], [3.0], [2.0], [5.0]]), out), np.ones(1), 4)
     alone = group_advantages(np.array([[2.0], [3.0], [5.0]]), np.ones(1), 3)
     assert advantages.values[[0, 1, 3]] == pytest.approx(alone.values)
     assert advantages.values[2] == 0.0
-    assert not left_out(group, EarlyStopConfig(aborted="score")).any()
+    assert not left_out(group, GrpoConfig(early_stop=EarlyStopConfig(aborted="score"))).any()

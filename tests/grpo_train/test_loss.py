@@ -1,156 +1,296 @@
-"""The loss against hand-worked numbers, and against TRL's in value and gradient."""
+"""The losses against hand-worked numbers and a float64 reference; their invariance to micro-batches and padding."""
 
 import math
-from types import SimpleNamespace
+from collections.abc import Iterator
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from grpo_train.loss import grpo_loss, k3
+from configs.schema import GrpoConfig
+from grpo_train.loss import BatchSize, k3, kl_estimate, policy_loss
+
+LOSSES = list(get_args(GrpoConfig.model_fields["loss"].annotation))
+GRPO = GrpoConfig()
+
+
+def whole(mask: torch.Tensor) -> BatchSize:
+    return BatchSize(len(mask), int(mask.sum()))
 
 
 def test_on_policy_loss_is_minus_the_advantage_with_the_gradient_of_the_logprob():
     logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]], requires_grad=True)
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    loss = grpo_loss(logprobs, torch.tensor([2.0, -1.0]), mask, num_responses=2)
+    loss = policy_loss(logprobs, torch.tensor([2.0, -1.0]), mask, grpo=GRPO, size=whole(mask))
     loss.value.backward()
     # ratio 1 everywhere: (-2 + 1) / 2; each token weighs advantage / tokens of its row / responses
     assert loss.value.item() == pytest.approx(-0.5)
     assert logprobs.grad.tolist() == [[-0.5, -0.5], [0.5, 0.0]]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "gradient"),
+    [
+        # advantages 2 (2 tokens) and -1 (1 token): the mean over 3 tokens is (-2 - 2 + 1) / 3
+        ("dapo", -1.0, [[-2 / 3, -2 / 3], [1 / 3, 0]]),
+        ("bnpo", -1.0, [[-2 / 3, -2 / 3], [1 / 3, 0]]),
+        # divided by 2 responses of at most 4 tokens: (-2 - 2 + 1) / 8
+        ("dr_grpo", -0.375, [[-0.25, -0.25], [0.125, 0]]),
+        ("gspo", -0.5, [[-0.5, -0.5], [0.5, 0]]),
+        # the value is that of -A lp: (2 * 1 + 2 * 2 - 1 * 3) / 3
+        ("cispo", 1.0, [[-2 / 3, -2 / 3], [1 / 3, 0]]),
+    ],
+)
+def test_on_policy_the_losses_differ_in_their_mean_alone(name, value, gradient):
+    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]], requires_grad=True)
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    grpo = GrpoConfig(loss=name, max_response_length=4)
+    loss = policy_loss(logprobs, torch.tensor([2.0, -1.0]), mask, grpo=grpo, size=whole(mask))
+    loss.value.backward()
+    assert loss.value.item() == pytest.approx(value)
+    assert logprobs.grad.numpy() == pytest.approx(np.array(gradient))
+
+
 def test_ratios_beyond_the_clip_range_have_no_gradient_where_the_advantage_pushes_on():
     old = torch.zeros(4, 1)
     logprobs = torch.log(torch.tensor([[1.5], [1.5], [0.5], [0.5]])).requires_grad_()
     advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    loss = grpo_loss(logprobs, advantages, torch.ones(4, 1), num_responses=4, clip_range=0.2, old_logprobs=old)
+    loss = policy_loss(logprobs, advantages, torch.ones(4, 1), grpo=GRPO, size=BatchSize(4, 4), old_logprobs=old)
     loss.value.backward()
     # min(1.5, 1.2), min(-1.5, -1.2), min(0.5, 0.8), min(-0.5, -0.8)
     assert loss.value.item() == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8) / 4)
-    assert loss.clipped_tokens.item() == 2
+    assert (loss.clipped_low.item(), loss.clipped_high.item()) == (1, 1)
     assert logprobs.grad.flatten().tolist() == pytest.approx([0.0, 1.5 / 4, -0.5 / 4, 0.0])
 
 
-def test_kl_is_the_k3_estimate_with_its_coefficient():
-    # d = log 2: 2 - log 2 - 1
-    value = k3(torch.tensor([[-1.0]]), torch.tensor([[-1.0 + math.log(2)]]), torch.ones(1, 1))
-    assert value.item() == pytest.approx(1 - math.log(2))
-    loss = grpo_loss(
-        torch.tensor([[-1.0]]),
-        torch.tensor([0.0]),
-        torch.ones(1, 1),
-        num_responses=1,
-        reference_logprobs=torch.tensor([[-1.0 + math.log(2)]]),
-        kl_coefficient=0.5,
+def test_clip_range_high_raises_the_upper_bound_alone():
+    logprobs = torch.log(torch.tensor([[1.25], [1.5], [0.7]])).requires_grad_()
+    advantages = torch.tensor([1.0, 1.0, -1.0])
+    grpo = GrpoConfig(clip_range=0.2, clip_range_high=0.28)
+    loss = policy_loss(
+        logprobs, advantages, torch.ones(3, 1), grpo=grpo, size=BatchSize(3, 3), old_logprobs=torch.zeros(3, 1)
     )
-    assert loss.value.item() == pytest.approx(0.5 * (1 - math.log(2)))
-
-
-def test_micro_batches_add_up_to_the_batch():
-    torch.manual_seed(0)
-    logprobs, advantages = torch.randn(8, 5, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
-    mask = (torch.arange(5) < torch.randint(1, 6, (8, 1))).double()
-    whole = grpo_loss(logprobs, advantages, mask, num_responses=8).value
-    parts = [
-        grpo_loss(logprobs[i : i + 1], advantages[i : i + 1], mask[i : i + 1], num_responses=8).value for i in range(8)
-    ]
-    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-12)
-
-
-def test_padding_changes_nothing_even_where_it_would_overflow():
-    logprobs, old = torch.tensor([[-1.0, 500.0]], requires_grad=True), torch.tensor([[-1.2, -500.0]])
-    loss = grpo_loss(logprobs, torch.tensor([1.0]), torch.tensor([[1.0, 0.0]]), num_responses=1, old_logprobs=old)
     loss.value.backward()
-    assert loss.value.item() == pytest.approx(-1.2)
-    assert torch.isfinite(logprobs.grad).all()
+    # 1.25 is inside, 1.5 is cut to 1.28, 0.7 is raised to 0.8
+    assert loss.value.item() == pytest.approx(-(1.25 + 1.28 - 0.8) / 3)
+    assert (loss.clipped_low.item(), loss.clipped_high.item()) == (1, 1)
+    assert logprobs.grad.flatten().tolist() == pytest.approx([-1.25 / 3, 0.0, 0.0])
+
+
+def test_dual_clip_bounds_the_ratio_of_a_negative_advantage():
+    logprobs = torch.log(torch.tensor([[2.5], [5.0]])).requires_grad_()
+    loss = policy_loss(
+        logprobs,
+        torch.tensor([-1.0, -1.0]),
+        torch.ones(2, 1),
+        grpo=GrpoConfig(dual_clip=3.0),
+        size=BatchSize(2, 2),
+        old_logprobs=torch.zeros(2, 1),
+    )
+    loss.value.backward()
+    # max(-2.5, -3), max(-5, -3)
+    assert loss.value.item() == pytest.approx((2.5 + 3.0) / 2)
+    assert (loss.clipped_low.item(), loss.clipped_high.item()) == (0, 1)
+    assert logprobs.grad.flatten().tolist() == pytest.approx([2.5 / 2, 0.0])
+
+
+def test_gspo_clips_a_whole_response_by_the_geometric_mean_of_its_ratios():
+    # ratios 4 and 1: geometric mean 2, over 1.2, so both tokens are clipped; 1.21 and 1 have 1.1, so neither is
+    logprobs = torch.log(torch.tensor([[4.0, 1.0], [1.21, 1.0]])).requires_grad_()
+    mask = torch.ones(2, 2)
+    loss = policy_loss(
+        logprobs,
+        torch.ones(2),
+        mask,
+        grpo=GrpoConfig(loss="gspo"),
+        size=whole(mask),
+        old_logprobs=torch.zeros(2, 2),
+    )
+    loss.value.backward()
+    assert loss.value.item() == pytest.approx(-(1.2 + 1.1) / 2)
+    assert loss.clipped_high.item() == 2
+    assert logprobs.grad.flatten().tolist() == pytest.approx([0.0, 0.0, -1.1 / 4, -1.1 / 4])
+
+
+def test_cispo_keeps_the_gradient_of_a_clipped_token_with_its_bounded_weight():
+    logprobs = torch.log(torch.tensor([[5.0], [0.1]])).requires_grad_()
+    loss = policy_loss(
+        logprobs,
+        torch.ones(2),
+        torch.ones(2, 1),
+        grpo=GrpoConfig(loss="cispo", clip_range_high=1.0),
+        size=BatchSize(2, 2),
+        old_logprobs=torch.zeros(2, 1),
+    )
+    loss.value.backward()
+    assert logprobs.grad.flatten().tolist() == pytest.approx([-2.0 / 2, -0.1 / 2])
+    assert (loss.clipped_low.item(), loss.clipped_high.item()) == (0, 1)
+
+
+def test_kl_estimates_have_schulmans_values_and_their_own_gradients():
+    # d = reference - policy = log 2: k1 -log 2, k2 (log 2)^2 / 2, k3 2 - log 2 - 1; gradients -d, -d, 1 - exp(d)
+    d = math.log(2)
+    for name, value, gradient in [("k1", -d, -d), ("k2", d * d / 2, -d), ("k3", 1 - d, -1.0)]:
+        logprobs = torch.tensor([[-1.0]], requires_grad=True)
+        estimate = kl_estimate(logprobs, torch.tensor([[-1.0 + d]]), torch.ones(1, 1), name)
+        estimate.sum().backward()
+        assert estimate.item() == pytest.approx(value)
+        assert logprobs.grad.item() == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize(("name", "is_reverse"), [("k1", True), ("k2", True), ("k3", False)])
+def test_the_expected_gradient_of_a_kl_estimate_is_that_of_the_direction_it_names(name, is_reverse):
+    """Over a vocabulary of 4 the expectation is a sum: k1, k2 give grad KL(policy || reference), k3 the other."""
+    logits = torch.tensor([0.3, -1.0, 0.8, 0.1], dtype=torch.float64, requires_grad=True)
+    reference = torch.log_softmax(torch.tensor([1.0, 0.2, -0.5, 0.0], dtype=torch.float64), 0)
+    logprobs = torch.log_softmax(logits, 0)
+    mask = torch.ones(1, 4, dtype=torch.float64)
+    estimates = kl_estimate(logprobs[None], reference[None], mask, name)
+    (expected,) = torch.autograd.grad((logprobs.exp().detach() * estimates).sum(), logits, retain_graph=True)
+    p, q = (logprobs, reference) if is_reverse else (reference, logprobs)
+    (exact,) = torch.autograd.grad((p.exp() * (p - q)).sum(), logits)
+    assert expected.numpy() == pytest.approx(exact.numpy(), abs=1e-12)
+
+
+def test_the_kl_term_has_its_coefficient_and_is_reported_as_k3():
+    reference = torch.tensor([[-1.0 + math.log(2)]])
+    for name, value in [("k1", -math.log(2)), ("k3", 1 - math.log(2))]:
+        loss = policy_loss(
+            torch.tensor([[-1.0]]),
+            torch.tensor([0.0]),
+            torch.ones(1, 1),
+            grpo=GrpoConfig(kl_coefficient=0.5, kl_estimator=name),
+            size=BatchSize(1, 1),
+            reference_logprobs=reference,
+        )
+        assert loss.value.item() == pytest.approx(0.5 * value)
+        assert loss.kl_sum.item() == pytest.approx(1 - math.log(2))
+    assert k3(torch.tensor([[-1.0]]), reference, torch.ones(1, 1)).item() == pytest.approx(1 - math.log(2))
+
+
+class Batch:
+    """8 random padded rows in float64, far enough off policy that every bound is met; row 5 has advantage 0."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        self.lengths = [6, 1, 3, 6, 2, 4, 5, 2]
+        self.logprobs, noise, more = (torch.tensor(rng.normal(size=(8, 6))) for _ in range(3))
+        self.logprobs = self.logprobs.abs().neg()
+        self.old, self.reference = self.logprobs + noise, self.logprobs + 0.5 * more
+        self.advantages = torch.tensor([1.5, -0.7, 0.4, -1.2, 0.9, 0.0, -2.0, 0.6], dtype=torch.float64)
+        self.mask = (torch.arange(6) < torch.tensor(self.lengths)[:, None]).double()
+
+    def loss_and_gradient(self, grpo: GrpoConfig, rows: list[int], width: int = 6) -> tuple[float, np.ndarray]:
+        logprobs = self.logprobs.clone().requires_grad_()
+        loss = policy_loss(
+            logprobs[rows, :width],
+            self.advantages[rows],
+            self.mask[rows, :width],
+            grpo=grpo,
+            size=whole(self.mask),
+            old_logprobs=self.old[rows, :width],
+            reference_logprobs=self.reference[rows, :width] if grpo.kl_coefficient else None,
+        )
+        loss.value.backward()
+        return loss.value.item(), logprobs.grad.numpy()
+
+
+def reference_terms(batch: Batch, grpo: GrpoConfig) -> Iterator[tuple[int, int, float, float]]:
+    """Each token's place, its part of the loss and the derivative by its log-probability, written out by hand."""
+    high = 1 + (grpo.clip_range_high or grpo.clip_range)
+    for i, length in enumerate(batch.lengths):
+        lp, old, ref = (values[i, :length].numpy() for values in (batch.logprobs, batch.old, batch.reference))
+        a = float(batch.advantages[i])
+        for t in range(length):
+            r = math.exp(np.mean(lp - old) if grpo.loss == "gspo" else lp[t] - old[t])
+            if grpo.loss == "cispo":
+                value, slope = -min(r, high) * a * lp[t], -min(r, high) * a
+            elif a > 0:
+                value, slope = (-r * a, -r * a) if r <= high else (-high * a, 0.0)
+            else:
+                bounded = min(max(r, 1 - grpo.clip_range), grpo.dual_clip or math.inf)
+                value, slope = -bounded * a, (-r * a if bounded == r else 0.0)
+            d = ref[t] - lp[t]
+            kl = {"k1": (-d, -d), "k2": (d * d / 2, -d), "k3": (math.exp(d) - d - 1, 1 - math.exp(d))}[
+                grpo.kl_estimator
+            ]
+            weight = {"grpo": 1 / (8 * length), "gspo": 1 / (8 * length), "dr_grpo": 1 / (8 * 32)}.get(
+                grpo.loss, 1 / sum(batch.lengths)
+            )
+            yield i, t, weight * (value + grpo.kl_coefficient * kl[0]), weight * (slope + grpo.kl_coefficient * kl[1])
+
+
+def settings(name: str, **more: object) -> GrpoConfig:
+    dual_clip = None if name == "cispo" else 1.6
+    given = {"clip_range_high": 0.3, "dual_clip": dual_clip, "max_response_length": 32} | more
+    return GrpoConfig.model_validate({"loss": name} | given)
+
+
+@pytest.mark.parametrize("estimator", [None, "k1", "k2", "k3"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_gradient_equal_a_reference_in_float64(name, estimator):
+    kl = {} if estimator is None else {"kl_coefficient": 0.3, "kl_estimator": estimator}
+    grpo, batch = settings(name, **kl), Batch()
+    value, gradient = batch.loss_and_gradient(grpo, list(range(8)))
+    terms = list(reference_terms(batch, grpo))
+    expected = np.zeros((8, 6))
+    for i, t, _, slope in terms:
+        expected[i, t] = slope
+    assert value == pytest.approx(sum(term[2] for term in terms), rel=1e-12)
+    assert gradient == pytest.approx(expected, rel=1e-10, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_eight_micro_batches_of_one_trimmed_to_its_length_add_up_to_one_of_eight(name):
+    grpo, batch = settings(name, kl_coefficient=0.2), Batch()
+    value, gradient = batch.loss_and_gradient(grpo, list(range(8)))
+    parts = [batch.loss_and_gradient(grpo, [row], width=batch.lengths[row]) for row in range(8)]
+    assert sum(part[0] for part in parts) == pytest.approx(value, rel=1e-12)
+    assert sum(part[1] for part in parts) == pytest.approx(gradient, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_leaving_out_a_row_of_zero_advantage_changes_nothing_without_a_kl_term(name):
+    grpo, batch = settings(name), Batch()
+    value, gradient = batch.loss_and_gradient(grpo, list(range(8)))
+    without = batch.loss_and_gradient(grpo, [0, 1, 2, 3, 4, 6, 7])
+    assert without[0] == pytest.approx(value, rel=1e-12)
+    assert without[1] == pytest.approx(gradient, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_padding_changes_nothing_even_where_it_would_overflow(name):
+    grpo = GrpoConfig(loss=name, kl_coefficient=0.1)
+    results = []
+    for width in (1, 2):
+        logprobs = torch.tensor([[-1.0, 500.0]])[:, :width].requires_grad_()
+        loss = policy_loss(
+            logprobs,
+            torch.tensor([1.0]),
+            torch.tensor([[1.0, 0.0]])[:, :width],
+            grpo=grpo,
+            size=BatchSize(1, 1),
+            old_logprobs=torch.tensor([[-1.1, -500.0]])[:, :width],
+            reference_logprobs=torch.tensor([[-1.3, -math.inf]])[:, :width],
+        )
+        loss.value.backward()
+        results.append((loss.value.item(), logprobs.grad[0, 0].item(), loss.kl_sum.item()))
+    assert results[0] == results[1]
     assert logprobs.grad[0, 1] == 0
 
 
-@pytest.fixture(scope="module")
-def trl_trainer(tmp_path_factory):
-    """TRL's trainer around the small model, for its `_compute_loss`."""
-    from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
-
-    from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
-
-    tokenizer = build_tiny_tokenizer()
-    args = GRPOConfig(
-        output_dir=str(tmp_path_factory.mktemp("trl")),
-        num_generations=2,
-        per_device_train_batch_size=4,
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        temperature=0.8,
-        loss_type="grpo",
-        use_bias_correction_kl=False,
-    )
-    trainer = GRPOTrainer(
-        model=build_tiny_model(tokenizer),
-        reward_funcs=lambda completions, **kwargs: [0.0] * len(completions),
-        args=args,
-        train_dataset=Dataset.from_dict({"prompt": ["a", "b"]}),
-        processing_class=tokenizer,
-    )
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    return trainer
-
-
-@pytest.mark.parametrize("kl_coefficient", [0.0, 0.1])
-@pytest.mark.parametrize("is_on_policy", [True, False])
-def test_loss_and_gradient_equal_trls_on_a_random_padded_batch(trl_trainer, kl_coefficient, is_on_policy):
-    from grpo_train.batches import MicroBatch, response_logprobs
-
-    generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(5, 90, (4, 12), generator=generator)
-    prompt_mask = (torch.arange(5) >= torch.tensor([[0], [2], [1], [3]])).long()
-    mask = (torch.arange(7) < torch.tensor([[7], [3], [5], [1]])).long()
-    advantages = torch.tensor([1.3, -0.7, 0.4, -1.0])
-    batch = MicroBatch([0, 1, 2, 3], ids[:, :5], prompt_mask, torch.arange(4), ids[:, 5:], mask.float())
-
-    model = trl_trainer.model
-    current = response_logprobs(model, batch, 0.8).detach()
-    noise = lambda scale: current + scale * torch.randn(current.shape, generator=generator)  # noqa: E731
-    old = None if is_on_policy else noise(0.4)
-    reference = noise(0.3) if kl_coefficient else None
-    trl_trainer.beta = kl_coefficient
-    inputs = {
-        "prompt_ids": ids[:, :5],
-        "prompt_mask": prompt_mask,
-        "completion_ids": ids[:, 5:],
-        "completion_mask": mask,
-        "advantages": advantages,
-        "num_items_in_batch": mask.sum(),
-    }
-    inputs |= {} if old is None else {"old_per_token_logps": old}
-    inputs |= {} if reference is None else {"ref_per_token_logps": reference}
-
-    theirs, their_gradient = _value_and_gradient(model, lambda: trl_trainer._compute_loss(model, inputs))
-    ours, our_gradient = _value_and_gradient(
-        model,
-        lambda: (
-            grpo_loss(
-                response_logprobs(model, batch, 0.8),
-                advantages,
-                batch.mask,
-                num_responses=4,
-                old_logprobs=old,
-                reference_logprobs=reference,
-                kl_coefficient=kl_coefficient,
-            ).value
-        ),
-    )
-    assert ours == pytest.approx(theirs, abs=1e-6)
-    assert torch.allclose(our_gradient, their_gradient, atol=1e-6)
-    assert our_gradient.norm() > 0.01
-
-
-def _value_and_gradient(model, loss):
-    model.zero_grad()
-    value = loss()
-    value.backward()
-    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
-    return SimpleNamespace(v=value.item()).v, gradient.clone()
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"clip_range": 0.3, "clip_range_high": 0.2}, r"clip_range_high=0.2 is under clip_range=0.3"),
+        ({"dual_clip": 1.2}, r"dual_clip=1.2 must be over the upper bound 1 \+ 0.2"),
+        ({"dual_clip": 1.3, "clip_range_high": 0.4}, r"dual_clip=1.3 must be over"),
+        ({"dual_clip": 3.0, "loss": "cispo"}, r"no meaning for loss=cispo"),
+        ({"loss": "ppo"}, r"loss\n.*'grpo', 'dapo'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(given, message):
+    with pytest.raises(ValidationError, match=message):
+        GrpoConfig.model_validate(given)

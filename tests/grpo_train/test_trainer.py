@@ -1,6 +1,7 @@
 """The loop on a small random model, with rewards given as plain functions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,24 @@ def test_several_updates_on_a_batch_see_ratios_other_than_one(policy):
     assert steps[0].metrics["policy/clip_fraction"] > 0
 
 
+def test_a_response_is_compared_with_the_others_of_its_group_where_the_baseline_leaves_it_out(policy):
+    config = tiny_config("combination.baseline=leave_one_out", "combination.scale=none", "grpo_config.max_updates=1")
+    rows = run(policy, config)[1][0].rollouts
+    for start in range(0, 16, 4):
+        totals = [row["total"] for row in rows[start : start + 4]]
+        for row in rows[start : start + 4]:
+            assert row["advantage"] == pytest.approx(row["total"] - (sum(totals) - row["total"]) / 3)
+
+
+def test_truncated_responses_are_left_out_where_configured(policy):
+    config = tiny_config("grpo_config.truncated=leave_out", "grpo_config.max_updates=1", "grpo_config.batch_size=48")
+    rows = run(policy, config)[1][0].rollouts
+    truncated = [row for row in rows if row["finish_reason"] == "length"]
+    assert any(row["total"] > 0 for row in truncated)
+    assert all(row["advantage"] == 0 for row in truncated)
+    assert any(row["advantage"] != 0 for row in rows)
+
+
 def test_the_learning_rate_warms_up_and_decays(policy):
     config = tiny_config(
         "grpo_config.warmup_updates=2",
@@ -165,14 +184,14 @@ def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
     """A NaN loss must not reach the optimizer."""
     import grpo_train.learner as learner
 
-    real, calls = learner.grpo_loss, []
+    real, calls = learner.policy_loss, []
 
     def poisoned(*args, **kwargs):
         loss = real(*args, **kwargs)
         calls.append(loss)
-        return loss if len(calls) <= 2 else type(loss)(loss.value * float("nan"), loss.clipped_tokens, loss.kl_sum)
+        return loss if len(calls) <= 2 else replace(loss, value=loss.value * float("nan"))
 
-    monkeypatch.setattr(learner, "grpo_loss", poisoned)
+    monkeypatch.setattr(learner, "policy_loss", poisoned)
     model, tokenizer = load_policy(policy.path, device="cpu")
     kept = []
     with pytest.raises(TrainingDiverged, match=r"nan.*learning_rate"):

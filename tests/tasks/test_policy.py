@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,14 @@ from tests.tasks.stage_kit import tiny
 
 def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step has two micro-batches: the NaN comes in the second step, so one good update is kept."""
-    real, calls = learner.grpo_loss, []
+    real, calls = learner.policy_loss, []
 
     def poisoned(*args, **kwargs):
         loss = real(*args, **kwargs)
         calls.append(loss)
-        return loss if len(calls) <= 2 else type(loss)(loss.value * float("nan"), loss.clipped_tokens, loss.kl_sum)
+        return loss if len(calls) <= 2 else replace(loss, value=loss.value * float("nan"))
 
-    monkeypatch.setattr(learner, "grpo_loss", poisoned)
+    monkeypatch.setattr(learner, "policy_loss", poisoned)
     save_tiny_model(tmp_path / "given")
     given = open_policy(tmp_path / "given", 0)
     prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]

@@ -117,6 +117,16 @@ def test_every_file_of_every_manifest_is_an_artifact_with_the_same_digest(finish
     assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED"}
 
 
+def test_an_evaluation_leaves_the_rollouts_of_training_as_they_were(finished: Path) -> None:
+    """TRL's trainer writes the completions of an evaluation over those of the training step."""
+    folder = finished / "runs" / "tiny" / "round_001"
+    policy, evaluation = read_manifest(folder / "policy"), read_manifest(folder / "evaluate")
+    assert policy is not None
+    assert evaluation is not None
+    assert digest(folder / "policy" / "rollouts.jsonl") == policy.outputs["rollouts.jsonl"]
+    assert "rollouts.jsonl" not in evaluation.outputs
+
+
 def test_registered_policies_are_given_and_trained(finished: Path) -> None:
     uri = f"sqlite:///{finished / 'mlflow.db'}"
     client = MlflowClient(uri, uri)
