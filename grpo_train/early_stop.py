@@ -52,8 +52,14 @@ class EarlyStop:
     max_response_length: int
     rewards: Sequence[Reward]
     """`low_score` is silent where its reward is not among them (a reward model that the round does not have)"""
-    complete: set[tuple[int, int]] = field(default_factory=set)
+    complete: set[tuple[int, int]] = field(init=False, default_factory=set)
     """drafts that hold what `unfinishable` asks for"""
+    needs: int = field(init=False, default=0)
+    """tokens that must be left to a draft that is not among them"""
+
+    def __post_init__(self) -> None:
+        if self.config.unfinishable is not None:
+            self.needs = self._tokens_needed(self.config.unfinishable)
 
     def look(self, drafts: Sequence[Draft], going: list[int]) -> list[int]:
         """The places in `going` whose drafts go on; the reason why another ends here becomes its `finish_reason`.
@@ -84,7 +90,7 @@ class EarlyStop:
     def _is_unfinishable(self, draft: Draft, config: UnfinishableStop) -> bool:
         place = (draft.problem, draft.index)
         left = self.max_response_length - len(draft.token_ids)
-        if place in self.complete or left >= self._tokens_needed(config):
+        if place in self.complete or left >= self.needs:
             return False
         text = self._text(draft)
         if config.must_contain in text:
