@@ -38,6 +38,7 @@ from configs.errors import StageStopped
 from configs.records import Policy
 from configs.schema import Config
 from grpo_train.trainer import StepResult, train
+from tasks.allocator import reused_memory
 
 MAX_STEPS = 64
 
@@ -75,18 +76,19 @@ def run_regroup(workload: Workload, referee: Referee, config: Config) -> None:
         referee.tell(**result.metrics)
 
     try:
-        train(
-            model,
-            tokenizer,
-            training_problems(config, tokenizer),
-            policy=base,
-            initial_policy=base,
-            rewards=open_rewards(workload, config),
-            config=config,
-            round=ROUND,
-            on_step=on_step,
-            should_stop=lambda: not referee.wait(),
-        )
+        with reused_memory():  # as every stage does
+            train(
+                model,
+                tokenizer,
+                training_problems(config, tokenizer),
+                policy=base,
+                initial_policy=base,
+                rewards=open_rewards(workload, config),
+                config=config,
+                round=ROUND,
+                on_step=on_step,
+                should_stop=lambda: not referee.wait(),
+            )
     except StageStopped:
         return
 

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
+from grpo_train.attention import fit_attention
 from grpo_train.loss import k3, response_means
 from grpo_train.token_logprobs import plain_head, token_logprobs
 
@@ -131,6 +132,7 @@ def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: fl
 
     Each prompt is computed once; its keys and values are repeated for its responses, and gradients flow back through them.
     """
+    fit_attention(model, batch.prompt_ids.shape[1] + batch.response_ids.shape[1])
     head = plain_head(model)
     if head is None:
         logits = torch.cat(_outputs(model, batch), dim=1).float() / temperature

@@ -18,6 +18,7 @@ from configs.errors import StageStopped
 from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
 from configs.records import Record
 from configs.schema import Config
+from tasks.allocator import reused_memory
 from tasks.mirror import TRACKING, DatasetFact, Outcome, StageFacts, Status
 from tasks.run import Run, flatten
 from tasks.versions import versions
@@ -153,7 +154,7 @@ def run_stage(
     run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
     status: Status = "FAILED"
     try:
-        with run.console.stage(names.title) as progress:
+        with reused_memory(), run.console.stage(names.title) as progress:
             body(spec, folder, Context(run.should_stop, run.tracking.sync, progress, run.console.warn))
         manifest = _finish(run, spec, folder, names, started_ms)
         status = "FINISHED"

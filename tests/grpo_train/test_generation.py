@@ -113,9 +113,9 @@ def test_finished_rows_leave_the_batch(tiny, monkeypatch):
     assert rows[-1] < 40
 
 
-def test_inverse_cdf_draws_with_the_softmaxs_probabilities():
-    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    draws = [inverse_cdf(logits, torch.tensor([[u]])).item() for u in (0.0, 0.49, 0.51, 0.74, 0.76, 0.999999)]
+def test_inverse_cdf_draws_with_the_probabilities_whatever_their_sum():
+    probabilities = torch.tensor([[1.0, 0.5, 0.5]])
+    draws = [inverse_cdf(probabilities, torch.tensor([[u]])).item() for u in (0.0, 0.49, 0.51, 0.74, 0.76, 0.999999)]
     assert draws == [0, 0, 1, 1, 2, 2]
 
 
@@ -124,7 +124,7 @@ def test_filters_keep_the_smallest_set_and_never_draw_outside_it():
     assert filter_logits(logits, 1.0, 2).isfinite().tolist() == [[False, True, True, False]]
     assert filter_logits(logits, 0.7, 0).isfinite().tolist() == [[False, True, True, False]]
     assert filter_logits(logits, 0.01, 0).isfinite().tolist() == [[False, True, False, False]]
-    assert inverse_cdf(filter_logits(logits, 0.01, 0), torch.tensor([[0.0]])).item() == 1
+    assert inverse_cdf(filter_logits(logits, 0.01, 0).exp(), torch.tensor([[0.0]])).item() == 1
     assert math.isfinite(logits.sum())
 
 

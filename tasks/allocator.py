@@ -1,0 +1,32 @@
+"""The C library's memory between one step and the next."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+DEFAULT_THRESHOLD = 128 * 1024
+KEEP = 2**31 - 1
+
+
+@contextmanager
+def reused_memory() -> Iterator[None]:
+    """Large arrays that are freed inside are kept for the next ones, and given back at the end.
+
+    By default glibc asks the system for every array over 32 MB and hands it back when it is freed, so that each of its pages
+    is fetched and zeroed again: 15 to 20% of an update on a CPU. Where the C library is another one, nothing happens.
+    """
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
+        yield
+        return
+    library.mallopt(M_MMAP_THRESHOLD, KEEP)
+    library.mallopt(M_TRIM_THRESHOLD, KEEP)
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_THRESHOLD, DEFAULT_THRESHOLD)
+        library.mallopt(M_TRIM_THRESHOLD, DEFAULT_THRESHOLD)
+        library.malloc_trim(0)
