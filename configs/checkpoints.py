@@ -1,4 +1,4 @@
-"""Checkpoints of a stage that is not finished yet: `checkpoints/step_000040/`, sealed by a manifest that is written last.
+"""Checkpoints of a stage that is not finished yet: `checkpoints/step_000040/`, sealed by its digests, written last.
 
 A checkpoint is made under a temporary name and renamed, so that a kill leaves it whole or not at all. It is not flushed: a
 killed process loses nothing that it wrote, and after a power failure the digests tell a torn one, and the one before is used.
@@ -13,14 +13,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from configs.files import MANIFEST, digest_files
+from configs.files import digest_files
 
 CHECKPOINTS = "checkpoints"
+STEP = "step_"
 TEMPORARY = ".unfinished"
+SEAL = "checkpoint.json"
 
 
 class Seal(BaseModel):
-    """`manifest.json` of a checkpoint."""
+    """`checkpoint.json`: what a checkpoint is and the digests of its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +57,7 @@ class Checkpoints:
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Keep what `write(folder)` writes as the checkpoint of `step`, and how long the stage's files are now."""
-        temporary, target = self.folder / TEMPORARY, self.folder / f"step_{step:06d}"
+        temporary, target = self.folder / TEMPORARY, self.folder / f"{STEP}{step:06d}"
         _remove(temporary)
         temporary.mkdir(parents=True)
         write(temporary)
@@ -65,7 +67,7 @@ class Checkpoints:
             files=digest_files(temporary),
             lengths={path.name: path.stat().st_size for path in sorted(self.stage.glob("*.jsonl"))},
         )
-        (temporary / MANIFEST).write_text(seal.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (temporary / SEAL).write_text(seal.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _remove(target)
         temporary.rename(target)
         self.last_step = step
@@ -86,10 +88,10 @@ class Checkpoints:
 
     def _check(self, folder: Path) -> Seal:
         """Raises ValueError or OSError where the checkpoint cannot be gone on from."""
-        seal = Seal.model_validate_json((folder / MANIFEST).read_bytes())
+        seal = Seal.model_validate_json((folder / SEAL).read_bytes())
         if seal.fingerprint != self.fingerprint:
             raise ValueError("it was made for another configuration or other inputs")
-        found = digest_files(folder, leave_out=[MANIFEST])
+        found = digest_files(folder, leave_out=[SEAL])
         if torn := sorted(name for name in seal.files.keys() | found if seal.files.get(name) != found.get(name)):
             raise ValueError(f"torn: {', '.join(torn)}")
         if short := sorted(name for name, size in seal.lengths.items() if (self.stage / name).stat().st_size < size):
@@ -114,7 +116,13 @@ class Checkpoints:
 
 def saved_steps(stage: Path) -> list[Path]:
     """The checkpoints of a stage, oldest first, whether they are whole or not."""
-    return sorted((stage / CHECKPOINTS).glob("step_*"))
+    return sorted((stage / CHECKPOINTS).glob(f"{STEP}*"))
+
+
+def last_saved_step(stage: Path) -> int:
+    """Step of the newest checkpoint, unchecked; 0 where there is none."""
+    saved = saved_steps(stage)
+    return int(saved[-1].name.removeprefix(STEP)) if saved else 0
 
 
 def discard_checkpoints(stage: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from configs.checkpoints import CHECKPOINTS, last_saved_step
 from configs.errors import ConfigError
 from configs.files import digest_json
 from configs.reader import load_config
@@ -48,7 +49,11 @@ def _runs_table(root: Path, names: list[str], running: str | None) -> Table:
 
 
 def _status(root: Path, records: RunRecords) -> str:
-    return "done" if finished_summary(root, records.name, records.config.rounds) else "interrupted"
+    if finished_summary(root, records.name, records.config.rounds):
+        return "done"
+    training = [path.parent for path in records.folder.glob(f"round_*/**/{CHECKPOINTS}")]
+    steps = [last_saved_step(stage) for stage in training]
+    return f"interrupted, step {max(steps)}" if any(steps) else "interrupted"
 
 
 def _last_stage(records: RunRecords) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.checkpoints import Checkpoints, discard_checkpoints, saved_steps
+from configs.checkpoints import Checkpoints, discard_checkpoints, last_saved_step, saved_steps
 
 
 def checkpoints_of(stage: Path, warnings: list[str] | None = None, *, work: str = "w", every: int = 2) -> Checkpoints:
@@ -51,6 +51,7 @@ def stage(tmp_path: Path) -> Path:
 def test_the_last_two_are_kept(stage: Path) -> None:
     assert [folder.name for folder in saved_steps(stage)] == ["step_000004", "step_000006"]
     assert sorted(path.name for path in (stage / "checkpoints").iterdir()) == ["step_000004", "step_000006"]
+    assert last_saved_step(stage) == 6
 
 
 def test_the_newest_one_counts_and_holds_what_was_written(stage: Path) -> None:
@@ -68,8 +69,8 @@ def test_the_newest_one_counts_and_holds_what_was_written(stage: Path) -> None:
         (lambda newest: (newest / "weights").write_text("weights 5"), "torn: weights"),
         (lambda newest: (newest / "inner" / "state").unlink(), "torn: inner/state"),
         (lambda newest: (newest / "more").write_text(""), "torn: more"),
-        (lambda newest: (newest / "manifest.json").write_text('{"step": 6'), "Invalid JSON"),
-        (lambda newest: (newest / "manifest.json").unlink(), "No such file"),
+        (lambda newest: (newest / "checkpoint.json").write_text('{"step": 6'), "Invalid JSON"),
+        (lambda newest: (newest / "checkpoint.json").unlink(), "No such file"),
         (lambda newest: (newest.parents[1] / "journal.jsonl").write_text("01\n" * 5), "shorter than then"),
     ],
 )
@@ -91,7 +92,7 @@ def test_a_stage_goes_back_to_its_newest_checkpoint(stage: Path) -> None:
     assert checkpoints_of(stage).rewind() == 6
     assert (stage / "journal.jsonl").read_text() == "".join(f"{step:02}\n" for step in range(1, 7))
     assert sorted(path.name for path in stage.rglob("*") if path.parent != stage / "checkpoints" / "step_000004") == sorted(
-        ["checkpoints", "step_000004", "step_000006", "inner", "state", "weights", "manifest.json", "journal.jsonl", "state"]
+        ["checkpoints", "step_000004", "step_000006", "inner", "state", "weights", "checkpoint.json", "journal.jsonl", "state"]
     )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_zero_is_off(tmp_path: Path) -> None:
 
 
 def test_the_seal_is_readable(stage: Path) -> None:
-    seal = json.loads((stage / "checkpoints" / "step_000006" / "manifest.json").read_text())
+    seal = json.loads((stage / "checkpoints" / "step_000006" / "checkpoint.json").read_text())
     assert seal.keys() == {"step", "fingerprint", "files", "lengths"}
     assert seal["files"].keys() == {"weights", "inner/state"}
 
@@ -146,3 +147,4 @@ def test_a_finished_stage_keeps_none(stage: Path) -> None:
     discard_checkpoints(stage)
     discard_checkpoints(stage)
     assert not (stage / "checkpoints").exists()
+    assert last_saved_step(stage) == 0

@@ -12,6 +12,7 @@ import pytest
 from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 from flows import cli
 from flows.cli import main
+from tests.tasks.stage_kit import open_untold
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
@@ -77,6 +78,19 @@ def test_status_of_an_empty_workspace_says_how_to_start(
     monkeypatch.chdir(tmp_path)
     assert main(["status"]) == 0
     assert "regroup run" in capsys.readouterr().out
+
+
+def test_status_names_the_step_that_an_interrupted_training_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = open_untold(tmp_path)
+    assert main(["status"]) == 0
+    assert "interrupted, step" not in capsys.readouterr().out
+    for step in (20, 40):
+        (run.folder / "round_001" / "policy" / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
+    assert main(["status"]) == 0
+    assert "interrupted, step 40" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv", [["sample", "none", "hi"], ["export", "none", "out"], ["report", "none"]])

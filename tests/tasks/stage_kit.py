@@ -83,6 +83,30 @@ class LetterSpec(StageSpec):
         return {"policy": self.model_id}
 
 
+class ResumableSpec(LetterSpec):
+    """The same with a checkpoint after every second letter."""
+
+    @property
+    def save_steps(self) -> int:
+        return 2
+
+
+def write_resumable_letters(
+    spec: ResumableSpec, out_dir: Path, context: Context, *, seconds: float, then: Callable[[int], None]
+) -> None:
+    """Five steps from the newest checkpoint on, each followed by `then(step)`."""
+    checkpoints, journal = spec.checkpoints(out_dir, context.warn), Journal(out_dir / JOURNAL)
+    newest = checkpoints.newest()
+    for step in range(newest[1].step + 1 if newest else 1, 6):
+        journal.write(step, {"reward/mean": step / 10, "time/step": seconds})
+        append_jsonl(out_dir / "rollouts.jsonl", [{"step": step, "text": f"written in {seconds} s"}])
+        context.written()
+        then(step)
+        if checkpoints.due(step):
+            checkpoints.save(step, lambda folder: None)
+    (out_dir / "result.json").write_text("{}")
+
+
 def write_letters(
     spec: LetterSpec, out_dir: Path, context: Context, *, steps: int = 3, then: Callable[[], None] | None = None
 ) -> None:

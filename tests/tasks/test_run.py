@@ -51,6 +51,12 @@ def test_the_experiment_may_change(tmp_path: Path) -> None:
     open_run(tmp_path, tiny("tracking.experiment=elsewhere"))
 
 
+def test_what_concerns_checkpoints_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    changes = ["keep_checkpoints=1", "grpo_config.save_steps=7", "reward_models.taste.save_steps=7"]
+    open_run(tmp_path, tiny(*changes))
+
+
 def test_going_on_keeps_the_run_file(tmp_path: Path) -> None:
     assert open_run(tmp_path, tiny()) == open_run(tmp_path, tiny())
 

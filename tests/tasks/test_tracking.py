@@ -23,7 +23,7 @@ from tasks.mirror import AliasFact, DatasetFact, ModelFact, Outcome, RoundFile
 from tasks.run import Run
 from tasks.stage import Context, run_stage
 from tasks.workspace import round_folder
-from tests.tasks.stage_kit import LetterSpec, open_in, tiny, write_letters
+from tests.tasks.stage_kit import LetterSpec, ResumableSpec, open_in, tiny, write_letters, write_resumable_letters
 
 
 @pytest.fixture(autouse=True)
@@ -241,6 +241,48 @@ def test_a_stage_that_was_killed_leaves_each_step_once_and_no_run_running(tmp_pa
     tree = by_key(tmp_path)
     assert rows(tmp_path, tree["round_001/policy"]) == THREE_STEPS
     assert {run.info.status for run in tree.values()} == {"FINISHED"}
+
+
+def test_a_stage_that_goes_on_from_a_checkpoint_leaves_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps after the checkpoint are computed again, after MLflow was told of them. It shows what the journal holds."""
+    monkeypatch.setattr("tasks.tracking.SYNC_EVERY_S", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store(tmp_path))
+
+    class Killed(BaseException):
+        """As if the process were gone."""
+
+    def die_after(step: int) -> None:
+        if step == 3:
+            raise Killed
+
+    def attempt(run: Run, **options: Any) -> None:
+        body = partial(write_resumable_letters, **options)
+        run_stage(run, ResumableSpec(config=run.config, round=1), policy_folder(run), body)
+
+    killed = open_in(tmp_path)
+    killed.tracking.start()
+    killed.tracking.end_stage = lambda *_, **__: None  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        attempt(killed, seconds=1.0, then=die_after)
+    assert rows(tmp_path, by_key(tmp_path)["round_001/policy"])[("reward/mean", 3, 0.3)] == 1
+
+    resumed = open_in(tmp_path)
+    resumed.tracking.start()
+    seen: list[int] = []
+    attempt(resumed, seconds=2.0, then=seen.append)
+    resumed.tracking.finish("FINISHED")
+    assert seen == [3, 4, 5]
+    policy = by_key(tmp_path)["round_001/policy"]
+    means = {("reward/mean", step, step / 10): 1 for step in range(1, 6)}
+    times = {("time/step", step, 1.0 if step <= 2 else 2.0): 1 for step in range(1, 6)}
+    assert rows(tmp_path, policy) == Counter(means | times)
+    table = client(tmp_path).load_table(
+        policy.info.experiment_id, "completions/000003.json", run_ids=[policy.info.run_id]
+    )
+    assert table.to_dict("records") == [{"step": 3, "text": "written in 2.0 s"}]
+    assert {run.info.status for run in all_runs(tmp_path)} == {"FINISHED"}
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
