@@ -6,8 +6,9 @@ beside it:
 
 - `loop`: the response ends in `repeats` copies of one block of tokens, `min_tokens` of them together.
 - `unfinishable`: fewer than `needs` tokens of the length limit are left and `must_contain` has not been written. With the
-  default for `needs` (its own tokens and the end of sequence) this is certain; a larger one says what an ending takes. Whether
-  a response will stop in time cannot be decided in general, so nothing else is called unfinishable.
+  default for `needs` (its own tokens, as the tokenizer cuts it, and the end of sequence) it is certain that the response will
+  not hold it and stop in time; a larger one says what an ending takes. Whether a response will stop in time cannot be decided
+  in general, so nothing else is called unfinishable.
 - `low_score`: a reward scores the text so far under `below`, asked every `every` tokens.
 
 What an aborted response is worth to its group (`aborted`): `score` as it stands, or `leave_out` of the baseline, with
@@ -92,7 +93,7 @@ class EarlyStop:
         left = self.max_response_length - len(draft.token_ids)
         if place in self.complete or left >= self.needs:
             return False
-        text = self._text(draft)
+        text = str(self.tokenizer.decode(draft.token_ids))  # what must stand there may be a special token
         if config.must_contain in text:
             self.complete.add(place)
             return False
@@ -121,16 +122,13 @@ class EarlyStop:
             index=draft.index,
             prompt_ids=[],
             token_ids=draft.token_ids,
-            text=self._text(draft),
+            text=str(self.tokenizer.decode(draft.token_ids, skip_special_tokens=True)),
             finish_reason="length",
             logprobs=[],
             policy_id="",
             step=0,
             seed=0,
         )
-
-    def _text(self, draft: Draft) -> str:
-        return str(self.tokenizer.decode(draft.token_ids, skip_special_tokens=True))
 
 
 def loops(token_ids: Sequence[int], config: LoopStop) -> bool:

@@ -89,6 +89,12 @@ def test_what_cannot_be_finished_is_what_cannot_hold_the_wanted_text_any_more(ti
     ]
 
 
+def test_what_must_stand_there_may_be_a_special_token(tiny_tokenizer):
+    # one token and the end of 8: seen at 7, where 1 is left
+    look = stopper(tiny_tokenizer, 8, unfinishable={"must_contain": "<|im_start|>"})
+    assert reasons(look, "xxx<|im_start|>xxx", "x" * 7) == ["length", "aborted:unfinishable"]
+
+
 def test_the_tokens_that_an_ending_needs_can_be_given(tiny_tokenizer):
     look = stopper(tiny_tokenizer, 20, unfinishable={"must_contain": "</a>", "needs": 12})
     assert reasons(look, "x" * 8, "x" * 9) == ["length", "aborted:unfinishable"]
