@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 TIMEOUT_S = 120
+KILLED = -signal.SIGKILL
 
 
 def die() -> None:

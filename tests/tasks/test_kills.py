@@ -28,10 +28,8 @@ from tasks.history import ModelRef
 from tasks.policy import PolicySpec
 from tasks.reward_model import RewardModelSpec
 from tasks.stage import StageSpec, run_stage
-from tests.tasks.kills import arm, in_child, remove_half, tear
+from tests.tasks.kills import KILLED, arm, in_child, remove_half, tear
 from tests.tasks.stage_kit import open_untold, tiny
-
-KILLED = -9
 
 
 @pytest.fixture(scope="module")
