@@ -284,7 +284,7 @@ class TrainedRewardModel(Block):
     max_length: PositiveInt = Field(
         1024, description="tokens of prompt and response; longer pairs are dropped and counted"
     )
-    save_steps: SaveSteps = 50
+    save_steps: SaveSteps = 100
     min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
     min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
     when_refused: Literal["last_accepted", "without"] = Field(

@@ -25,6 +25,8 @@ GB = 1e9
 TRAINING_BYTES = 16
 """a parameter: weight, gradient and two moments of AdamW, float32 each"""
 SAVED_BYTES = 4
+CHECKPOINT_BYTES = 12
+"""a parameter: weight and two moments of AdamW"""
 LOGIT_COPIES = 3
 """float32 arrays as large as a chunk of logits that a backward pass holds: product, float32 copy, gradient"""
 ACTIVATION_BYTES = 34
@@ -286,9 +288,13 @@ def _memory(device: torch.device) -> tuple[float, float]:
 
 def check_disk(config: Config, folder: Path, workspace: Path) -> Check:
     num_models = config.rounds * (1 + len(config.trained_reward_models)) + 1
-    needed = num_models * SAVED_BYTES * num_parameters(folder)
+    distances = [config.grpo_config.save_steps, *(model.save_steps for model in config.trained_reward_models.values())]
+    # one more while it is written
+    num_checkpoints = config.keep_checkpoints + 1 if any(distances) else 0
+    needed = (num_models * SAVED_BYTES + num_checkpoints * CHECKPOINT_BYTES) * num_parameters(folder)
     free = shutil.disk_usage(workspace).free
-    detail = f"about {needed / GB:.2f} GB for {num_models} models; {free / GB:.1f} GB are free"
+    what = f"{num_models} models and {num_checkpoints} checkpoints"
+    detail = f"about {needed / GB:.2f} GB for {what}; {free / GB:.1f} GB are free"
     if needed > free:
         return Check("disk", "fail", detail, "free space, lower rounds, or work in a folder on another disk")
     return Check("disk", "ok", detail)

@@ -166,8 +166,9 @@ def test_memory_that_is_taken_warns_and_memory_that_is_not_there_fails(
 
 def test_disk_that_is_too_small_fails(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     save_tiny_model(Path("model"))
-    # 2 rounds x (policy + reward model) + 1 = 5 models of 4 x 86,976 bytes
-    for free, status in ((5 * 4 * 86_976, "ok"), (5 * 4 * 86_976 - 1, "fail")):
+    # 2 rounds x (policy + reward model) + 1 = 5 models of 4 x 86,976 bytes, and 2 + 1 checkpoints of 12 x 86,976 bytes
+    needed = (5 * 4 + 3 * 12) * 86_976
+    for free, status in ((needed, "ok"), (needed - 1, "fail")):
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
         assert doctor_checks.check_disk(configure(), Path("model"), Path()).status == status

@@ -97,7 +97,8 @@ def test_runs_of_three_rounds_killed_fifty_times_at_random_end_as_if_they_had_no
     tmp_path: Path, empty_store: Path, undisturbed: Callable[[Config], dict[str, object]]
 ) -> None:
     """As often as a run gets through, another one is begun, until fifty children were killed."""
-    config = tiny("rounds=3", "grpo_config.save_steps=1", "grpo_config.response_cache.share=0.5")
+    more = ("rounds=3", "regeneration.num_problems=24", "grpo_config.save_steps=1")
+    config = tiny(*more, "grpo_config.response_cache.share=0.5")
     expected, draw = undisturbed(config), random.Random(0)
     kills = num_runs = 0
     while kills < NUM_KILLS:
