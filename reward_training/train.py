@@ -12,7 +12,6 @@ paper: the loss counts each pair alike, not each problem, and scores are centred
 from __future__ import annotations
 
 import functools
-import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,17 +21,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.reward_config import RewardConfig
-from trl.trainer.reward_trainer import RewardTrainer
 
 from configs.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
@@ -45,14 +35,8 @@ from reward_training.packing import Packed, pack, packed_logits, shares_prompts
 from reward_training.precision import autocast
 from reward_training.quiet import quiet_transformers
 from reward_training.rendering import conversation_ids, conversation_text
+from reward_training.trainer import Hooks, PackedRewardTrainer
 
-METRICS = {
-    "loss": "reward_model/loss",
-    "accuracy": "reward_model/accuracy",
-    "margin": "reward_model/margin",
-    "grad_norm": "reward_model/grad_norm",
-    "learning_rate": "reward_model/learning_rate",
-}
 MAX_GRAD_NORM = 1.0
 TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
 """of a forward and backward pass, counted without sharing; bounds the memory"""
@@ -95,7 +79,7 @@ def train_reward_model(
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed, eager=device.type == "cpu" and longest <= EAGER_UNTIL)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
-        hooks = _Hooks(on_step, should_stop, checkpoints)
+        hooks = Hooks(on_step, should_stop, checkpoints)
         _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)
         model.save_pretrained(str(out_dir))
         tokenizer.save_pretrained(str(out_dir))
@@ -151,76 +135,6 @@ def micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-class _Hooks(TrainerCallback):
-    """Hands each step's metrics on, says when to make a checkpoint, and stops where that is asked."""
-
-    def __init__(
-        self,
-        on_step: Callable[[int, dict[str, float]], None],
-        should_stop: Callable[[], bool],
-        checkpoints: Checkpoints | None,
-    ) -> None:
-        self._on_step = on_step
-        self._should_stop = should_stop
-        self.checkpoints = checkpoints
-        self.stopped_at: int | None = None
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items()}
-        for key, value in metrics.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{key} is {value} at step {state.global_step}; lower learning_rate={args.learning_rate}"
-                )
-        self._on_step(state.global_step, metrics)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        step = state.global_step
-        if self._should_stop():
-            self.stopped_at = step
-            control.should_training_stop = True
-        if self.checkpoints is not None:
-            is_last = step == state.max_steps
-            wanted = self.checkpoints.wanted if self.stopped_at == step else self.checkpoints.due
-            control.should_save = wanted(step) and not is_last
-        return control
-
-
-class _PackedRewardTrainer(RewardTrainer):
-    """TRL's trainer on rows that are ready, in their order, its checkpoints under our seal."""
-
-    checkpoints: Checkpoints | None = None
-
-    def newest_checkpoint(self) -> str | None:
-        newest = self.checkpoints.newest() if self.checkpoints else None
-        return str(newest[0] / f"checkpoint-{newest[1].step}") if newest else None
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        def write(folder: Path) -> None:
-            self.args.output_dir = str(folder)
-            super(_PackedRewardTrainer, self)._save_checkpoint(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-        assert self.checkpoints is not None, "the hooks ask for none without"
-        self.checkpoints.save(self.state.global_step, write)
-
-    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        return dataset
-
-    def _send_telemetry(self) -> None:
-        """Nothing is told to anyone."""
-
-
 def _fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -229,14 +143,14 @@ def _fit(
     *,
     config: TrainedRewardModel,
     seed: int,
-    hooks: _Hooks,
+    hooks: Hooks,
     device: torch.device,
 ) -> None:
     """Train `model` in place."""
     micro = micro_batch_size(config.batch_size, longest, TOKENS_PER_PASS[device.type])
     forward = model.forward
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = _PackedRewardTrainer(
+        trainer = PackedRewardTrainer(
             model=model,
             args=_arguments(config, micro, seed, scratch, model.num_parameters(), device),
             data_collator=_Collator(model.config.get_text_config().pad_token_id, shares_prompts(model)),

@@ -12,7 +12,7 @@ from grpo_train.model import open_policy, save_policy
 from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
 from grpo_train.trainer import StepResult, train
 from reward_training.scorer import build_rewards
-from reward_training.train import METRICS
+from reward_training.trainer import METRICS
 from tasks.evaluate import estimates
 from tasks.reward_model import metrics as report_metrics
 

@@ -72,6 +72,11 @@ def test_a_stopped_training_that_goes_on_ends_as_if_it_had_not_been(
     assert attempt(base, tmp_path / "stage") == Outcome(undisturbed.weights, undisturbed.steps[8:])
 
 
+def test_a_training_that_is_done_is_not_stopped(base: Path, tmp_path: Path, undisturbed: Outcome) -> None:
+    # 12 updates; after the last there is nothing to stop but the saving of the model
+    assert attempt(base, tmp_path / "stage", stop_after=12) == undisturbed
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_checkpoint_without_one_of_its_states_ends_elsewhere(
     base: Path, tmp_path: Path, undisturbed: Outcome, name: str

@@ -23,7 +23,8 @@ from configs.schema import OutcomeLabeler, TrainedRewardModel
 from reward_training.check import check_reward_model
 from reward_training.model_scores import RewardModelScorer, read_calibration
 from reward_training.rendering import conversation_text
-from reward_training.train import METRICS, fitting_pairs, micro_batch_size, train_reward_model
+from reward_training.train import fitting_pairs, micro_batch_size, train_reward_model
+from reward_training.trainer import METRICS
 
 Trained = tuple[Path, list[dict[str, float]]]
 

@@ -14,7 +14,7 @@ import pytest
 from configs.files import JOURNAL, Journal, read_manifest
 from configs.schema import Config
 from grpo_train.learner import Learner
-from reward_training.train import _PackedRewardTrainer
+from reward_training.trainer import PackedRewardTrainer
 from tests.tasks.kills import KILLED, arm, in_child
 from tests.tasks.stage_kit import tiny
 from tests.tasks.test_stages import ONE_ROUND, whole
@@ -83,7 +83,7 @@ def test_a_run_killed_in_both_trainings_ends_as_if_it_had_not_been(
     tmp_path: Path, empty_store: Path, undisturbed: Callable[[Config], dict[str, object]]
 ) -> None:
     root, config = workspace(tmp_path / "root", empty_store), tiny(*ONE_ROUND, "grpo_config.max_updates=4")
-    traps = [lambda: arm(_PackedRewardTrainer, "_save_checkpoint", 2), lambda: arm(Learner, "update", 3, "after")]
+    traps = [lambda: arm(PackedRewardTrainer, "_save_checkpoint", 2), lambda: arm(Learner, "update", 3, "after")]
     for trap in traps:
         assert in_child(go_on(root, config, trap)) == KILLED
     assert in_child(go_on(root, config)) == 0

@@ -151,6 +151,7 @@ POLICY_POINTS: dict[str, tuple[Callable[[], None], list[int]]] = {
     "half-way in dropping the oldest": (lambda: remove_half(configs.checkpoints.shutil, "rmtree"), [2, 4, 6]),
     "before the model is saved": (lambda: arm(policy_stage, "save_policy"), [4, 6]),
     "before the manifest": (lambda: arm(tasks.stage, "write_manifest"), [4, 6]),
+    "after the manifest": (lambda: arm(tasks.stage, "discard_checkpoints"), [4, 6]),
 }
 
 
