@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.reader import load_config
 from configs.records import Completion, Problem
 from configs.schema import Config
-from grpo_train.batches import problem_batches
+from grpo_train.curriculum import ProblemPicker
 from grpo_train.model import load_policy
 from grpo_train.problems import load_problems
 from reward_training.reward import Reward
@@ -76,8 +75,12 @@ def training_problems(config: Config, tokenizer: PreTrainedTokenizerBase) -> lis
 
 def in_order(problems: Sequence[Problem], config: Config, num_steps: int) -> list[Problem]:
     """The problems of the first `num_steps` batches, as our loop asks them."""
-    batches = problem_batches(problems, NUM_PROMPTS, seed=config.seed, round=ROUND)
-    return [problem for batch in islice(batches, num_steps) for problem in batch]
+    picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round=ROUND)
+    picked: list[Problem] = []
+    for _ in range(num_steps):
+        picked += picker.pick(NUM_PROMPTS)
+        picker.end_step({})
+    return picked
 
 
 class Noise:

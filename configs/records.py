@@ -33,6 +33,8 @@ class Problem(Record):
     """JSON that a scorer needs, for instance a reasoning-gym entry"""
     difficulty: float | None = None
     """in [0, 1], or None where it is unknown"""
+    variants: list[Prompt] = []
+    """other wordings of `prompt` that training draws from; empty where it asks `prompt` itself"""
     split: str
     """train, dev, test, or a round's regeneration shard such as regenerate_001"""
 
@@ -144,3 +146,4 @@ class RoundState(Record):
     reward_models: dict[str, str]
     """id of the last accepted model by name; a name is absent until one was accepted"""
     curriculum: dict[str, Any] | None = None
+    """epoch and pass rates that the round's training handed on; None before the first training"""

@@ -63,6 +63,9 @@ class Columns(Block):
 
     question: str = Field("question", description="column of the question, a string or a list of chat messages")
     answer: str = Field("answer", description="column of the gold answer")
+    difficulty: str | None = Field(
+        None, description="column of the difficulty, a number in [0, 1]; default: `difficulty`, where there is one"
+    )
 
 
 class ReasoningGymSource(Block):
@@ -128,6 +131,10 @@ class ProblemsConfig(Block):
 
     sources: list[Source] = Field(min_length=1, description="where problems come from")
     template: str = Field("{question}", description="wraps each question; must hold `{question}`")
+    templates: list[str] = Field(
+        [],
+        description="training draws from these instead, for each problem anew at every step; each holds `{question}`",
+    )
     system: str | None = Field(None, description="system message, for models with a chat template")
     dev: PositiveInt = Field(64, description="problems of the split that promotes")
     test: PositiveInt = Field(128, description="problems of the split that reports and never decides")
@@ -140,6 +147,11 @@ class ProblemsConfig(Block):
         if "{question}" not in template:
             raise ValueError(f"template={template!r} drops the question; write {{question}} where it belongs")
         return template
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_hold_the_question(cls, templates: list[str]) -> list[str]:
+        return [cls._template_holds_the_question(template) for template in templates]
 
 
 # ---- rewards --------------------------------------------------------------------------------------------------------
@@ -435,6 +447,9 @@ class GrpoConfig(Block):
     micro_batch_tokens: PositiveInt = Field(
         4096, description="of prompts and responses, padding included, per forward and backward pass; bounds the memory"
     )
+    refill: Annotated[int, Field(ge=0)] = Field(
+        0, description="most further rounds of sampling a step, with fresh problems in place of dead groups; 0 is off"
+    )
     generation_rows: PositiveInt = Field(128, description="responses that are decoded together; bounds the memory")
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
@@ -482,6 +497,49 @@ class GrpoConfig(Block):
         if self.dual_clip <= 1 + high:
             raise ValueError(f"dual_clip={self.dual_clip} must be over the upper bound 1 + {high}; 3 is usual")
         return self
+
+
+class NoCurriculum(Block):
+    """All training problems, pass after pass."""
+
+    kind: Literal["none"] = "none"
+
+
+ForgetAfter = Annotated[
+    PositiveFloat, Field(description="epochs after which a pass rate that was not measured again no longer counts")
+]
+
+
+class ThresholdCurriculum(Block):
+    """Easy problems first: those with a difficulty of at most min(1, start + slope * epoch)."""
+
+    kind: Literal["threshold"] = "threshold"
+    difficulty: Literal["data", "policy"] = Field(
+        "data", description="the problems' own difficulty, or 1 - the policy's pass rate as training measures it"
+    )
+    start: Share = Field(0.3, description="threshold at epoch 0")
+    slope: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.1, description="what an epoch adds; epochs go on over rounds and have fractions"
+    )
+    forget_after: ForgetAfter = 1.0
+
+
+class BandCurriculum(Block):
+    """Problems whose pass rate, as training measures it, carries signal; unseen ones count among them."""
+
+    kind: Literal["band"] = "band"
+    low: Share = Field(0.1, description="lowest pass rate")
+    high: Share = Field(0.9, description="highest pass rate")
+    forget_after: ForgetAfter = 1.0
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> "BandCurriculum":
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low} is not under high={self.high}; no pass rate lies between them")
+        return self
+
+
+Curriculum = Annotated[NoCurriculum | ThresholdCurriculum | BandCurriculum, Field(discriminator="kind")]
 
 
 class EvaluationConfig(Block):
@@ -571,6 +629,7 @@ class Config(Block):
     combination: CombinationConfig = CombinationConfig()
     reward_models: dict[Name, RewardModel] = Field({}, description="reward models by name")
     grpo_config: GrpoConfig = GrpoConfig()
+    curriculum: Curriculum = Field(NoCurriculum(), description="which problems come when")
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     regeneration: RegenerationConfig = RegenerationConfig()
@@ -595,7 +654,19 @@ class Config(Block):
             raise ValueError(
                 "evaluation.checker is needed where no reward has kind outcome; name the reward that decides"
             )
+        self._check_pass_rates()
         return self
+
+    def _check_pass_rates(self) -> None:
+        curriculum = self.curriculum
+        measures = isinstance(curriculum, BandCurriculum) or (
+            isinstance(curriculum, ThresholdCurriculum) and curriculum.difficulty == "policy"
+        )
+        if measures and self.checker not in {reward.name for reward in self.rewards}:
+            raise ValueError(
+                f"curriculum.kind={curriculum.kind} takes pass rates from training, but the checker {self.checker!r} is "
+                "none of `rewards`; add it there (weight 0 measures without training on it)"
+            )
 
     def _check_model_references(self) -> None:
         used = {r.model for r in [*self.rewards, *self.evaluation.rewards] if isinstance(r, ModelReward)}

@@ -1,10 +1,9 @@
-"""What a step works on: the problems of each batch, micro-batches of similar length, and log-probabilities of responses."""
+"""What an update works on: micro-batches of responses of similar length, and the log-probabilities of their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import torch
@@ -12,36 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from configs.records import Completion, Problem
-from configs.seeds import rng_for
+from configs.records import Completion
 from grpo_train.attention import fit_attention
 from grpo_train.loss import k3, response_means
 from grpo_train.token_logprobs import plain_head, token_logprobs
-
-
-def problem_batches(
-    problems: Sequence[Problem], num_per_batch: int, *, seed: int, round: int
-) -> Iterator[list[Problem]]:
-    """Endless batches: pass after pass over `problems`, each in an order of its own, no problem twice in a batch.
-
-    A batch that reaches over the end of a pass is filled from the next one, so nothing is dropped.
-
-    Raises:
-        ValueError: there are fewer problems than a batch holds.
-    """
-    if len(problems) < num_per_batch:
-        raise ValueError(
-            f"a batch asks {num_per_batch} problems (batch_size / group_size) and there are {len(problems)} to train on; "
-            "lower grpo_config.batch_size or give more problems"
-        )
-    waiting: list[int] = []
-    for epoch in count():
-        order = rng_for(seed, "problem order", round=round, step=epoch).permutation(len(problems)).tolist()
-        carried = set(waiting)
-        waiting += [i for i in order if i not in carried] + [i for i in order if i in carried]
-        while len(waiting) >= num_per_batch:
-            yield [problems[i] for i in waiting[:num_per_batch]]
-            waiting = waiting[num_per_batch:]
 
 
 @dataclass(frozen=True)
@@ -60,6 +33,16 @@ class MicroBatch:
     """(B, T)"""
     mask: Tensor
     """(B, T) float32, 1 on response tokens"""
+
+    @property
+    def num_computed(self) -> int:
+        """Positions that a forward pass goes over."""
+        return self.prompt_ids.numel() + self.response_ids.numel()
+
+    @property
+    def num_tokens(self) -> int:
+        """Those of them that hold a token."""
+        return int(self.prompt_mask.sum()) + int(self.mask.sum())
 
 
 def micro_batches(
@@ -87,21 +70,22 @@ def micro_batches(
 
 def _num_tokens(completions: Sequence[Completion], rows: Sequence[int]) -> int:
     """What a micro-batch computes: its prompts and its responses, padded."""
-    prompts = {completions[row].problem_key: len(completions[row].prompt_ids) for row in rows}
+    prompts = {tuple(completions[row].prompt_ids) for row in rows}
     responses = [len(completions[row].token_ids) for row in rows]
-    return len(prompts) * max(prompts.values()) + len(responses) * max(responses)
+    return len(prompts) * max(map(len, prompts)) + len(responses) * max(responses)
 
 
 def _micro_batch(completions: Sequence[Completion], rows: list[int], device: torch.device) -> MicroBatch:
-    prompts = {completions[row].problem_key: completions[row].prompt_ids for row in rows}
-    places = {key: place for place, key in enumerate(prompts)}
-    prompt_ids, prompt_mask = _pad(list(prompts.values()), left=True)
+    # by what was asked, not by the problem: templates ask the same one in several wordings
+    prompts = dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    prompt_ids, prompt_mask = _pad([list(prompt) for prompt in prompts], left=True)
     response_ids, mask = _pad([completions[row].token_ids for row in rows], left=False)
     return MicroBatch(
         rows=rows,
         prompt_ids=prompt_ids.to(device),
         prompt_mask=prompt_mask.to(device),
-        prompt_of=torch.tensor([places[completions[row].problem_key] for row in rows], device=device),
+        prompt_of=torch.tensor([places[tuple(completions[row].prompt_ids)] for row in rows], device=device),
         response_ids=response_ids.to(device),
         mask=mask.float().to(device),
     )

@@ -21,6 +21,7 @@ from configs.records import Completion, Problem
 from configs.seeds import rng_for
 from grpo_train.attention import fit_attention
 from grpo_train.early_stop import EarlyStop
+from grpo_train.token_ledger import Positions
 from grpo_train.token_logprobs import SLICE
 from reward_training.rendering import prompt_text
 
@@ -65,11 +66,13 @@ def sample(
     early_stop: EarlyStop | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
+    positions: Positions | None = None,
 ) -> list[Completion]:
     """`group_size` completions of each problem, group after group in the order of `problems`.
 
     `group_sizes` gives each problem a number of its own; a row writes the same whatever it is.
     `early_stop` may end responses after any token. `on_progress` gets the number of rows that just finished.
+    `positions` counts what the forward passes compute.
 
     Raises:
         StageStopped: `should_stop()` was true between two batches of rows.
@@ -84,7 +87,7 @@ def sample(
     for batch in _batches(rows, prompts, sampling.max_rows):
         if should_stop():
             raise StageStopped("stopped while sampling")
-        _decode(model, batch, prompts, stop_ids, sampling, early_stop)
+        _decode(model, batch, prompts, stop_ids, sampling, early_stop, positions or Positions())
         on_progress(len(batch))
     return [
         Completion(
@@ -136,11 +139,12 @@ def _decode(
     stop_ids: set[int],
     sampling: Sampling,
     early_stop: EarlyStop | None,
+    positions: Positions,
 ) -> None:
     """Write each row's response into it."""
     writing = batch
     fit_attention(model, max(len(prompts[row.problem]) for row in batch) + sampling.max_response_length)
-    logits, cache, mask = _prefill(model, batch, prompts)
+    logits, cache, mask = _prefill(model, batch, prompts, positions)
     position = mask.sum(dim=1, keepdim=True)
     for step in range(sampling.max_response_length):
         tokens, logprobs = _choose(logits, writing, step, sampling)
@@ -164,6 +168,7 @@ def _decode(
             cache.batch_select_indices(kept)
             next_ids, mask, position = next_ids[kept], mask[kept], position[kept]
             writing = [writing[place] for place in going]
+        positions.add(len(writing), len(going))
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         output = model(
             input_ids=next_ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
@@ -172,7 +177,7 @@ def _decode(
 
 
 def _prefill(
-    model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]]
+    model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]], positions: Positions
 ) -> tuple[Tensor, DynamicCache, Tensor]:
     """Last logits (B, V), cache and left-padded mask (B, P) of a batch, each distinct prompt computed once."""
     distinct = list(dict.fromkeys(row.problem for row in batch))
@@ -182,13 +187,14 @@ def _prefill(
     for line, problem in enumerate(distinct):
         ids[line, width - len(prompts[problem]) :] = torch.tensor(prompts[problem])
         mask[line, width - len(prompts[problem]) :] = 1
+    positions.add(ids.numel(), int(mask.sum()))
     ids, mask = ids.to(model.device), mask.to(model.device)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     output = model(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=positions,
+        position_ids=position_ids,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,

@@ -28,6 +28,7 @@ from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weig
 from grpo_train.loss import BatchSize, policy_loss
 from grpo_train.model import load_policy
 from grpo_train.precision import autocast_dtype, pick_device
+from grpo_train.token_ledger import Positions
 
 
 class TrainingDiverged(RuntimeError):
@@ -63,6 +64,8 @@ class Learner:
         self.actor.eval()  # type: ignore[no-untyped-call]
         self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
         self.initial: PreTrainedModel | None = None
+        self.positions = Positions()
+        """what the forward passes of the last update computed"""
 
     def _reference_policy(self) -> Policy:
         return self.policy if self.grpo.kl_reference == "round" else self.initial_policy
@@ -80,6 +83,7 @@ class Learner:
             is_old: (N,) responses that an earlier policy wrote; default: none is.
         """
         old = np.zeros(len(completions), dtype=np.bool_) if is_old is None else is_old
+        self.positions = Positions()
         metrics: dict[str, float] = {}
         for number in range(self.grpo.updates_per_batch):
             metrics = self._update_once(completions, advantages, old)
@@ -98,6 +102,7 @@ class Learner:
         sums = dict.fromkeys(("loss", "clipped_low", "clipped_high", "kl", "mismatch", "tokens", "fresh"), 0.0)
         for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
             sampled = padded_logprobs(completions, batch)
+            self.positions.add(batch.num_computed, batch.num_tokens)
             old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
             logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
             loss = policy_loss(

@@ -137,7 +137,7 @@ def _from_rows(
         if answer is None:
             num_unmatched += 1
             continue
-        meta, difficulty = _other_columns(row, source.columns), _difficulty(row.get("difficulty"))
+        meta, difficulty = _other_columns(row, source.columns), _column_difficulty(row, source.columns, place)
         problems.append(RawProblem(question, answer, name, meta=meta, difficulty=difficulty, split=source.split))
     if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
         raise ConfigError(
@@ -196,6 +196,16 @@ def _answer(value: Any, pattern: re.Pattern[str] | None, place: str) -> str | No
     if not text:
         raise ConfigError(f"{place}: the answer is empty; give the gold answer, or leave the row out")
     return text
+
+
+def _column_difficulty(row: dict[str, Any], columns: Columns, place: str) -> float | None:
+    """A column that the configuration names must hold a number in [0, 1]; one that happens to be there may."""
+    if columns.difficulty is None:
+        return _difficulty(row.get("difficulty"))
+    value = _column(row, columns.difficulty, "difficulty", place)
+    if (difficulty := _difficulty(value)) is None:
+        raise ConfigError(f"{place}: the difficulty is {_short(value)}; scale it to a number from 0 (easy) to 1 (hard)")
+    return difficulty
 
 
 def _short(value: Any) -> str:

@@ -90,10 +90,12 @@ def _distinct(problems: Iterable[RawProblem], identity: Callable[[RawProblem], H
 def _fitting(
     problems: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase
 ) -> list[RawProblem]:
-    """Those whose rendered prompt has at most `max_prompt_length` tokens."""
+    """Those whose rendered prompt, in its longest wording, has at most `max_prompt_length` tokens."""
 
-    def num_tokens(problem: RawProblem) -> int:
-        return len(encode_prompt(tokenizer, _problem(problem, config, tokenizer, "train")))
+    def num_tokens(raw: RawProblem) -> int:
+        problem = _problem(raw, config, tokenizer, "train")
+        wordings = [problem.prompt, *problem.variants]
+        return max(len(encode_prompt(tokenizer, problem.model_copy(update={"prompt": p}))) for p in wordings)
 
     fitting = [problem for problem in problems if num_tokens(problem) <= config.max_prompt_length]
     if not fitting:
@@ -106,30 +108,38 @@ def _fitting(
 
 
 def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase, split: str) -> Problem:
+    has_chat_template = tokenizer.chat_template is not None
+    templates = config.templates if split == "train" else []
     return Problem(
         key=raw.key,
-        prompt=build_prompt(raw.question, config, has_chat_template=tokenizer.chat_template is not None),
+        prompt=build_prompt(raw.question, config, has_chat_template=has_chat_template),
         answer=raw.answer,
         source=raw.source,
         meta=raw.meta,
         difficulty=raw.difficulty,
+        variants=[
+            build_prompt(raw.question, config, has_chat_template=has_chat_template, template=t) for t in templates
+        ],
         split=split,
     )
 
 
-def build_prompt(question: str | list[Message], config: ProblemsConfig, *, has_chat_template: bool) -> Prompt:
+def build_prompt(
+    question: str | list[Message], config: ProblemsConfig, *, has_chat_template: bool, template: str | None = None
+) -> Prompt:
     """The question in the template, as chat messages, or as plain text for a model without a chat template.
 
-    In a chat the template wraps the last user message, and a system message of its own stands before the configured one.
+    `template` stands for `config.template` where it is given. In a chat the template wraps the last user message, and a system message of its own stands before the configured one.
     """
+    template = config.template if template is None else template
     if isinstance(question, str):
-        text = config.template.replace("{question}", question)
+        text = template.replace("{question}", question)
         if not has_chat_template and config.system is None:
             return text
         return [*_system(config), {"role": "user", "content": text}]
     own_system = any(message["role"] == "system" for message in question)
     last = max((i for i, message in enumerate(question) if message["role"] == "user"), default=len(question) - 1)
-    wrapped = config.template.replace("{question}", question[last]["content"])
+    wrapped = template.replace("{question}", question[last]["content"])
     messages = [*question[:last], question[last] | {"content": wrapped}, *question[last + 1 :]]
     return messages if own_system else [*_system(config), *messages]
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from configs.records import Completion, Problem, Score
+from configs.records import Completion, Score
 from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.early_stop import is_aborted
+from grpo_train.groups import Groups
+
+
+@dataclass
+class Phases:
+    """Seconds of a step by phase; a phase may come more than once."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def end(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[f"time/{name}"] = self.seconds.get(f"time/{name}", 0.0) + now - self.last
+        self.last = now
 
 
 def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
@@ -100,13 +116,10 @@ def response_metrics(completions: Sequence[Completion]) -> dict[str, float]:
 
 
 def rollout_rows(
-    step: int,
-    problems: Sequence[Problem],
-    completions: Sequence[Completion],
-    scores: Sequence[Score],
-    advantages: Advantages,
+    step: int, groups: Groups, advantages: Advantages, *, is_refused: bool = False
 ) -> list[dict[str, Any]]:
     """One row a completion for rollouts.jsonl and the tables."""
+    rows = zip(groups.asked, groups.completions, groups.scores, advantages.values, strict=True)
     return [
         {
             "step": step,
@@ -120,6 +133,7 @@ def rollout_rows(
             "parts": score.parts,
             "total": score.total,
             "advantage": float(advantage),
+            "refused": is_refused,
         }
-        for problem, completion, score, advantage in zip(problems, completions, scores, advantages.values, strict=True)
+        for problem, completion, score, advantage in rows
     ]

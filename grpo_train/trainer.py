@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,20 +22,25 @@ from configs.records import Completion, Policy, Problem, Score
 from configs.schema import Config, GrpoConfig
 from configs.seeds import seed_for
 from grpo_train.advantages import Advantages, Bools, group_advantages
-from grpo_train.batches import problem_batches
 from grpo_train.checkpoint import Component, read_components, write_components
+from grpo_train.curriculum import ProblemPicker
 from grpo_train.early_stop import EarlyStop, left_out, without
 from grpo_train.generation import Sampling, sample
+from grpo_train.groups import Groups
 from grpo_train.learner import Learner
+from grpo_train.prompt_variants import varied
+from grpo_train.refill import Refilled, refill
 from grpo_train.response_cache import ResponseCache, Reuse
 from grpo_train.step_metrics import (
     Contributions,
+    Phases,
     group_metrics,
     parts_matrix,
     response_metrics,
     reward_metrics,
     rollout_rows,
 )
+from grpo_train.token_ledger import Positions, TokenLedger, token_counts
 from grpo_train.watch import Alarm, Watch
 from reward_training.scorer import Reward, check_unscored, score
 
@@ -61,19 +65,21 @@ class TrainResult:
     """the watch rule that ended training early"""
     advantage_share: dict[str, float]
     """each objective's share of all advantages of the round"""
+    tokens: dict[str, int]
+    """tokens of each class of the token ledger, and `computed` and `padding` positions"""
+    curriculum: dict[str, Any]
+    """what the next round's picker of problems goes on from"""
 
 
 @dataclass
-class _Phases:
-    """Seconds of a step by phase."""
+class _Step:
+    """One step in the making."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    last: float = field(default_factory=time.perf_counter)
-
-    def end(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[f"time/{name}"] = now - self.last
-        self.last = now
+    number: int
+    """counts from 1"""
+    phases: Phases = field(default_factory=Phases)
+    positions: Positions = field(default_factory=Positions)
+    """what sampling computed"""
 
 
 def num_steps(config: GrpoConfig, num_problems: int) -> int:
@@ -94,11 +100,14 @@ def train(
     rewards: Sequence[Reward],
     config: Config,
     round: int,
+    curriculum: Mapping[str, Any] | None = None,
     on_step: Callable[[StepResult], None],
     should_stop: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
 ) -> TrainResult:
     """Train `model`, which starts as `policy`, in place on `problems`; with `checkpoints`, go on from the newest of them.
+
+    `curriculum` is what the training of the round before handed on.
 
     Raises:
         StageStopped: `should_stop()` was true between two steps; a checkpoint was made there.
@@ -107,21 +116,27 @@ def train(
     grpo, total = config.grpo_config, num_steps(config.grpo_config, len(problems))
     num_updates = total * grpo.updates_per_batch
     learner = Learner(model, grpo, policy=policy, initial_policy=initial_policy, num_updates=num_updates)
-    loop = _Loop(learner, tokenizer, rewards, config, round)
+    picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round=round, handed_on=curriculum)
+    loop = _Loop(learner, tokenizer, rewards, config, round, picker)
     done = _resume(checkpoints, loop)
-    batches = problem_batches(problems, grpo.batch_size // grpo.group_size, seed=config.seed, round=round)
-    for step, batch in enumerate(islice(batches, done, total), start=done + 1):
+    for step in range(done + 1, total + 1):
         if should_stop():
             if checkpoints is not None and checkpoints.wanted(step - 1):
                 _save(checkpoints, step - 1, loop)
             raise StageStopped(f"stopped before step {step} of {total}")
-        on_step(loop.step(step, batch, is_last=step == total))
+        on_step(loop.step(step, is_last=step == total))
         if loop.stopped_by is not None:
             break
         if checkpoints is not None and step < total and checkpoints.due(step):
             _save(checkpoints, step, loop)
     learner.close()
-    return TrainResult(step * grpo.updates_per_batch, loop.stopped_by, loop.contributions.shares)
+    return TrainResult(
+        num_updates=step * grpo.updates_per_batch,
+        stopped_by=loop.stopped_by,
+        advantage_share=loop.contributions.shares,
+        tokens=loop.ledger.totals,
+        curriculum=picker.handed_on(),
+    )
 
 
 def _resume(checkpoints: Checkpoints | None, loop: _Loop) -> int:
@@ -155,7 +170,9 @@ class _Loop:
     rewards: Sequence[Reward]
     config: Config
     round: int
+    picker: ProblemPicker
     watch: Watch = field(init=False)
+    ledger: TokenLedger = field(init=False, default_factory=TokenLedger)
     contributions: Contributions = field(init=False)
     cache: ResponseCache = field(init=False)
     stopped_by: str | None = field(init=False, default=None)
@@ -167,50 +184,83 @@ class _Loop:
 
     def components(self) -> dict[str, Component]:
         """All that the next step depends on, by the name that it has in a checkpoint."""
-        ours: dict[str, Component] = {"watch": self.watch, "contributions": self.contributions, "cache": self.cache}
+        ours: dict[str, Component] = {
+            "picker": self.picker,
+            "watch": self.watch,
+            "ledger": self.ledger,
+            "contributions": self.contributions,
+            "cache": self.cache,
+        }
         return self.learner.components() | ours
 
-    def step(self, step: int, batch: list[Problem], *, is_last: bool) -> StepResult:
-        """Sample, score, update."""
-        phases = _Phases()
-        start = phases.last
+    def step(self, number: int, *, is_last: bool) -> StepResult:
+        """Pick, sample, score, update."""
+        step = _Step(number)
+        start = step.phases.last
         grpo = self.config.grpo_config
         # dropout and rewards may draw from the global generators
-        set_seed(seed_for(self.config.seed, "global generators", round=self.round, step=step) % 2**32)
-        reuse = self.cache.take(step, batch, self.learner.log_ratios)
-        sampled = self._sample(step, batch, reuse.num_sampled)
-        completions, is_old = reuse.completions(sampled), reuse.is_old
-        phases.end("generate")
-        asked = [problem for problem in batch for _ in range(grpo.group_size)]
-        scores = self._scores(asked, sampled, reuse)
-        out = left_out(completions, grpo)
-        parts, advantages = self._advantages(scores, out)
+        set_seed(seed_for(self.config.seed, "global generators", round=self.round, step=number) % 2**32)
+        picked = self.picker.pick(grpo.batch_size // grpo.group_size)
+        reuse = self.cache.take(number, picked, self.learner.log_ratios)
+        filled = self._fill(step, picked, reuse)
+        batch, refused = filled.batch, filled.refused
+        parts, advantages = self._advantages(batch)
+        _, of_refused = self._advantages(refused)
         self.contributions.add(advantages)
-        phases.end("score")
-        metrics = self.learner.update(*_trained_on(completions, advantages, out), is_old[~out])
-        phases.end("update")
-        if grpo.monitor_kl_every and (is_last or step % grpo.monitor_kl_every == 0):
-            metrics["policy/kl_initial"] = self.learner.kl_initial(sampled)
-        right = self._right(scores)
-        metrics |= reward_metrics(parts, [reward.name for reward in self.rewards], advantages, is_old)
-        metrics |= group_metrics(completions, right, advantages, grpo.group_size, is_old)
-        metrics |= response_metrics(sampled)
-        metrics |= reuse.metrics | self.cache.add(completions, scores, advantages.values, right, is_old)
-        metrics |= phases.seconds
+        step.phases.end("score")
+        out = left_out(batch.completions, grpo)
+        metrics = self.learner.update(*_trained_on(batch.completions, advantages, out), batch.is_old[~out])
+        step.phases.end("update")
+        if grpo.monitor_kl_every and (is_last or number % grpo.monitor_kl_every == 0):
+            metrics["policy/kl_initial"] = self.learner.kl_initial(batch.sampled)
+        right = self._right(batch.scores)
+        metrics |= reward_metrics(parts, [reward.name for reward in self.rewards], advantages, batch.is_old)
+        metrics |= group_metrics(batch.completions, right, advantages, grpo.group_size, batch.is_old)
+        metrics |= response_metrics(batch.sampled)
+        metrics |= reuse.metrics
+        metrics |= self.cache.add(batch.completions, batch.scores, advantages.values, right, batch.is_old)
+        if grpo.refill:
+            metrics |= {"groups/refused": float(len(refused.problems)), "groups/refills": float(filled.num_rounds)}
+        tokens = token_counts(batch, advantages) + token_counts(refused, of_refused)
+        metrics |= self.ledger.add(tokens, step.positions, self.learner.positions)
+        metrics |= self.picker.end_step(self._pass_rates(batch + refused))
+        metrics |= step.phases.seconds
         metrics["time/step"] = time.perf_counter() - start
-        num_tokens = sum(len(completion.token_ids) for completion in sampled)
-        metrics["time/tokens_per_second"] = num_tokens / metrics["time/step"]
-        alarms = self.watch.look(step, metrics)
+        metrics["time/tokens_per_second"] = metrics["tokens/generated"] / metrics["time/step"]
+        alarms = self.watch.look(number, metrics)
         self.stopped_by = next((str(alarm) for alarm in alarms if alarm.rule.action == "stop"), None)
-        return StepResult(step, metrics, rollout_rows(step, asked, completions, scores, advantages), alarms)
+        rollouts = rollout_rows(number, batch, advantages) + rollout_rows(number, refused, of_refused, is_refused=True)
+        return StepResult(number, metrics, rollouts, alarms)
 
-    def _scores(self, asked: Sequence[Problem], sampled: Sequence[Completion], reuse: Reuse) -> list[Score]:
-        new = [problem for problem, is_old in zip(asked, reuse.is_old, strict=True) if not is_old]
-        scores = score(new, sampled, self.rewards)
+    def _fill(self, step: _Step, picked: list[Problem], reuse: Reuse) -> Refilled:
+        """The batch: groups of the picked problems, dead ones replaced by fresh ones as far as `refill` allows."""
+
+        def ask(attempt: int, number: int) -> Groups:
+            fresh = self.picker.pick_more(number)
+            nothing = Reuse(self.config.grpo_config.group_size, [[] for _ in fresh], {})
+            return self._ask(step, fresh, nothing, attempt) if fresh else Groups()
+
+        filled = refill(
+            self._ask(step, picked, reuse),
+            self.config.grpo_config.refill,
+            is_dead=lambda groups: self._advantages(groups)[1].dead,
+            ask=ask,
+        )
+        scores = filled.batch.sampled_scores + filled.refused.sampled_scores
         check_unscored(scores, self.config.combination.max_unscored_share)
-        return reuse.scores(scores)
+        return filled
 
-    def _sample(self, step: int, batch: list[Problem], group_sizes: list[int]) -> list[Completion]:
+    def _ask(self, step: _Step, problems: list[Problem], reuse: Reuse, attempt: int = 0) -> Groups:
+        """Sample and score what `reuse` leaves of each problem's group."""
+        worded = [varied(problem, seed=self.config.seed, round=self.round, step=step.number) for problem in problems]
+        sampled = self._sample(step, worded, reuse.num_sampled, attempt)
+        step.phases.end("generate")
+        asked = [problem for problem, number in zip(worded, reuse.num_sampled, strict=True) for _ in range(number)]
+        scores = score(asked, sampled, self.rewards)
+        step.phases.end("score")
+        return Groups(worded, reuse.completions(sampled), reuse.scores(scores), reuse.is_old.tolist())
+
+    def _sample(self, step: _Step, problems: list[Problem], group_sizes: list[int], attempt: int) -> list[Completion]:
         grpo = self.config.grpo_config
         sampling = Sampling(
             group_size=grpo.group_size,
@@ -220,19 +270,28 @@ class _Loop:
             top_k=grpo.top_k,
             max_rows=grpo.generation_rows,
         )
-        seed = seed_for(self.config.seed, "train sampling", round=self.round, step=step)
-        policy_id = f"{self.learner.policy.id}+{step - 1}"
         return sample(
             self.learner.actor,
             self.tokenizer,
-            batch,
+            problems,
             sampling,
-            seed=seed,
-            policy_id=policy_id,
-            step=step,
+            seed=seed_for(self.config.seed, "train sampling", round=self.round, step=step.number, index=attempt),
+            policy_id=f"{self.learner.policy.id}+{step.number - 1}",
+            step=step.number,
             group_sizes=group_sizes,
-            early_stop=self._early_stop(batch),
+            early_stop=self._early_stop(problems),
+            positions=step.positions,
         )
+
+    def _pass_rates(self, groups: Groups) -> dict[str, float]:
+        """{problem key: share of right responses}, sampled ones only; empty where the checker is no training reward."""
+        right = self._right(groups.sampled_scores)
+        if right is None:
+            return {}
+        found: dict[str, list[bool]] = {}
+        for completion, is_right in zip(groups.sampled, right, strict=True):
+            found.setdefault(completion.problem_key, []).append(is_right)
+        return {key: sum(verdicts) / len(verdicts) for key, verdicts in found.items()}
 
     def _early_stop(self, batch: list[Problem]) -> EarlyStop | None:
         grpo = self.config.grpo_config
@@ -240,10 +299,10 @@ class _Loop:
             return None
         return EarlyStop(grpo.early_stop, batch, self.tokenizer, grpo.max_response_length, self.rewards)
 
-    def _advantages(self, scores: Sequence[Score], out: Bools) -> tuple[np.ndarray, Advantages]:
-        parts = parts_matrix(scores, [reward.name for reward in self.rewards])
+    def _advantages(self, groups: Groups) -> tuple[np.ndarray, Advantages]:
+        parts = parts_matrix(groups.scores, [reward.name for reward in self.rewards])
         advantages = group_advantages(
-            without(parts, out),
+            without(parts, left_out(groups.completions, self.config.grpo_config)),
             np.array([reward.weight for reward in self.rewards]),
             self.config.grpo_config.group_size,
             order=self.config.combination.order,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from configs.files import JOURNAL, Journal, append_jsonl, digest, read_jsonl, write_json
+from configs.files import JOURNAL, Journal, append_jsonl, digest, digest_json, read_jsonl, write_json
 from configs.records import Policy, Problem
 from grpo_train.learner import TrainingDiverged
 from grpo_train.model import load_policy, open_policy, save_policy
@@ -17,23 +17,28 @@ from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.model_ids import model_ids
 from tasks.stage import ALONE, Context, StageSpec
 
+CURRICULUM = "curriculum.json"
+
 
 class PolicySpec(StageSpec):
     """What a policy is trained from and on."""
 
-    reads: ClassVar[tuple[str, ...]] = ("seed", "rewards", "combination", "grpo_config", "watch")
+    reads: ClassVar[tuple[str, ...]] = ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch")
 
     policy: Policy
     initial_policy: Policy
     problems: str
     """file of the training problems"""
     reward_models: dict[str, RewardModelSource]
+    curriculum: dict[str, Any] | None = None
+    """what the training of the round before handed on"""
 
     def inputs(self) -> dict[str, str]:
         return {
             "policy": self.policy.id,
             "initial_policy": self.initial_policy.id,
             "problems": digest(Path(self.problems)),
+            "curriculum": digest_json(self.curriculum),
             **model_ids(self.reward_models),
         }
 
@@ -49,7 +54,8 @@ class PolicySpec(StageSpec):
 
 
 def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage shares).
+    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage
+    shares, tokens by class) and curriculum.json (what the next round's curriculum goes on from).
 
     Raises:
         TrainingDiverged: loss or gradient was not finite; last_good/ holds the policy before that update.
@@ -77,6 +83,7 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
                 rewards=rewards,
                 config=spec.config,
                 round=spec.round,
+                curriculum=spec.curriculum,
                 on_step=on_step,
                 should_stop=context.should_stop,
                 checkpoints=spec.checkpoints(out_dir, context.warn),
@@ -85,7 +92,9 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
             kept = save_policy(model, tokenizer, out_dir / "last_good", round=spec.round)
             raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
     save_policy(model, tokenizer, out_dir / "model", round=spec.round)
-    write_json(out_dir / "result.json", asdict(result))
+    facts = asdict(result)
+    write_json(out_dir / CURRICULUM, facts.pop("curriculum"))
+    write_json(out_dir / "result.json", facts)
 
 
 def load(out_dir: Path, round: int) -> Policy:
@@ -96,4 +105,10 @@ def load(out_dir: Path, round: int) -> Policy:
 def load_result(out_dir: Path) -> TrainResult:
     """How the training went."""
     data: dict[str, Any] = json.loads((out_dir / "result.json").read_bytes())
-    return TrainResult(**data)
+    return TrainResult(**data, curriculum=load_curriculum(out_dir))
+
+
+def load_curriculum(out_dir: Path) -> dict[str, Any]:
+    """What the training handed on."""
+    handed_on: dict[str, Any] = json.loads((out_dir / CURRICULUM).read_bytes())
+    return handed_on

@@ -8,6 +8,7 @@ from typing import ClassVar
 from configs.files import JOURNAL, Journal, digest_files, digest_json, read_jsonl, write_json, write_jsonl
 from configs.records import Policy, Problem
 from configs.schema import DatasetSource, JsonlSource, Source
+from grpo_train.curriculum import check_difficulty
 from grpo_train.model import load_tokenizer
 from grpo_train.problems import load_problems
 from tasks.stage import ALONE, Context, StageSpec, digest_or_gone
@@ -16,7 +17,7 @@ from tasks.stage import ALONE, Context, StageSpec, digest_or_gone
 class ProblemsSpec(StageSpec):
     """The tokenizer counts the prompts' tokens, hence the policy."""
 
-    reads: ClassVar[tuple[str, ...]] = ("seed", "problems", "regeneration")
+    reads: ClassVar[tuple[str, ...]] = ("seed", "problems", "regeneration", "curriculum")
 
     policy: Policy
     rounds: int
@@ -48,6 +49,7 @@ def run(spec: ProblemsSpec, out_dir: Path, context: Context = ALONE) -> None:
         seed=config.seed,
         tokenizer=load_tokenizer(spec.policy.path),
     )
+    check_difficulty(problems.by_split["train"], config.curriculum)
     for split, members in problems.by_split.items():
         write_jsonl(out_dir / f"{split}.jsonl", members)
     write_json(out_dir / "counts.json", problems.counts)

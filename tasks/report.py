@@ -17,6 +17,7 @@ from markupsafe import Markup
 from configs.files import write_atomic
 from configs.records import Estimate, Prompt
 from configs.schema import ModelReward
+from grpo_train.token_ledger import CLASSES
 from tasks.report_figures import Line, advantage_shares, over_rounds, over_steps, svg
 from tasks.run_records import RoundRecords, Row, RunRecords, read_run_records
 
@@ -65,6 +66,7 @@ def render(run: RunRecords) -> str:
         alarms=run.alarms(),
         metrics=_rounds_metrics(run),
         objectives=[reward.name for reward in run.config.rewards],
+        token_classes=CLASSES,
         figures=_figures(run),
         samples=_samples(run),
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -193,6 +195,7 @@ def _steps_figure(run: RunRecords) -> Markup:
             {"used share": "cache/used_share", "effective share": "cache/effective_share"},
         ),
         over_steps(run, "gradient norm", {"norm": "policy/grad_norm"}),
+        over_steps(run, "share of tokens", {name: f"tokens/{name}_share" for name in CLASSES}),
     ]
     return svg(panels, label="Training metrics by step, the rounds one after the other")
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from configs.files import Manifest, read_manifest
 from configs.records import Policy, RoundState
 from configs.schema import FrozenRewardModel, RewardModel
+from grpo_train.token_ledger import token_metrics
 from reward_training.scorer import RewardModelSource
-from tasks import evaluate, mirror, policy, promote, reward_model
+from tasks import evaluate, mirror, promote, reward_model
+from tasks import policy as policy_stage
 from tasks.history import ModelRef, accepted_model, finished_round, last_accepted, reward_model_report
 from tasks.mirror import AliasFact, RoundFile
 from tasks.run import Run
@@ -42,13 +44,15 @@ def accepted_so_far(run: Run, round: int) -> dict[str, ModelRef]:
 
 
 def round_state(run: Run, round: int, policy: Policy, champion: Policy) -> RoundState:
-    """What a round hands to the next one."""
+    """What a round hands to the next one; round 0 has what the run before handed on."""
+    inherited = run.file.curriculum
     return RoundState(
         round=round,
         policy=policy,
         champion=champion,
         initial_policy=run.initial_policy,
         reward_models={name: model.id for name, model in accepted_so_far(run, round).items()},
+        curriculum=policy_stage.load_curriculum(round_folder(run.folder, round) / "policy") if round else inherited,
     )
 
 
@@ -94,8 +98,9 @@ def _metrics(run: Run, state: RoundState, manifests: list[Manifest]) -> dict[str
     if state.round > 0:
         decision = promote.load(folder / "promote")
         values |= {"promotion/promoted": float(decision.promoted), "promotion/gain": decision.gain}
-        shares = policy.load_result(folder / "policy").advantage_share
-        values |= {f"objective/{name}/advantage_share": share for name, share in shares.items()}
+        trained = policy_stage.load_result(folder / "policy")
+        values |= {f"objective/{name}/advantage_share": share for name, share in trained.advantage_share.items()}
+        values |= token_metrics(trained.tokens)
     return values
 
 

@@ -44,6 +44,8 @@ class RunFile(Record):
     predecessor: str | None = None
     reward_models: dict[str, ModelRef] = Field(default_factory=dict)
     """last accepted models of the predecessor"""
+    curriculum: dict[str, Any] | None = None
+    """epoch and pass rates that the predecessor's last training handed on"""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
         given_policy=champion.model_copy(update={"round": 0}),
         predecessor=predecessor,
         reward_models=_inherited_models(folder, config, before=last.round + 1, inherited=before.reward_models),
+        curriculum=last.state.curriculum,
     )
 
 

@@ -19,6 +19,7 @@ from configs.schema import Config
 from configs.seeds import seed_for
 from grpo_train.promotion import Decision
 from grpo_train.statistics import bootstrap_mean
+from grpo_train.token_ledger import token_metrics
 from grpo_train.watch import Alarm, Watch
 from tasks.workspace import BY_HAND
 
@@ -92,13 +93,18 @@ class RoundRecords:
 
     @cached_property
     def training(self) -> Row:
-        """result.json of a finished training: num_updates, stopped_by, advantage_share; empty before that."""
+        """result.json of a finished training: num_updates, stopped_by, advantage_share, tokens; empty before that."""
         return _read_json(self.folder / "policy" / "result.json") or {}
 
     def advantage_share(self, objective: str) -> float | None:
         """An objective's share of all advantages of the round; None before training is finished."""
         share: float | None = self.training.get("advantage_share", {}).get(objective)
         return share
+
+    @cached_property
+    def tokens(self) -> dict[str, float]:
+        """The round's token ledger as docs/metrics.md defines it; empty before training is finished."""
+        return token_metrics(self.training["tokens"]) if "tokens" in self.training else {}
 
 
 @dataclass(frozen=True)

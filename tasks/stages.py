@@ -209,6 +209,7 @@ def train_policy(run: Run, round: int, state: RoundState, reward_models: Mapping
         initial_policy=run.initial_policy,
         problems=str(problems),
         reward_models=dict(reward_models),
+        curriculum=state.curriculum,
     )
     run_stage(
         run,

@@ -144,6 +144,17 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
         (_with(rewards=[]), "rewards: List should have at least 1 item"),
         (_with(policy={"path": "x", "wheel": {"package": "p", "version": "1", "sha256": "ab"}}), "policy.wheel.sha256"),
         (_with(problems=MINIMAL["problems"] | {"template": "Q:"}), "drops the question; write {question}"),
+        (_with(problems=MINIMAL["problems"] | {"templates": ["{question}", "Q:"]}), "'Q:' drops the question"),
+        (_with(curriculum={"kind": "hard"}), "does not match any of the expected tags: 'none', 'threshold', 'band'"),
+        (_with(curriculum={"kind": "band", "low": 0.5, "high": 0.5}), "low=0.5 is not under high=0.5"),
+        (
+            _with(
+                curriculum={"kind": "threshold", "difficulty": "policy"},
+                evaluation={"checker": "judge", "rewards": [{"name": "judge", "kind": "outcome"}]},
+            ),
+            "the checker 'judge' is none of `rewards`; add it there",
+        ),
+        (_with(grpo_config={"refill": -1}), "grpo_config.refill: Input should be greater than or equal to 0 (got -1)"),
         (_with(problems={"sources": [{"kind": "csv", "path": "x"}]}), "problems.sources.0: "),
         (_with(rewards=[{"name": "f", "kind": "format", "pattern": "(("}]), "is no regular expression"),
         (

@@ -30,8 +30,10 @@ CONFIG = {
         "epochs": 2,
         "response_cache": {"share": 0.5},
         "kl_coefficient": 0.1,
+        "refill": 1,
         "temperature": 1.0,
     },
+    "curriculum": {"kind": "threshold", "difficulty": "policy"},
     "evaluation": {"num_samples": 2, "bootstrap_draws": 10},
 }
 

@@ -1,14 +1,10 @@
-from itertools import islice
-
 import pytest
 import torch
 
 from configs.records import Completion
-from grpo_train.batches import micro_batches, padded_logprobs, policy_kl, problem_batches, response_logprobs
-from tests.grpo_train.conftest import make_problem
+from grpo_train.batches import micro_batches, padded_logprobs, policy_kl, response_logprobs
 
 CPU = torch.device("cpu")
-PROBLEMS = [make_problem(str(i)) for i in range(10)]
 
 
 def completion(key: str, prompt: list[int], response: list[int], logprobs: list[float] | None = None) -> Completion:
@@ -34,34 +30,24 @@ COMPLETIONS = [
 ]
 
 
-def test_every_pass_asks_every_problem_once_and_no_batch_asks_one_twice():
-    batches = list(islice(problem_batches(PROBLEMS, 4, seed=0, round=1), 10))
-    asked = [problem.key for batch in batches for problem in batch]
-    assert all(asked.count(problem.key) == 4 for problem in PROBLEMS)
-    assert all(len({problem.key for problem in batch}) == 4 for batch in batches)
-    assert sorted(asked[:10]) == sorted(problem.key for problem in PROBLEMS)
-
-
-def test_order_depends_on_seed_round_and_pass():
-    def keys(seed, round, start=0):
-        return [
-            p.key for b in islice(problem_batches(PROBLEMS, 5, seed=seed, round=round), start, start + 2) for p in b
-        ]
-
-    assert keys(0, 1) == keys(0, 1)
-    assert len({tuple(keys(*place)) for place in [(0, 1), (1, 1), (0, 2), (0, 1, 2)]}) == 4
-
-
-def test_too_few_problems_for_a_batch_are_refused_with_numbers():
-    with pytest.raises(ValueError, match=r"11 problems.* 10 to train on"):
-        next(problem_batches(PROBLEMS, 11, seed=0, round=1))
-
-
 def test_micro_batches_hold_each_row_once_trimmed_to_their_own_width():
     batches = list(micro_batches(COMPLETIONS, [0, 1, 2, 3], 11, CPU))
     assert [batch.rows for batch in batches] == [[2, 3], [0, 1]]
     assert [tuple(batch.response_ids.shape) for batch in batches] == [(2, 5), (2, 3)]
     assert [tuple(batch.prompt_ids.shape) for batch in batches] == [(1, 1), (1, 3)]
+
+
+def test_one_problem_asked_in_two_wordings_keeps_each_response_with_its_own_prompt():
+    worded = [COMPLETIONS[0], completion("a", [7, 5], [13])]
+    (batch,) = micro_batches(worded, [0, 1], 100, CPU)
+    prompts = [batch.prompt_ids[i][batch.prompt_mask[i].bool()].tolist() for i in batch.prompt_of.tolist()]
+    assert dict(zip(batch.rows, prompts, strict=True)) == {0: [7, 8, 9], 1: [7, 5]}
+
+
+def test_a_micro_batch_knows_what_it_computes_beyond_its_tokens():
+    # rows of 1, 5, 3 and 1 tokens and prompts of 1 and 3: 2 x 3 + 4 x 5 positions hold 4 + 11 tokens
+    (batch,) = micro_batches(COMPLETIONS, [0, 1, 2, 3], 100, CPU)
+    assert (batch.num_computed, batch.num_tokens) == (26, 4 + 11)
 
 
 @pytest.mark.parametrize("size", [1, 9, 11, 100])

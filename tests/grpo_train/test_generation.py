@@ -5,6 +5,7 @@ import torch
 
 from configs.errors import StageStopped
 from grpo_train.generation import Sampling, encode_prompt, filter_logits, inverse_cdf, sample, stop_token_ids
+from grpo_train.token_ledger import Positions
 from tests.grpo_train.conftest import make_problem
 
 QUESTIONS = ["1+1", "What is two plus three, please?", "x" * 40, "7", "say nothing"]
@@ -111,6 +112,17 @@ def test_finished_rows_leave_the_batch(tiny, monkeypatch):
     draw(tiny, [make_problem(q) for q in QUESTIONS], group_size=16, max_response_length=30)
     assert rows[1] == 80
     assert rows[-1] < 40
+
+
+def test_positions_are_the_prompts_and_each_fed_token_once_and_the_rest_is_padding(tiny):
+    model, tokenizer = tiny
+    problems, positions = [make_problem(q) for q in QUESTIONS], Positions()
+    completions = sample(model, tokenizer, problems, Sampling(4, 1.0, 12), seed=0, policy_id="p", positions=positions)
+    lengths = [len(encode_prompt(tokenizer, problem)) for problem in problems]
+    # the last token of a response is never fed
+    real = sum(lengths) + sum(len(c.token_ids) - 1 for c in completions)
+    assert positions.computed - positions.padding == real
+    assert positions.padding >= 5 * max(lengths) - sum(lengths)
 
 
 def test_inverse_cdf_draws_with_the_probabilities_whatever_their_sum():

@@ -74,6 +74,27 @@ def test_jsonl_columns_are_mapped_and_others_are_kept_for_scorers(workspace: Pat
     assert second.text == "x"
 
 
+def test_difficulty_comes_from_the_column_that_is_named(workspace: Path) -> None:
+    Path("a.jsonl").write_text('{"question": "1?", "answer": "1", "level": 0.75, "difficulty": 0.5}\n')
+    columns = {"difficulty": "level"}
+    assert _read(kind="jsonl", path="a.jsonl").problems[0].difficulty == 0.5
+    assert _read(kind="jsonl", path="a.jsonl", columns=columns).problems[0].difficulty == 0.75
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"level": 3}, "the difficulty is 3; scale it to a number from 0"),
+        ({"level": "hard"}, "the difficulty is 'hard'; scale it"),
+        ({"grade": 0.5}, r"no column 'level'; set columns\.difficulty to one of 'answer', 'grade', 'question'"),
+    ],
+)
+def test_difficulty_that_is_named_but_of_no_use_is_refused(row: dict[str, Any], message: str, workspace: Path) -> None:
+    Path("a.jsonl").write_text(json.dumps({"question": "1?", "answer": "1"} | row) + "\n")
+    with pytest.raises(ConfigError, match=message):
+        _read(kind="jsonl", path="a.jsonl", columns={"difficulty": "level"})
+
+
 def test_answer_pattern_takes_the_answer_out_and_rows_without_it_are_counted(workspace: Path) -> None:
     answers = ["so 3 #### 1,003", "#### 4", "no mark"]
     Path("a.jsonl").write_text("".join(json.dumps({"question": a, "answer": a}) + "\n" for a in answers))

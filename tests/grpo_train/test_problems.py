@@ -197,6 +197,26 @@ def test_model_without_a_chat_template_is_asked_in_plain_text() -> None:
     assert build_prompt("2?", config, has_chat_template=False) == "Q: 2?\nA:"
 
 
+def test_templates_give_training_problems_variants_and_the_others_the_plain_prompt(
+    write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = write("a.jsonl", _rows(10, 40))
+    found = _load(tokenizer, [source], template="Q: {question}", templates=["{question}?", "Now {question}"])
+    for split, problems in found.by_split.items():
+        for problem in problems:
+            said = problem.answer
+            texts = [variant[-1]["content"] for variant in problem.variants]
+            assert problem.prompt[-1]["content"] == f"Q: Say {said}"
+            assert texts == ([f"Say {said}?", f"Now Say {said}"] if split == "train" else [])
+
+
+def test_a_prompt_that_is_overlong_in_one_wording_is_dropped(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    source = write("a.jsonl", [*_rows(10, 40), {"question": "Say 100", "answer": "100"}])
+    # "Say 10?" is one token longer than the 25 of "Say 10"
+    found = _load(tokenizer, [source], templates=["{question}?"], max_prompt_length=26)
+    assert found.counts["overlong"] == 1
+
+
 def test_overlong_prompts_are_dropped_and_counted(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [*_rows(10, 40), {"question": "x" * 50, "answer": "1"}]
     # <|im_start|> user \n Say 10 <|im_end|> \n <|im_start|> assistant \n = 1+4+1+6+1+1+1+9+1 = 25 tokens

@@ -21,7 +21,7 @@ from grpo_train.model import load_policy, save_policy
 from grpo_train.trainer import StepResult, TrainResult, train
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights
 
-STATES = ["weights", "optimizer", "schedule", "watch", "contributions", "cache"]
+STATES = ["weights", "optimizer", "schedule", "picker", "watch", "ledger", "contributions", "cache"]
 EVERYTHING = (
     "grpo_config.max_updates=8",
     "grpo_config.epochs=4",

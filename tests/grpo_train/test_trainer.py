@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +12,12 @@ from configs.errors import StageStopped
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema import Config
-from grpo_train.learner import TrainingDiverged
+from configs.seeds import seed_for
+from grpo_train.batches import micro_batches
+from grpo_train.generation import encode_prompt, sample
+from grpo_train.learner import Learner, TrainingDiverged
 from grpo_train.model import load_policy, save_policy
+from grpo_train.token_ledger import CLASSES
 from grpo_train.trainer import StepResult, TrainResult, num_steps, train
 from reward_training.reward import Unscored
 from tests.grpo_train.conftest import make_problem
@@ -50,13 +55,14 @@ def run(
     config: Config,
     reward: Callable[[Completion], float | Unscored] = fives,
     should_stop: Callable[[], bool] = lambda: False,
+    problems: Sequence[Problem] = PROBLEMS,
 ) -> tuple[torch.nn.Module, list[StepResult], TrainResult]:
     model, tokenizer = load_policy(policy.path, device="cpu")
     steps: list[StepResult] = []
     result = train(
         model,
         tokenizer,
-        PROBLEMS,
+        problems,
         policy=policy,
         initial_policy=policy,
         rewards=[Given("fives", 1.0, reward)],
@@ -180,6 +186,20 @@ def test_nothing_logged_is_nan_and_shares_add_up(policy):
         assert step.rollouts[0].keys() >= {"step", "prompt", "text", "parts", "advantage"}
 
 
+def test_every_token_of_a_step_and_of_the_round_is_in_one_class(policy):
+    _, steps, result = run(policy, tiny_config())
+    for step in steps:
+        num_tokens = sum(row["num_tokens"] for row in step.rollouts)
+        shares = [step.metrics[f"tokens/{name}_share"] for name in CLASSES]
+        assert step.metrics["tokens/generated"] == num_tokens
+        assert sum(shares) == pytest.approx(1.0)
+        assert 0 < step.metrics["tokens/padding_share"] < 1
+    total = sum(step.metrics["tokens/generated"] for step in steps)
+    assert sum(result.tokens[name] for name in CLASSES) == total
+    cut = [r for step in steps for r in step.rollouts if r["finish_reason"] == "length" and r["advantage"] != 0]
+    assert result.tokens["truncated"] >= sum(row["num_tokens"] for row in cut) > 0
+
+
 def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
     """A NaN loss must not reach the optimizer."""
     import grpo_train.learner as learner
@@ -240,3 +260,144 @@ def test_too_many_unscored_completions_stop_the_stage(policy):
 def test_steps_are_epochs_over_batches_capped_by_updates(overrides, expected):
     # 12 problems in groups of 4 are 48 responses, 16 an update
     assert num_steps(tiny_config("grpo_config.max_updates=null", *overrides).grpo_config, 12) == expected
+
+
+# ---- dynamic sampling -----------------------------------------------------------------------------------------------
+
+DEAD = {problem.key for problem in PROBLEMS[::2]}
+
+
+def fives_where_alive(completion: Completion) -> float:
+    """Half of the problems are dead: all their responses are worth the same."""
+    return 0.5 if completion.problem_key in DEAD else fives(completion) + 1e-3 * completion.index
+
+
+def test_after_refill_the_update_is_that_of_a_batch_of_living_groups(policy, monkeypatch):
+    updates = []
+    update = Learner.update
+
+    def spy(learner, completions, advantages, is_old=None):
+        updates.append((completions, advantages))
+        return update(learner, completions, advantages, is_old)
+
+    monkeypatch.setattr(Learner, "update", spy)
+    config = tiny_config("grpo_config.max_updates=1", "grpo_config.refill=8")
+    model, (step,), _ = run(policy, config, fives_where_alive)
+    [(completions, advantages)] = updates
+    assert len(completions) == config.grpo_config.batch_size
+    assert not {c.problem_key for c in completions} & DEAD
+    assert step.metrics["groups/dead_share"] == 0.0
+
+    # the same groups as a batch of their own, their advantages by hand
+    rewards = np.array([fives_where_alive(c) for c in completions]).reshape(4, 4)
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    by_hand = (centred / (rewards.std(axis=1, ddof=1, keepdims=True) + 1e-4)).reshape(-1)
+    assert advantages.values == pytest.approx(by_hand)
+    fresh, _ = load_policy(policy.path, device="cpu")
+    learner = Learner(fresh, config.grpo_config, policy=policy, initial_policy=policy, num_updates=1)
+    update(learner, completions, replace(advantages, values=by_hand))
+    assert torch.allclose(weights(fresh), weights(model), atol=1e-6)
+    assert not torch.equal(weights(model), weights(load_policy(policy.path, device="cpu")[0]))
+
+
+def test_refused_groups_are_counted_dead_and_shown(policy):
+    config = tiny_config("grpo_config.max_updates=1", "grpo_config.refill=8")
+    _, (step,), result = run(policy, config, fives_where_alive)
+    refused = [row for row in step.rollouts if row["refused"]]
+    assert refused
+    assert {row["problem_key"] for row in refused} <= DEAD
+    assert {row["advantage"] for row in refused} == {0.0}
+    assert step.metrics["groups/refused"] == len(refused) / 4
+    assert result.tokens["dead"] == sum(row["num_tokens"] for row in refused)
+    assert step.metrics["tokens/generated"] == sum(row["num_tokens"] for row in step.rollouts)
+    # each of the 12 problems that was asked counts as seen
+    assert step.metrics["curriculum/epoch"] == pytest.approx(len(step.rollouts) / 4 / 12)
+
+
+def test_refill_ends_at_its_bound_and_off_is_as_before(policy):
+    dead, once = ["grpo_config.max_updates=1", "grpo_config.refill=0"], ["grpo_config.refill=1"]
+    _, (off,), _ = run(policy, tiny_config(*dead), lambda completion: 0.5)
+    _, (one,), _ = run(policy, tiny_config(*dead, *once), lambda completion: 0.5)
+    assert "groups/refused" not in off.metrics
+    assert (len(off.rollouts), len(one.rollouts)) == (16, 32)
+    assert (one.metrics["groups/refused"], one.metrics["groups/refills"]) == (4.0, 1.0)
+    assert (one.metrics["groups/dead_share"], one.metrics["policy/grad_norm"]) == (1.0, 0.0)
+
+
+def test_further_rounds_of_sampling_draw_with_seeds_of_their_own(policy, monkeypatch):
+    seeds = []
+
+    def spy(*args, seed, **kwargs):
+        seeds.append(seed)
+        return sample(*args, seed=seed, **kwargs)
+
+    monkeypatch.setattr("grpo_train.trainer.sample", spy)
+    run(policy, tiny_config("grpo_config.max_updates=1", "grpo_config.refill=2"), lambda completion: 0.5)
+    assert seeds == [seed_for(0, "train sampling", round=1, step=1, index=number) for number in (0, 1, 2)]
+
+
+# ---- curriculum and wordings ----------------------------------------------------------------------------------------
+
+
+def test_a_threshold_asks_easy_problems_first(policy):
+    graded = [problem.model_copy(update={"difficulty": i / 12}) for i, problem in enumerate(PROBLEMS)]
+    easy = {problem.key for problem in graded if problem.difficulty <= 0.5}
+    config = tiny_config("curriculum={kind: threshold, start: 0.4, slope: 0.2}", "grpo_config.max_updates=2")
+    _, steps, result = run(policy, config, problems=graded)
+    # epochs 0 and 1/3 let in difficulties up to 0.4 and 0.47
+    assert {row["problem_key"] for step in steps for row in step.rollouts} <= easy
+    assert steps[1].metrics["curriculum/threshold"] == pytest.approx(0.4 + 0.2 * 2 / 3)
+    assert result.curriculum["epoch"] == pytest.approx(2 / 3)
+
+
+def test_a_band_learns_pass_rates_from_the_groups(policy):
+    config = tiny_config(
+        "curriculum={kind: band}",
+        "grpo_config.max_updates=1",
+        "rewards=[{name: fives, kind: format, pattern: '5'}]",
+        "reward_models={}",
+        "evaluation.checker=fives",
+    )
+    _, (step,), result = run(policy, config, lambda completion: float("5" in completion.text))
+    right: dict[str, list[float]] = {}
+    for row in step.rollouts:
+        right.setdefault(row["problem_key"], []).append(row["parts"]["fives"])
+    rates = {key: rate for key, (rate, _) in result.curriculum["rates"].items()}
+    assert rates == {key: pytest.approx(sum(values) / 4) for key, values in right.items()}
+    assert len(rates) == 4
+
+
+def test_steps_ask_in_different_wordings_and_train_on_the_prompt_that_was_seen(policy, monkeypatch):
+    wordings = ["Now {}.", "So {}?", "{} is what?"]
+    worded = [
+        problem.model_copy(
+            update={
+                "variants": [[{"role": "user", "content": w.format(problem.prompt[0]["content"])}] for w in wordings]
+            }
+        )
+        for problem in PROBLEMS[:4]
+    ]
+    trained = []
+
+    def spy(completions, rows, size, device):
+        for batch in micro_batches(completions, rows, size, device):
+            for line, row in enumerate(batch.rows):
+                place = int(batch.prompt_of[line])
+                ids = batch.prompt_ids[place][batch.prompt_mask[place].bool()].tolist()
+                trained.append((ids, completions[row]))
+            yield batch
+
+    monkeypatch.setattr("grpo_train.learner.micro_batches", spy)
+    config = tiny_config("grpo_config.max_updates=4", "grpo_config.epochs=4")
+    _, steps, _ = run(policy, config, problems=worded)
+    _, tokenizer = load_policy(policy.path, device="cpu")
+    seen: dict[tuple[int, str], set[tuple[int, ...]]] = {}
+    for row in (row for step in steps for row in step.rollouts):
+        ids = encode_prompt(tokenizer, make_problem("x").model_copy(update={"prompt": row["prompt"]}))
+        seen.setdefault((row["step"], row["problem_key"]), set()).add(tuple(ids))
+    assert {len(prompts) for prompts in seen.values()} == {1}, "a group shares its wording"
+    assert all(len(set.union(*(seen[step, p.key] for step in (1, 2, 3, 4)))) > 1 for p in worded)
+    assert trained
+    for ids, completion in trained:
+        assert ids == completion.prompt_ids
+        assert {tuple(ids)} == seen[completion.step, completion.problem_key]

@@ -74,7 +74,17 @@ def _write_training(folder: Path, round: int) -> None:
     )
     write_json(folder / "reward_model" / "quality" / "report.json", report.model_dump())
     shares = {"correct": 0.8125, "quality": 0.1875}
-    write_json(folder / "policy" / "result.json", {"num_updates": 20, "stopped_by": None, "advantage_share": shares})
+    tokens = {
+        "useful": 1200,
+        "truncated": 100,
+        "dead": 700,
+        "unscored": 0,
+        "aborted": 0,
+        "computed": 5000,
+        "padding": 550,
+    }
+    result = {"num_updates": 20, "stopped_by": None, "advantage_share": shares, "tokens": tokens}
+    write_json(folder / "policy" / "result.json", result)
     journal = Journal(folder / "policy" / "journal.jsonl")
     for step in range(1, 21):
         time = (round - 1) * 20 + step

@@ -56,6 +56,8 @@ def policy_spec(given: Policy, root: Path) -> PolicySpec:
         "grpo_config.schedule=linear",
         "grpo_config.save_steps=2",
         "grpo_config.response_cache={share: 0.5, min_effective_share: 0}",
+        "grpo_config.refill=1",
+        "curriculum={kind: band}",
     )
     return PolicySpec(
         config=config, round=1, policy=given, initial_policy=given, problems=str(problems), reward_models={}

@@ -73,6 +73,11 @@ def test_numbers_on_the_page_are_those_in_the_files(full: Path) -> None:
         assert {decision["gain"], decision["low"], decision["high"]} <= shown
 
 
+def test_page_says_where_the_tokens_of_training_went(full: Path) -> None:
+    # 1200 useful, 100 truncated, 700 dead of 2000; 550 of 5000 positions were padding
+    assert {2000.0, 0.6, 0.05, 0.35, 0.11} <= set(_page(full / "report.html").numbers)
+
+
 def test_outcome_names_the_champions_paired_gain_on_test(full: Path) -> None:
     run = read_run_records(full)
     gain = run.paired_gain("test", "greedy_accuracy")

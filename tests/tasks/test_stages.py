@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from configs.files import MANIFEST, digest, read_manifest, weights_id
+from configs.files import MANIFEST, digest, digest_json, read_manifest, weights_id
 from configs.records import Policy, RoundState
 from configs.schema import Config
 from tasks import stages
@@ -156,6 +157,19 @@ def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
     last = last_finished_round(copied / "runs" / "tiny")
     assert last is not None
     assert last.round == 2
+
+
+def test_the_curriculum_goes_on_where_the_round_before_ended(copied: Path) -> None:
+    run = whole(copied, tiny(*ONE_ROUND, "rounds=2"))
+    folders = [run.folder / f"round_00{round}" / "policy" for round in (1, 2)]
+    first, second = (json.loads((folder / "curriculum.json").read_bytes()) for folder in folders)
+    # as many problems in both rounds
+    assert second["epoch"] == pytest.approx(2 * first["epoch"])
+    read = [read_manifest(folder) for folder in folders]
+    assert [manifest.inputs["curriculum"] for manifest in read if manifest] == [digest_json(None), digest_json(first)]
+    assert last_state(run).curriculum == second
+    following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
+    assert stages.first_state(open_in(copied, stored_config(following))).curriculum == second
 
 
 def test_the_next_round_starts_from_a_reward_model_made_by_hand(copied: Path) -> None:
