@@ -3,7 +3,8 @@
 Problems come pass after pass, each pass in an order of its own. A curriculum lets some of them wait:
 
 - `threshold`: those with a difficulty over min(1, start + slope x epoch). The difficulty comes from the data, or is
-  1 - the policy's own pass rate; an unseen problem then has the mean pass rate of its source.
+  1 - the policy's own pass rate; an unseen problem then has the mean pass rate of its source, in this training or else in
+  the regeneration before it.
 - `band`: those with an estimated pass rate p outside [low, high]; the reward's variance within a group, and with it the
   signal, is p (1 - p). Unseen problems count as inside.
 
@@ -57,6 +58,8 @@ class ProblemPicker:
         self.first_epoch: float = before["epoch"]
         self.rates: dict[str, tuple[float, float]] = {key: (rate, at) for key, (rate, at) in before["rates"].items()}
         """{problem key: (running pass rate, epoch of its last measurement)}"""
+        self.source_rates: dict[str, float] = dict(before.get("sources", {}))
+        """{source: pass rate} on problems outside training, where they were measured"""
 
     @property
     def epoch(self) -> float:
@@ -144,7 +147,7 @@ class ProblemPicker:
         return min(1.0, config.start + config.slope * self.epoch)
 
     def _difficulties(self, config: ThresholdCurriculum) -> Floats:
-        """(problems,) in [0, 1]; 0 where nothing is known of a problem's source yet."""
+        """(problems,) in [0, 1]; 0 where nothing is known of a problem's source."""
         if config.difficulty == "data":
             return np.array([problem.difficulty for problem in self.problems], dtype=np.float64)
         rates = self._known_rates()
@@ -152,7 +155,7 @@ class ProblemPicker:
         for source in np.unique(sources):
             members = sources == source
             seen = rates[members & ~np.isnan(rates)]
-            rates[members & np.isnan(rates)] = seen.mean() if seen.size else 1.0
+            rates[members & np.isnan(rates)] = seen.mean() if seen.size else self.source_rates.get(str(source), 1.0)
         return 1.0 - rates
 
     def _known_rates(self) -> Floats:

@@ -90,6 +90,17 @@ def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: C
     return completions
 
 
+def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -> dict[str, float]:
+    """{source: share of the policy's responses that are right}; empty where the checker is not among the rewards."""
+    sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
+    completions = read_jsonl(out_dir / "completions.jsonl", Completion)
+    right: dict[str, list[bool]] = {}
+    for completion, scored in zip(completions, read_jsonl(out_dir / "scores.jsonl", Score), strict=True):
+        if completion.policy_id == policy.id and (value := scored.parts.get(checker)) is not None:
+            right.setdefault(sources[completion.problem_key], []).append(value >= 1)
+    return {source: fmean(verdicts) for source, verdicts in right.items()}
+
+
 def _pairs(
     spec: RegenerateSpec, problems: Sequence[Problem], completions: Sequence[Completion], scores: Sequence[Score]
 ) -> list[PreferencePair]:

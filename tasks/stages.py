@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from configs.errors import ConfigError
 from configs.files import digest
 from configs.records import EvalReport, Policy, RewardModelReport, RoundState
+from configs.schema import ThresholdCurriculum
 from grpo_train.model import open_policy
 from grpo_train.model_source import prepare_policy
 from grpo_train.promotion import Decision
@@ -209,7 +210,7 @@ def train_policy(run: Run, round: int, state: RoundState, reward_models: Mapping
         initial_policy=run.initial_policy,
         problems=str(problems),
         reward_models=dict(reward_models),
-        curriculum=state.curriculum,
+        curriculum=_curriculum(run, round, state),
     )
     run_stage(
         run,
@@ -221,6 +222,17 @@ def train_policy(run: Run, round: int, state: RoundState, reward_models: Mapping
         tags={"regroup.parent_policy": state.champion.id},
     )
     return training.load(folder, round)
+
+
+def _curriculum(run: Run, round: int, state: RoundState) -> dict[str, Any] | None:
+    """What the round before handed on, with the pass rates that its regeneration measured where they are asked for."""
+    wanted = run.config.curriculum
+    if not isinstance(wanted, ThresholdCurriculum) or wanted.difficulty == "data":
+        return state.curriculum
+    before = round_folder(run.folder, round - 1) / "regenerate"
+    shard = _problems(run, round - 1, regeneration_split(round - 1))
+    rates = regenerating.pass_rates(before, shard, policy=state.champion, checker=run.config.checker)
+    return (state.curriculum or {"epoch": 0.0, "rates": {}}) | {"sources": rates}
 
 
 def _policy_outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:

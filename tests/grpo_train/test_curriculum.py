@@ -150,6 +150,13 @@ def test_unseen_problems_have_the_difficulty_of_their_source_as_the_policy_finds
         assert max(places(step(chooser, 2))) < 5
 
 
+def test_before_a_source_was_seen_its_difficulty_is_what_the_regeneration_found():
+    hard = [problem.model_copy(update={"source": "hard"}) if i >= 5 else problem for i, problem in enumerate(PROBLEMS)]
+    easy_first = ThresholdCurriculum(difficulty="policy", start=0.5, slope=0.0)
+    measured = {"epoch": 0.0, "rates": {}, "sources": {"test": 0.75, "hard": 0.25}}
+    assert places(picker(hard, easy_first, handed_on=measured).pick(5)) == set(range(5))
+
+
 # ---- band -----------------------------------------------------------------------------------------------------------
 
 

@@ -149,7 +149,7 @@ def test_going_through_a_finished_run_runs_nothing(copied: Path) -> None:
 
 def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
     before = manifests(copied)
-    whole(copied, tiny(*ONE_ROUND, "rounds=2"))
+    run = whole(copied, tiny(*ONE_ROUND, "rounds=2"))
     after = manifests(copied)
     assert {name: after[name] for name in before} == before
     assert "round_002/regenerate" in after
@@ -157,19 +157,32 @@ def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
     last = last_finished_round(copied / "runs" / "tiny")
     assert last is not None
     assert last.round == 2
+    assert_curriculum_goes_on(run)
+    following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
+    assert stages.first_state(open_in(copied, stored_config(following))).curriculum == last.state.curriculum
 
 
-def test_the_curriculum_goes_on_where_the_round_before_ended(copied: Path) -> None:
-    run = whole(copied, tiny(*ONE_ROUND, "rounds=2"))
+def assert_curriculum_goes_on(run: Run) -> None:
+    """Each round asked 2 x 4 problems; the second one of the fewer that are left beside its own shard."""
     folders = [run.folder / f"round_00{round}" / "policy" for round in (1, 2)]
     first, second = (json.loads((folder / "curriculum.json").read_bytes()) for folder in folders)
-    # as many problems in both rounds
-    assert second["epoch"] == pytest.approx(2 * first["epoch"])
+    sizes = [(run.folder / name / "train.jsonl").read_bytes().count(b"\n") for name in ("problems", "problems_002")]
+    assert first["epoch"] == pytest.approx(8 / sizes[0])
+    assert second["epoch"] == pytest.approx(first["epoch"] + 8 / sizes[1])
     read = [read_manifest(folder) for folder in folders]
     assert [manifest.inputs["curriculum"] for manifest in read if manifest] == [digest_json(None), digest_json(first)]
     assert last_state(run).curriculum == second
-    following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
-    assert stages.first_state(open_in(copied, stored_config(following))).curriculum == second
+
+
+def test_pass_rates_of_the_regeneration_reach_the_next_rounds_curriculum(copied: Path) -> None:
+    run = open_in(copied, tiny(*ONE_ROUND))
+    asking = replace(run, config=tiny(*ONE_ROUND, "curriculum={kind: threshold, difficulty: policy}"))
+    state = last_state(run)
+    found = stages._curriculum(asking, 2, state)
+    assert found is not None
+    assert {name: value for name, value in found.items() if name != "sources"} == state.curriculum
+    assert found["sources"].keys() == {"chain_sum"}
+    assert stages._curriculum(run, 2, state) == state.curriculum
 
 
 def test_the_next_round_starts_from_a_reward_model_made_by_hand(copied: Path) -> None:
