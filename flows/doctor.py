@@ -26,6 +26,7 @@ from flows.doctor_checks import (
     check_tokenizer,
 )
 from flows.doctor_timing import RoundTime, time_a_round
+from grpo_train.curriculum import check_difficulty
 from grpo_train.model import load_policy, load_tokenizer
 from grpo_train.model_source import prepare_policy
 from grpo_train.precision import pick_device
@@ -74,6 +75,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         problems = load_problems(
             config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
         )
+        check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*checks, Check("problems", "fail", str(error))], folder)
     return DoctorReport([*checks, *_check_problems(config, problems, quick=quick)], folder, problems)

@@ -196,6 +196,8 @@ def _steps_figure(run: RunRecords) -> Markup:
         ),
         over_steps(run, "gradient norm", {"norm": "policy/grad_norm"}),
         over_steps(run, "share of tokens", {name: f"tokens/{name}_share" for name in CLASSES}),
+        over_steps(run, "refused groups", {"refused": "groups/refused"}),
+        over_steps(run, "problems that fit the curriculum", {"share": "curriculum/eligible_share"}),
     ]
     return svg(panels, label="Training metrics by step, the rounds one after the other")
 

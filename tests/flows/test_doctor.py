@@ -78,6 +78,13 @@ def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, 
 # ---- findings -------------------------------------------------------------------------------------------------------
 
 
+def test_curriculum_by_difficulties_that_the_data_lacks_fails(configure: Configure, workspace: Path) -> None:
+    report = check(configure(curriculum={"kind": "threshold"}), workspace, quick=True)
+    found = _found(report, "problems")
+    assert found.status == "fail"
+    assert "have no difficulty, for instance one of chain_sum; name its column" in found.detail
+
+
 def test_gold_answers_that_their_own_checker_refuses_fail(configure: Configure, workspace: Path) -> None:
     rows = [{"question": f"Colour {i}?", "answer": f"red {i} or blue"} for i in range(180)]
     Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -82,7 +82,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> 
 def test_a_run_killed_in_both_trainings_ends_as_if_it_had_not_been(
     tmp_path: Path, empty_store: Path, undisturbed: Callable[[Config], dict[str, object]]
 ) -> None:
-    root, config = workspace(tmp_path / "root", empty_store), tiny(*ONE_ROUND, "grpo_config.max_updates=4")
+    root, config = (
+        workspace(tmp_path / "root", empty_store),
+        tiny(*ONE_ROUND, "grpo_config.max_updates=4", "curriculum.kind=band"),
+    )
     traps = [lambda: arm(PackedRewardTrainer, "_save_checkpoint", 2), lambda: arm(Learner, "update", 3, "after")]
     for trap in traps:
         assert in_child(go_on(root, config, trap)) == KILLED
@@ -98,7 +101,7 @@ def test_runs_of_three_rounds_killed_fifty_times_at_random_end_as_if_they_had_no
 ) -> None:
     """As often as a run gets through, another one is begun, until fifty children were killed."""
     more = ("rounds=3", "regeneration.num_problems=24", "grpo_config.save_steps=1")
-    config = tiny(*more, "grpo_config.response_cache.share=0.5")
+    config = tiny(*more, "grpo_config.response_cache.share=0.5", "grpo_config.refill=1", "curriculum.kind=band")
     expected, draw = undisturbed(config), random.Random(0)
     kills = num_runs = 0
     while kills < NUM_KILLS:
