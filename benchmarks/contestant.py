@@ -107,11 +107,22 @@ class _Steps(TrainerCallback):
         self.referee.tell()
 
 
-def run_trl(workload: Workload, referee: Referee, config: Config, micro_batch: int, bf16: bool) -> None:
+def run_trl(
+    workload: Workload, referee: Referee, config: Config, micro_batch: int, bf16: bool, response_length: int
+) -> None:
     """TRL's GRPOTrainer on the same problems, in the same order."""
     model, tokenizer = open_model(workload)
     with TemporaryDirectory() as scratch:
-        trainer = trl_trainer(workload, config, model, tokenizer, micro_batch=micro_batch, bf16=bf16, scratch=scratch)
+        trainer = trl_trainer(
+            workload,
+            config,
+            model,
+            tokenizer,
+            micro_batch=micro_batch,
+            bf16=bf16,
+            scratch=scratch,
+            response_length=response_length,
+        )
         trainer.add_callback(_Steps(referee))
         try:
             trainer.train()
@@ -182,12 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("workload", choices=sorted(WORKLOADS))
     parser.add_argument("--micro-batch", type=int, default=16)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--response-length", type=int, default=RESPONSE_LENGTH)
     given = parser.parse_args(arguments)
     workload, referee, config = WORKLOADS[given.workload], Referee(), settings()
     if given.system == "regroup":
         run_regroup(workload, referee, config)
     else:
-        run_trl(workload, referee, config, given.micro_batch, given.bf16)
+        run_trl(workload, referee, config, given.micro_batch, given.bf16, given.response_length)
 
 
 if __name__ == "__main__":

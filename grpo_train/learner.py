@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,11 +24,12 @@ from transformers import PreTrainedModel, get_scheduler
 from configs.records import Completion, Policy
 from configs.schema import GrpoConfig
 from grpo_train.advantages import Advantages, Bools, Floats
-from grpo_train.batches import MicroBatch, micro_batches, padded_logprobs, policy_kl, response_logprobs
+from grpo_train.batches import MicroBatch, PromptBlock, padded_logprobs, prompt_blocks
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
-from grpo_train.loss import BatchSize, policy_loss
+from grpo_train.loss import BatchSize, Loss, policy_loss
 from grpo_train.model import load_policy
 from grpo_train.precision import autocast_dtype, pick_device
+from grpo_train.prompt_pass import PromptPass, known_logprobs, policy_kl
 from grpo_train.token_ledger import Positions
 
 
@@ -99,44 +101,34 @@ class Learner:
         size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
         keep_all = self.reference is not None
         rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
-        sums = dict.fromkeys(("loss", "clipped_low", "clipped_high", "kl", "mismatch", "tokens", "fresh"), 0.0)
-        for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
-            sampled = padded_logprobs(completions, batch)
-            self.positions.add(batch.num_computed, batch.num_tokens)
-            old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
-            logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
-            loss = policy_loss(
-                logprobs,
-                torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
-                batch.mask,
-                grpo=self.grpo,
-                size=size,
-                old_logprobs=self._old_logprobs(logprobs, sampled, old),
-                reference_logprobs=self._reference_logprobs(batch),
-            )
-            value = float(loss.value.detach())
-            self._refuse_nonfinite("loss", value)
-            self.accelerator.backward(loss.value)
-            sums["loss"] += value
-            sums["clipped_low"] += float(loss.clipped_low)
-            sums["clipped_high"] += float(loss.clipped_high)
-            sums["kl"] += float(loss.kl_sum)
-            sums["mismatch"] += float(((logprobs.detach() - sampled).abs() * batch.mask * ~old).sum())
-            sums["tokens"] += float(batch.mask.sum())
-            sums["fresh"] += float((batch.mask * ~old).sum())
-        grad_norm = self._apply()
-        tokens = max(sums["tokens"], 1.0)
-        metrics = {
-            "policy/loss": sums["loss"],
-            "policy/clip_fraction": (sums["clipped_low"] + sums["clipped_high"]) / tokens,
-            "policy/clip_fraction_low": sums["clipped_low"] / tokens,
-            "policy/clip_fraction_high": sums["clipped_high"] / tokens,
-            "policy/sampler_mismatch": sums["mismatch"] / max(sums["fresh"], 1.0),
-            "policy/grad_norm": grad_norm,
+        sums = _Sums()
+        for block in prompt_blocks(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
+            self.positions.add(block.num_computed, block.num_tokens)
+            actor = PromptPass(self.actor, block, self.grpo.temperature)
+            reference = self._reference_logprobs(block)
+            for batch in block.micro_batches:
+                sampled = padded_logprobs(completions, batch)
+                old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
+                logprobs = actor.logprobs(batch)
+                loss = policy_loss(
+                    logprobs,
+                    torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
+                    batch.mask,
+                    grpo=self.grpo,
+                    size=size,
+                    old_logprobs=self._old_logprobs(logprobs, sampled, old),
+                    reference_logprobs=None if reference is None else reference(batch),
+                )
+                self._refuse_nonfinite("loss", float(loss.value.detach()))
+                self.accelerator.backward(loss.value)
+                sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
+            actor.backward()
+        metrics = sums.metrics() | {
+            "policy/grad_norm": self._apply(),
             "policy/learning_rate": self.scheduler.get_last_lr()[0],
         }
         if self.reference is not None:
-            metrics["policy/kl_reference"] = sums["kl"] / max(len(completions), 1)
+            metrics["policy/kl_reference"] = sums.kl / max(len(completions), 1)
         return metrics
 
     def _old_logprobs(self, logprobs: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
@@ -145,11 +137,12 @@ class Learner:
             return sampled
         return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
 
-    def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
+    @torch.no_grad()
+    def _reference_logprobs(self, block: PromptBlock) -> Callable[[MicroBatch], Tensor] | None:
+        """What gives the (B, T) log-probabilities of a micro-batch under the reference; None without a KL term."""
         if self.reference is None:
             return None
-        with torch.no_grad():
-            return response_logprobs(self.reference, batch, self.grpo.temperature)
+        return torch.no_grad()(PromptPass(self.reference, block, self.grpo.temperature).logprobs)
 
     def _apply(self) -> float:
         """Clip the gradient and step; returns its norm before clipping."""
@@ -176,13 +169,11 @@ class Learner:
             for target, source in zip(self.actor.parameters(), self.model.parameters(), strict=True):
                 target.copy_(source)
 
-    @torch.no_grad()
     def log_ratios(self, completions: Sequence[Completion]) -> Floats:
         """(N,) log of policy(response) / writer(response), of whole responses, by the model that samples."""
         values = np.zeros(len(completions))
-        rows = range(len(completions))
-        for batch in micro_batches(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
-            logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
+        size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+        for batch, logprobs in known_logprobs(self.actor, completions, max_tokens=size, temperature=temperature):
             values[batch.rows] = (logprobs - padded_logprobs(completions, batch)).sum(dim=1).tolist()
         return values
 
@@ -206,6 +197,39 @@ class Learner:
     def close(self) -> None:
         """Give the model back as it came."""
         self.accelerator.free_memory()
+
+
+@dataclass
+class _Sums:
+    """What the micro-batches of an update add up to."""
+
+    loss: float = 0.0
+    clipped_low: float = 0.0
+    clipped_high: float = 0.0
+    kl: float = 0.0
+    mismatch: float = 0.0
+    tokens: float = 0.0
+    fresh: float = 0.0
+    """tokens that the present policy wrote"""
+
+    def add(self, loss: Loss, mask: Tensor, *, fresh: Tensor, mismatch: Tensor) -> None:
+        self.loss += float(loss.value.detach())
+        self.clipped_low += float(loss.clipped_low)
+        self.clipped_high += float(loss.clipped_high)
+        self.kl += float(loss.kl_sum)
+        self.tokens += float(mask.sum())
+        self.fresh += float(fresh.sum())
+        self.mismatch += float((mismatch * fresh).sum())
+
+    def metrics(self) -> dict[str, float]:
+        tokens = max(self.tokens, 1.0)
+        return {
+            "policy/loss": self.loss,
+            "policy/clip_fraction": (self.clipped_low + self.clipped_high) / tokens,
+            "policy/clip_fraction_low": self.clipped_low / tokens,
+            "policy/clip_fraction_high": self.clipped_high / tokens,
+            "policy/sampler_mismatch": self.mismatch / max(self.fresh, 1.0),
+        }
 
 
 def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from configs.records import Completion
-from grpo_train.batches import micro_batches, padded_logprobs, policy_kl, response_logprobs
+from grpo_train.batches import padded_logprobs, prompt_blocks
+from grpo_train.prompt_pass import PromptPass, known_logprobs, policy_kl
 
 CPU = torch.device("cpu")
 
@@ -30,24 +31,40 @@ COMPLETIONS = [
 ]
 
 
-def test_micro_batches_hold_each_row_once_trimmed_to_their_own_width():
-    batches = list(micro_batches(COMPLETIONS, [0, 1, 2, 3], 11, CPU))
-    assert [batch.rows for batch in batches] == [[2, 3], [0, 1]]
-    assert [tuple(batch.response_ids.shape) for batch in batches] == [(2, 5), (2, 3)]
-    assert [tuple(batch.prompt_ids.shape) for batch in batches] == [(1, 1), (1, 3)]
+def test_blocks_hold_each_row_once_sorted_by_length_and_trimmed_to_their_own_width():
+    blocks = list(prompt_blocks(COMPLETIONS, [0, 1, 2, 3], 6, CPU))
+    assert [tuple(block.prompt_ids.shape) for block in blocks] == [(2, 3)]
+    batches = blocks[0].micro_batches
+    assert [batch.rows for batch in batches] == [[3], [0], [2, 1]]
+    assert [tuple(batch.response_ids.shape) for batch in batches] == [(1, 5), (1, 3), (2, 2)]
+    assert [batch.prompt_of.tolist() for batch in batches] == [[1], [0], [1, 0]]
+    assert [len(block.prompt_ids) for block in prompt_blocks(COMPLETIONS, range(4), 5, CPU)] == [1, 1]
 
 
-def test_one_problem_asked_in_two_wordings_keeps_each_response_with_its_own_prompt():
-    worded = [COMPLETIONS[0], completion("a", [7, 5], [13])]
-    (batch,) = micro_batches(worded, [0, 1], 100, CPU)
-    prompts = [batch.prompt_ids[i][batch.prompt_mask[i].bool()].tolist() for i in batch.prompt_of.tolist()]
-    assert dict(zip(batch.rows, prompts, strict=True)) == {0: [7, 8, 9], 1: [7, 5]}
+def test_padding_is_traded_against_passes():
+    lengths = [200, 200, 10, 10, 10, 10]
+    completions = [completion("a", [7], [8] * length) for length in lengths]
+
+    def cuts(max_tokens):
+        return [
+            len(batch.rows) for b in prompt_blocks(completions, range(6), max_tokens, CPU) for batch in b.micro_batches
+        ]
+
+    assert cuts(10_000) == [2, 4]  # 440 tokens and 2 passes, against 1200 and 1
+    assert cuts(399) == [1, 1, 4]
+    assert cuts(20) == [1, 1, 2, 2]
 
 
-def test_a_micro_batch_knows_what_it_computes_beyond_its_tokens():
-    # rows of 1, 5, 3 and 1 tokens and prompts of 1 and 3: 2 x 3 + 4 x 5 positions hold 4 + 11 tokens
-    (batch,) = micro_batches(COMPLETIONS, [0, 1, 2, 3], 100, CPU)
-    assert (batch.num_computed, batch.num_tokens) == (26, 4 + 11)
+def test_responses_to_two_wordings_of_a_problem_each_see_their_own_prompt():
+    other = COMPLETIONS[1].model_copy(update={"prompt_ids": [5, 8, 9]})
+    (block,) = prompt_blocks([COMPLETIONS[0], other], [0, 1], 100, CPU)
+    assert block.prompt_ids[block.micro_batches[0].prompt_of].tolist() == [[7, 8, 9], [5, 8, 9]]
+
+
+def test_block_knows_what_it_computes_beyond_its_tokens():
+    # prompts of 3 and 1 token padded to 3, responses of 5, 3, 2 and 1 in passes of their own width
+    (block,) = prompt_blocks(COMPLETIONS, range(4), 6, CPU)
+    assert (block.num_computed, block.num_tokens) == (2 * 3 + 5 + 3 + 2 * 2, 4 + 11)
 
 
 @pytest.mark.parametrize("size", [1, 9, 11, 100])
@@ -65,22 +82,23 @@ def test_logprobs_and_gradient_equal_those_of_one_plain_forward_a_row(tiny, size
     plain = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
 
-    for batch in micro_batches(COMPLETIONS, range(4), size, CPU):
-        logprobs = response_logprobs(model, batch, 0.8)
-        for line, row in enumerate(batch.rows):
-            ours = logprobs[line][batch.mask[line].bool()]
-            assert torch.allclose(ours, expected[row], atol=1e-5)
-        row_weights = torch.tensor([weights[row] for row in batch.rows])
-        ((logprobs * batch.mask).sum(dim=1) * row_weights).sum().backward()
+    for block in prompt_blocks(COMPLETIONS, range(4), size, CPU):
+        prompts = PromptPass(model, block, 0.8)
+        for batch in block.micro_batches:
+            logprobs = prompts.logprobs(batch)
+            for line, row in enumerate(batch.rows):
+                ours = logprobs[line][batch.mask[line].bool()]
+                assert torch.allclose(ours, expected[row], atol=1e-5)
+            row_weights = torch.tensor([weights[row] for row in batch.rows])
+            (logprobs.sum(dim=1) * row_weights).sum().backward()
+        prompts.backward()
     for parameter, gradient in zip(model.parameters(), plain, strict=True):
         assert torch.allclose(parameter.grad, gradient, atol=1e-5)
 
 
 def test_kl_of_a_policy_from_itself_is_zero_and_from_a_shifted_one_is_the_k3_estimate(tiny):
     model, _ = tiny
-    (batch,) = micro_batches(COMPLETIONS, range(4), 100, CPU)
-    with torch.no_grad():
-        logprobs = response_logprobs(model, batch, 1.0)
+    ((batch, logprobs),) = known_logprobs(model, COMPLETIONS, max_tokens=100, temperature=1.0)
     own = {row: logprobs[line][batch.mask[line].bool()] for line, row in enumerate(batch.rows)}
 
     def kl(shift):
@@ -92,5 +110,5 @@ def test_kl_of_a_policy_from_itself_is_zero_and_from_a_shifted_one_is_the_k3_est
 
 
 def test_sampled_logprobs_are_padded_like_the_responses():
-    (batch,) = micro_batches(COMPLETIONS, [0, 1], 100, CPU)
-    assert padded_logprobs(COMPLETIONS, batch).tolist() == [[-1, -1, -1], [-1, 0, 0]]
+    (block,) = prompt_blocks(COMPLETIONS, [0, 1], 100, CPU)
+    assert padded_logprobs(COMPLETIONS, block.micro_batches[0]).tolist() == [[-1, -1, -1], [-1, 0, 0]]

@@ -1,0 +1,90 @@
+"""Both systems' loss on the same responses: what is timed is the same mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+
+from benchmarks.contestant import trl_trainer
+from benchmarks.workloads import GROUP_SIZE, WORKLOADS, in_order, open_model, settings, training_problems
+from configs.records import Completion
+from grpo_train.batches import prompt_blocks
+from grpo_train.generation import Sampling, sample
+from grpo_train.loss import BatchSize, policy_loss
+from grpo_train.prompt_pass import PromptPass
+
+TOKENS = 16
+
+
+def losses_agree() -> str:
+    """Both values and the cosine of both gradients, in float32.
+
+    Raises:
+        AssertionError: they differ by more than rounding.
+    """
+    workload, config = WORKLOADS["natural"], settings()
+    model, tokenizer = open_model(workload)
+    problems = in_order(training_problems(config, tokenizer), config, 1)
+    completions = sample(model, tokenizer, problems, Sampling(GROUP_SIZE, 0.8, TOKENS), seed=0, policy_id="base")
+    advantages = torch.tensor(np.random.default_rng(0).normal(size=len(completions)), dtype=torch.float32)
+    ours, our_gradient = _ours(model, completions, advantages)
+    with TemporaryDirectory() as scratch:
+        trainer = trl_trainer(workload, config, model, tokenizer, micro_batch=8, bf16=False, scratch=scratch)
+        theirs, their_gradient = _theirs(trainer, completions, advantages)
+    cosine = torch.nn.functional.cosine_similarity(our_gradient, their_gradient, dim=0).item()
+    assert abs(ours - theirs) < 1e-5, f"ours is {ours}, TRL's {theirs}"
+    assert cosine > 0.9999, f"the gradients' cosine is {cosine}"
+    return f"{ours:.6f} and {theirs:.6f}, cosine of the gradients {cosine:.6f}"
+
+
+def _ours(
+    model: PreTrainedModel, completions: Sequence[Completion], advantages: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    config, value = settings(), 0.0
+    size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
+    model.zero_grad()
+    for block in prompt_blocks(completions, range(len(completions)), 512, model.device):
+        prompts = PromptPass(model, block, config.grpo_config.temperature)
+        for batch in block.micro_batches:
+            logprobs = prompts.logprobs(batch)
+            loss = policy_loss(logprobs, advantages[batch.rows], batch.mask, grpo=config.grpo_config, size=size)
+            loss.value.backward()
+            value += loss.value.item()
+        prompts.backward()
+    return value, _gradient(model)
+
+
+def _theirs(
+    trainer: GRPOTrainer, completions: Sequence[Completion], advantages: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    longest_prompt = max(len(completion.prompt_ids) for completion in completions)
+    longest = max(len(completion.token_ids) for completion in completions)
+    shape = len(completions), longest_prompt + longest
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for row, completion in enumerate(completions):
+        tokens = [*completion.prompt_ids, *completion.token_ids]
+        start = longest_prompt - len(completion.prompt_ids)
+        ids[row, start : start + len(tokens)] = torch.tensor(tokens)
+        mask[row, start : start + len(tokens)] = 1
+    inputs = {
+        "prompt_ids": ids[:, :longest_prompt],
+        "prompt_mask": mask[:, :longest_prompt],
+        "completion_ids": ids[:, longest_prompt:],
+        "completion_mask": mask[:, longest_prompt:],
+        "advantages": advantages,
+        "num_items_in_batch": mask[:, longest_prompt:].sum(),
+    }
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.zero_grad()
+    loss = trainer._compute_loss(trainer.model, inputs)
+    loss.backward()
+    return loss.item(), _gradient(trainer.model)
+
+
+def _gradient(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
