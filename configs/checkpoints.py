@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,8 @@ class Seal(BaseModel):
     """{path relative to the checkpoint: sha256}"""
     lengths: dict[str, int]
     """{name: bytes} of the stage's growing files (journal, rollouts) at that step"""
+    seconds: float
+    """that the stage had worked until then, over all its attempts"""
 
 
 class Checkpoints:
@@ -45,6 +48,8 @@ class Checkpoints:
         self.every = every
         self.keep = keep
         self.last_step = 0
+        self._begun = time.monotonic()
+        self._seconds_before = 0.0
         self.warn = warn
 
     def due(self, step: int) -> bool:
@@ -66,6 +71,7 @@ class Checkpoints:
             fingerprint=self.fingerprint,
             files=digest_files(temporary),
             lengths={path.name: path.stat().st_size for path in sorted(self.stage.glob("*.jsonl"))},
+            seconds=self._seconds_before + time.monotonic() - self._begun,
         )
         (temporary / SEAL).write_text(seal.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _remove(target)
@@ -82,7 +88,7 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 self.warn(f"checkpoint {folder} is not used: {error}")
             else:
-                self.last_step = seal.step
+                self.last_step, self._seconds_before = seal.step, seal.seconds
                 return folder, seal
         return None
 
@@ -98,10 +104,10 @@ class Checkpoints:
             raise ValueError(f"shorter than then: {', '.join(short)}")
         return seal
 
-    def rewind(self) -> int:
-        """Take the stage's folder back to its newest checkpoint and return that step; without one empty it and return 0."""
+    def rewind(self) -> Seal | None:
+        """Take the stage's folder back to its newest checkpoint and return its seal; without one empty it and return None."""
         newest = self.newest()
-        step, lengths = (newest[1].step, newest[1].lengths) if newest else (0, {})
+        lengths = newest[1].lengths if newest else {}
         for path in list(self.stage.iterdir()) if self.stage.exists() else []:
             if path.name in lengths:
                 os.truncate(path, lengths[path.name])
@@ -111,7 +117,7 @@ class Checkpoints:
             if newest is None or path.name > newest[0].name or path.name == TEMPORARY:
                 _remove(path)
         self.stage.mkdir(parents=True, exist_ok=True)
-        return step
+        return newest[1] if newest else None
 
 
 def saved_steps(stage: Path) -> list[Path]:

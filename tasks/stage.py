@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from configs.checkpoints import CHECKPOINTS, Checkpoints, discard_checkpoints
+from configs.checkpoints import CHECKPOINTS, Checkpoints, Seal, discard_checkpoints
 from configs.errors import StageStopped
 from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
 from configs.records import Record
@@ -147,10 +147,11 @@ def run_stage(
         return manifest
     if (folder / MANIFEST).exists():
         run.console.warn(f"{names.title} runs again: {why}")
-    done = go_back(folder, spec, run.console.warn)
-    if done:
-        run.console.say(f"{names.title}: goes on after step {done}")
     started_ms = _now_ms()
+    done = go_back(folder, spec, run.console.warn)
+    if done is not None:
+        run.console.say(f"{names.title}: goes on after step {done.step}")
+        started_ms -= int(1000 * done.seconds)
     run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
     status: Status = "FAILED"
     try:
@@ -204,12 +205,12 @@ def _digest_or_none(path: Path) -> str | None:
     return digest(path) if path.is_file() else None
 
 
-def go_back(folder: Path, spec: StageSpec, warn: Callable[[str], None]) -> int:
-    """What the newest checkpoint of an interrupted stage knew of, and its step; otherwise an empty folder, and 0."""
+def go_back(folder: Path, spec: StageSpec, warn: Callable[[str], None]) -> Seal | None:
+    """Leave what the newest checkpoint of an interrupted stage knew of, and return its seal; otherwise an empty folder."""
     if spec.save_steps and not (folder / MANIFEST).exists():
         return spec.checkpoints(folder, warn).rewind()
     clear(folder)
-    return 0
+    return None
 
 
 def clear(folder: Path) -> None:

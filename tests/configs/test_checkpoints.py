@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.checkpoints import Checkpoints, discard_checkpoints, last_saved_step, saved_steps
+from configs.checkpoints import Checkpoints, Seal, discard_checkpoints, last_saved_step, saved_steps
 
 
 def checkpoints_of(stage: Path, warnings: list[str] | None = None, *, work: str = "w", every: int = 2) -> Checkpoints:
@@ -36,9 +36,15 @@ def train(stage: Path, steps: int, *, first: int = 1, work: str = "w") -> None:
             checkpoints.save(step, write_at(step))
 
 
-def step_of(found: tuple[Path, object] | None) -> str:
+def newest_of(stage: Path, warnings: list[str] | None = None) -> str:
+    found = checkpoints_of(stage, warnings).newest()
     assert found is not None
     return found[0].name
+
+
+def step_of(seal: Seal | None) -> int:
+    assert seal is not None
+    return seal.step
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def test_a_torn_newest_checkpoint_is_skipped_with_a_warning(
 ) -> None:
     warnings: list[str] = []
     tear(stage / "checkpoints" / "step_000006")
-    assert step_of(checkpoints_of(stage, warnings).newest()) == "step_000004"
+    assert newest_of(stage, warnings) == "step_000004"
     assert len(warnings) == 1
     assert "step_000006 is not used" in warnings[0]
     assert why in warnings[0]
@@ -89,7 +95,7 @@ def test_a_stage_goes_back_to_its_newest_checkpoint(stage: Path) -> None:
     (stage / "model").mkdir()
     (stage / "model" / "half.safetensors").write_text("half")
     (stage / "checkpoints" / ".unfinished").mkdir()
-    assert checkpoints_of(stage).rewind() == 6
+    assert step_of(checkpoints_of(stage).rewind()) == 6
     assert (stage / "journal.jsonl").read_text() == "".join(f"{step:02}\n" for step in range(1, 7))
     assert sorted(path.name for path in stage.rglob("*") if path.parent != stage / "checkpoints" / "step_000004") == sorted(
         ["checkpoints", "step_000004", "step_000006", "inner", "state", "weights", "checkpoint.json", "journal.jsonl", "state"]
@@ -98,25 +104,25 @@ def test_a_stage_goes_back_to_its_newest_checkpoint(stage: Path) -> None:
 
 def test_what_is_newer_than_the_checkpoint_that_counts_is_removed(stage: Path) -> None:
     (stage / "checkpoints" / "step_000006" / "weights").write_text("torn")
-    assert checkpoints_of(stage).rewind() == 4
+    assert step_of(checkpoints_of(stage).rewind()) == 4
     train(stage, 8, first=5)
     assert [folder.name for folder in saved_steps(stage)] == ["step_000006", "step_000008"]
     assert (stage / "journal.jsonl").read_text() == "".join(f"{step:02}\n" for step in range(1, 9))
-    assert step_of(checkpoints_of(stage).newest()) == "step_000008"
+    assert newest_of(stage) == "step_000008"
 
 
 def test_other_work_starts_from_an_empty_folder(stage: Path) -> None:
     warnings: list[str] = []
-    assert checkpoints_of(stage, warnings, work="other").rewind() == 0
+    assert checkpoints_of(stage, warnings, work="other").rewind() is None
     assert list(stage.rglob("*")) in ([], [stage / "checkpoints"])
     assert "another configuration or other inputs" in warnings[0]
 
 
 def test_a_stage_without_checkpoints_starts_from_an_empty_folder(tmp_path: Path) -> None:
     train(tmp_path / "stage", 1)
-    assert checkpoints_of(tmp_path / "stage").rewind() == 0
+    assert checkpoints_of(tmp_path / "stage").rewind() is None
     assert list((tmp_path / "stage").iterdir()) == []
-    assert checkpoints_of(tmp_path / "never").rewind() == 0
+    assert checkpoints_of(tmp_path / "never").rewind() is None
     assert (tmp_path / "never").is_dir()
 
 
@@ -137,9 +143,22 @@ def test_zero_is_off(tmp_path: Path) -> None:
     assert not any(checkpoints.due(step) or checkpoints.wanted(step) for step in range(10))
 
 
+def test_seconds_of_all_attempts_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 130.0, 1000.0, 1002.5])
+    monkeypatch.setattr("configs.checkpoints.time.monotonic", lambda: next(clock))
+    first = checkpoints_of(tmp_path)
+    first.save(2, write_at(2))
+    second = checkpoints_of(tmp_path)
+    second.newest()
+    second.save(4, write_at(4))
+    found = second.newest()
+    assert found is not None
+    assert found[1].seconds == 32.5  # 130 - 100, and 1002.5 - 1000
+
+
 def test_the_seal_is_readable(stage: Path) -> None:
     seal = json.loads((stage / "checkpoints" / "step_000006" / "checkpoint.json").read_text())
-    assert seal.keys() == {"step", "fingerprint", "files", "lengths"}
+    assert seal.keys() == {"step", "fingerprint", "files", "lengths", "seconds"}
     assert seal["files"].keys() == {"weights", "inner/state"}
 
 
