@@ -40,7 +40,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 
 def policy_spec(given: Policy, root: Path) -> PolicySpec:
-    """Eight updates, each with a gradient, with checkpoints after 2, 4 and 6."""
+    """Eight updates, each with a gradient, with checkpoints after 2, 4 and 6; with response cache, curriculum and refill."""
     problems = root / "train.jsonl"
     prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]
     write_jsonl(
@@ -56,6 +56,8 @@ def policy_spec(given: Policy, root: Path) -> PolicySpec:
         "grpo_config.schedule=linear",
         "grpo_config.save_steps=2",
         "grpo_config.response_cache={share: 0.5, min_effective_share: 0}",
+        "grpo_config.refill=1",
+        "curriculum={kind: band, low: 0.0, high: 0.9}",
         "grpo_config.refill=1",
         "curriculum={kind: band}",
     )
