@@ -168,7 +168,8 @@ def trl_trainer(
         scale_rewards="group",
         reward_weights=[reward.weight for reward in rewards],
         shuffle_dataset=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
+        gradient_checkpointing=False,  # the old name; TRL sets it
         disable_dropout=True,
         save_strategy="no",
         report_to="none",
