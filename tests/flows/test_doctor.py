@@ -150,13 +150,13 @@ def test_memory_is_weights_copies_cache_and_logits(configure: Configure) -> None
         vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
     )
     # cache: keys and values x 2 layers x 2 heads x 16 wide x 16 rows x 128 tokens x 4 bytes
-    # activations: 34 x 2 layers x 64 wide x 256 tokens at twice two bytes; logits: 3 x 256 positions x 100 x 4
+    # activations: 34 x 2 layers x 64 wide x 256 tokens at twice two bytes; logits: 3 x 1024 positions x 100 x 4
     assert memory_needed(config, 1000, settings, low_precision=False) == {
         "training": 16_000,
         "copies": 4_000,
         "cache": 1_048_576,
         "activations": 2_228_224,
-        "logits": 307_200,
+        "logits": 1_228_800,
     }
     # sampler and the policy that KL is measured from, two bytes each
     assert memory_needed(config, 1000, settings, low_precision=True)["copies"] == 4_000
