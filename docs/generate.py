@@ -18,7 +18,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from configs import schema
+from configs.block import Block
+from configs.schema import Config, WatchRule
 from flows.cli import app
 
 DOCS = Path(__file__).parent
@@ -51,29 +52,29 @@ workspace; 130 stopped by Ctrl-C or SIGTERM at a step boundary; 1 the work faile
 
 def configuration() -> str:
     """The whole reference: a table of the top level, then a section for each block, as they are met."""
-    sections = [GENERATED + CONFIGURATION, "## The whole\n\n" + _table(schema.Config)]
+    sections = [GENERATED + CONFIGURATION, "## The whole\n\n" + _table(Config)]
     for block, title in _titles().items():
         sections.append(f"## {title}\n\n{(block.__doc__ or '').strip()}\n\n{_table(block)}")
     return "\n".join(sections)
 
 
 @cache
-def _titles() -> dict[type[schema.Block], str]:
+def _titles() -> dict[type[Block], str]:
     """{block: the title of its section}; a block that stands in several places is described at the first."""
-    titles: dict[type[schema.Block], str] = {}
-    for path, block in _blocks("", schema.Config):
+    titles: dict[type[Block], str] = {}
+    for path, block in _blocks("", Config):
         kind = block.model_fields.get("kind")
         titles.setdefault(block, f"`{path}`" + (f", kind `{kind.default}`" if kind else ""))
     return titles
 
 
-def _link(block: type[schema.Block]) -> str:
+def _link(block: type[Block]) -> str:
     title = _titles()[block]
     anchor = re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-")
     return f"[{title.rpartition(' ')[2] if 'kind' in title else title}](#{anchor})"
 
 
-def _blocks(prefix: str, block: type[schema.Block]) -> Iterator[tuple[str, type[schema.Block]]]:
+def _blocks(prefix: str, block: type[Block]) -> Iterator[tuple[str, type[Block]]]:
     """(path, block) of every block below `block`, parents first."""
     for name, field in block.model_fields.items():
         for suffix, child in _block_types(field.annotation):
@@ -82,9 +83,9 @@ def _blocks(prefix: str, block: type[schema.Block]) -> Iterator[tuple[str, type[
             yield from _blocks(f"{path}.", child)
 
 
-def _block_types(annotation: Any, suffix: str = "") -> Iterator[tuple[str, type[schema.Block]]]:
+def _block_types(annotation: Any, suffix: str = "") -> Iterator[tuple[str, type[Block]]]:
     """Block types inside an annotation, with `[]` for a list's and `.<name>` for a mapping's."""
-    if isinstance(annotation, type) and issubclass(annotation, schema.Block):
+    if isinstance(annotation, type) and issubclass(annotation, Block):
         yield suffix, annotation
         return
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -99,7 +100,7 @@ def _block_types(annotation: Any, suffix: str = "") -> Iterator[tuple[str, type[
             yield from _block_types(argument, suffix)
 
 
-def _table(block: type[schema.Block]) -> str:
+def _table(block: type[Block]) -> str:
     rows = [_row(name, field) for name, field in block.model_fields.items() if name != "kind"]
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
@@ -139,7 +140,7 @@ def _plain_type(annotation: Any) -> str:
         return "[" + ", ".join(map(_plain_type, arguments)) + "]"
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_plain_type, arguments)))
-    if isinstance(annotation, type) and issubclass(annotation, schema.Block):
+    if isinstance(annotation, type) and issubclass(annotation, Block):
         return _link(annotation)
     return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", NoneType: "`null`"}.get(
         annotation, "anything"
@@ -170,14 +171,14 @@ def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
     value = field.default
-    if isinstance(value, schema.Block):
+    if isinstance(value, Block):
         return "its defaults"
-    if isinstance(value, list) and value and isinstance(value[0], schema.WatchRule):
+    if isinstance(value, list) and value and isinstance(value[0], WatchRule):
         return "; ".join(_watch_rule(rule) for rule in value)
     return f"`{_yaml(value)}`"
 
 
-def _watch_rule(rule: schema.WatchRule) -> str:
+def _watch_rule(rule: WatchRule) -> str:
     bound = f"above {rule.above:g}" if rule.above is not None else f"below {rule.below:g}"
     return f"{rule.action} when `{rule.metric}` is {bound}, {rule.patience} times in a row"
 

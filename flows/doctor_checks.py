@@ -12,8 +12,10 @@ from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from configs.errors import ConfigError
+from configs.problem_schema import ReasoningGymSource
 from configs.records import Completion, Problem
-from configs.schema import Config, FrozenRewardModel, OutcomeReward, PythonReward, ReasoningGymSource
+from configs.reward_schema import FrozenRewardModel, OutcomeReward, PythonReward
+from configs.schema import Config
 from grpo_train.model_source import HUB_ID, is_model_folder
 from grpo_train.precision import autocast_dtype, pick_device
 from grpo_train.token_logprobs import CHUNK

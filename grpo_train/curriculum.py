@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import ConfigError
+from configs.problem_schema import BandCurriculum, Curriculum, NoCurriculum, ThresholdCurriculum
 from configs.records import Problem
-from configs.schema import BandCurriculum, Curriculum, NoCurriculum, ThresholdCurriculum
 from configs.seeds import rng_for
 
 Floats = NDArray[np.float64]

@@ -25,8 +25,8 @@ from typing import Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from configs.grpo_schema import EarlyStopConfig, GrpoConfig, LoopStop, LowScoreStop, UnfinishableStop
 from configs.records import Completion, Problem
-from configs.schema import EarlyStopConfig, GrpoConfig, LoopStop, LowScoreStop, UnfinishableStop
 from grpo_train.advantages import Bools, Floats
 from reward_training.scorer import Reward, score
 

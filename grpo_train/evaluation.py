@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.records import Completion, EvalReport, Policy, Problem, Score
-from configs.schema import Config, OutcomeReward
+from configs.reward_schema import OutcomeReward
+from configs.schema import Config
 from configs.seeds import seed_for
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_policy

@@ -21,8 +21,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import PreTrainedModel, get_scheduler
 
+from configs.grpo_schema import GrpoConfig
 from configs.records import Completion, Policy
-from configs.schema import GrpoConfig
 from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.batches import MicroBatch, PromptBlock, padded_logprobs, prompt_blocks
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights

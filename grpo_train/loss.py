@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from configs.schema import GrpoConfig, KlEstimator
+from configs.grpo_schema import GrpoConfig, KlEstimator
 
 
 @dataclass(frozen=True)

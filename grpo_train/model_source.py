@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from configs.errors import ConfigError
 from configs.files import digest
+from configs.policy_schema import PolicyConfig, WheelSource
 from configs.records import Policy
-from configs.schema import PolicyConfig, WheelSource
 from grpo_train.model import open_policy, save_policy
 from grpo_train.tiny_model import save_tiny_model
 from reward_training.quiet import quiet_transformers

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
+from configs.problem_schema import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
 from configs.records import Message
-from configs.schema import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
 from grpo_train.overlap import normalized
 
 DRAWS_PER_PROBLEM = 20

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import ConfigError
+from configs.problem_schema import OverlapConfig, ProblemsConfig
 from configs.records import Message, Problem, Prompt
-from configs.schema import OverlapConfig, ProblemsConfig, RegenerationConfig
+from configs.schema import RegenerationConfig
 from grpo_train.generation import encode_prompt
 from grpo_train.overlap import exact_matches, ngram_matches, normalized
 from grpo_train.problem_sources import RawProblem, read_source

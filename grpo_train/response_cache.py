@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from configs.grpo_schema import ResponseCacheConfig
 from configs.records import Completion, Problem, Record, Score
-from configs.schema import ResponseCacheConfig
 from grpo_train.advantages import Bools, Floats
 
 Item = TypeVar("Item")

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.checkpoints import Checkpoints
 from configs.errors import StageStopped
+from configs.grpo_schema import GrpoConfig
 from configs.records import Completion, Policy, Problem, Score
-from configs.schema import Config, GrpoConfig
+from configs.schema import Config
 from configs.seeds import seed_for
 from grpo_train.advantages import Advantages, Bools, group_advantages
 from grpo_train.checkpoint import Component, read_components, write_components

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.files import weights_id
 from configs.records import Estimate, PreferencePair, RewardModelReport
-from configs.schema import TrainedRewardModel
+from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for
 from reward_training.model_scores import RewardModelScorer
 from reward_training.rendering import conversation_text

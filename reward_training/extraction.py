@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from configs.schema import OutcomeReward
+from configs.reward_schema import OutcomeReward
 
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _LEADING_POINT = r"(?<![\w.])\.\d+"

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from configs import schema
+from configs import reward_schema
 from configs.records import Completion, Problem
 
 
 class FormatReward:
-    def __init__(self, config: schema.FormatReward) -> None:
+    def __init__(self, config: reward_schema.FormatReward) -> None:
         self.name = config.name
         self.weight = config.weight
         self._pattern = re.compile(config.pattern, re.DOTALL)

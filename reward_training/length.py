@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs import schema
+from configs import reward_schema
 from configs.records import Completion, Problem
 
 
 class LengthReward:
-    def __init__(self, config: schema.LengthReward) -> None:
+    def __init__(self, config: reward_schema.LengthReward) -> None:
         self.name = config.name
         self.weight = config.weight
         self._target = config.target

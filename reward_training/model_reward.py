@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs import schema
+from configs import reward_schema
 from configs.records import Completion, Problem
 from reward_training.model_scores import RewardModelScorer
 from reward_training.rendering import conversation_text
@@ -12,7 +12,7 @@ from reward_training.reward import Unscored, Value
 
 
 class ModelReward:
-    def __init__(self, config: schema.ModelReward, scorer: RewardModelScorer) -> None:
+    def __init__(self, config: reward_schema.ModelReward, scorer: RewardModelScorer) -> None:
         self.name = config.name
         self.weight = config.weight
         self._scorer = scorer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs import schema
+from configs import reward_schema
 from configs.records import Completion, Problem
 from reward_training.checker_pool import Check, CheckerPool
 from reward_training.checkers import exact
@@ -19,7 +19,7 @@ from reward_training.reward import RewardError, Value
 class OutcomeReward:
     """`pool` is needed for the checkers reasoning_gym and math_verify; exact runs in place."""
 
-    def __init__(self, config: schema.OutcomeReward, pool: CheckerPool | None = None) -> None:
+    def __init__(self, config: reward_schema.OutcomeReward, pool: CheckerPool | None = None) -> None:
         assert pool is not None or config.checker == "exact"
         self.name = config.name
         self.weight = config.weight

@@ -10,8 +10,8 @@ from itertools import permutations
 
 import numpy as np
 
-from configs import schema
 from configs.records import Completion, PreferencePair, Problem, Score
+from configs.reward_schema import Labeler, ModelReward, OutcomeLabeler, Reward, TrainedRewardModel
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ def build_pairs(
     scores: Sequence[Score],
     *,
     name: str,
-    config: schema.TrainedRewardModel,
-    rewards: Sequence[schema.Reward],
+    config: TrainedRewardModel,
+    rewards: Sequence[Reward],
     round: int,
 ) -> list[PreferencePair]:
     """Pairs for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
@@ -50,13 +50,13 @@ def build_pairs(
     ]
 
 
-def _value(score: Score, labeler: schema.Labeler, rewards: Sequence[schema.Reward]) -> float | None:
+def _value(score: Score, labeler: Labeler, rewards: Sequence[Reward]) -> float | None:
     """What the labeler says of a completion, or None where a reward that it needs is missing."""
-    if isinstance(labeler, schema.OutcomeLabeler):
+    if isinstance(labeler, OutcomeLabeler):
         return score.parts[labeler.reward]
     total = 0.0
     for reward in rewards:
-        if not isinstance(reward, schema.ModelReward):
+        if not isinstance(reward, ModelReward):
             part = score.parts[reward.name]
             if part is None:
                 return None
@@ -71,13 +71,13 @@ def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return list(first.values())
 
 
-def _is_better(better: _Candidate, worse: _Candidate, labeler: schema.Labeler) -> bool:
-    if isinstance(labeler, schema.OutcomeLabeler):
+def _is_better(better: _Candidate, worse: _Candidate, labeler: Labeler) -> bool:
+    if isinstance(labeler, OutcomeLabeler):
         return better.value >= 1 > worse.value
     return better.value - worse.value >= labeler.min_margin
 
 
-def _choose(candidates: list[_Candidate], config: schema.TrainedRewardModel) -> list[tuple[_Candidate, _Candidate]]:
+def _choose(candidates: list[_Candidate], config: TrainedRewardModel) -> list[tuple[_Candidate, _Candidate]]:
     """Pairs that use each completion as seldom as possible; among those the widest margin, then the earliest."""
     numbered = list(enumerate(candidates))
     possible = [
@@ -100,7 +100,7 @@ def _pair(
     worse: _Candidate,
     *,
     name: str,
-    config: schema.TrainedRewardModel,
+    config: TrainedRewardModel,
     round: int,
 ) -> PreferencePair:
     return PreferencePair(

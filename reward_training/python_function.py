@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from configs import schema
+from configs import reward_schema
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
 from reward_training.reward import Value
@@ -22,7 +22,7 @@ Function = Callable[[list[Problem], list[Completion]], Sequence[Value]]
 
 
 class PythonReward:
-    def __init__(self, config: schema.PythonReward) -> None:
+    def __init__(self, config: reward_schema.PythonReward) -> None:
         self.name = config.name
         self.weight = config.weight
         self._function = load_function(config.function)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import schema
+from configs import reward_schema
 from configs.records import Completion, Problem, Score
 from reward_training.checker_pool import CheckerPool
 from reward_training.format import FormatReward
@@ -36,16 +36,16 @@ class RewardModelSource:
 
 @contextmanager
 def build_rewards(
-    configs: Sequence[schema.Reward], reward_models: Mapping[str, RewardModelSource]
+    configs: Sequence[reward_schema.Reward], reward_models: Mapping[str, RewardModelSource]
 ) -> Iterator[list[Reward]]:
     """Load the rewards, and free their models and processes at the end.
 
     A reward of kind reward_model whose model is not in `reward_models` is left out: the caller says so.
     """
     with ExitStack() as stack:
-        modules = {c.checker for c in configs if isinstance(c, schema.OutcomeReward) and c.checker != "exact"}
+        modules = {c.checker for c in configs if isinstance(c, reward_schema.OutcomeReward) and c.checker != "exact"}
         pool = stack.enter_context(CheckerPool(sorted(modules))) if modules else None
-        wanted = {c.model for c in configs if isinstance(c, schema.ModelReward)} & reward_models.keys()
+        wanted = {c.model for c in configs if isinstance(c, reward_schema.ModelReward)} & reward_models.keys()
         scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
         rewards = [_build(config, pool, scorers) for config in configs]
         yield [reward for reward in rewards if reward is not None]
@@ -55,17 +55,19 @@ def _open_model(source: RewardModelSource) -> RewardModelScorer:
     return RewardModelScorer(source.path, max_length=source.max_length, revision=source.revision)
 
 
-def _build(config: schema.Reward, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer]) -> Reward | None:
+def _build(
+    config: reward_schema.Reward, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer]
+) -> Reward | None:
     match config:
-        case schema.OutcomeReward():
+        case reward_schema.OutcomeReward():
             return OutcomeReward(config, pool)
-        case schema.FormatReward():
+        case reward_schema.FormatReward():
             return FormatReward(config)
-        case schema.LengthReward():
+        case reward_schema.LengthReward():
             return LengthReward(config)
-        case schema.PythonReward():
+        case reward_schema.PythonReward():
             return PythonReward(config)
-        case schema.ModelReward():
+        case reward_schema.ModelReward():
             return ModelReward(config, scorers[config.model]) if config.model in scorers else None
 
 

@@ -27,7 +27,7 @@ from trl.trainer.reward_config import RewardConfig
 from configs.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.records import PreferencePair
-from configs.schema import TrainedRewardModel
+from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.backbone import load_backbone, load_tokenizer, set_pad_token
 from reward_training.model_scores import RewardModelScorer, save_calibration

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from configs.files import JOURNAL, Journal, digest_files, digest_json, read_jsonl, write_json, write_jsonl
+from configs.problem_schema import DatasetSource, JsonlSource, Source
 from configs.records import Policy, Problem
-from configs.schema import DatasetSource, JsonlSource, Source
 from grpo_train.curriculum import check_difficulty
 from grpo_train.model import load_tokenizer
 from grpo_train.problems import load_problems

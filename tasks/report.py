@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from configs.files import write_atomic
 from configs.records import Estimate, Prompt
-from configs.schema import ModelReward
+from configs.reward_schema import ModelReward
 from grpo_train.token_ledger import CLASSES
 from tasks.report_figures import Line, advantage_shares, over_rounds, over_steps, svg
 from tasks.run_records import RoundRecords, Row, RunRecords, read_run_records

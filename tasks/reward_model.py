@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from configs.files import JOURNAL, Journal, digest, read_jsonl, write_json, write_jsonl
 from configs.records import PreferencePair, RewardModelReport
-from configs.schema import TrainedRewardModel
+from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.check import check_reward_model
 from reward_training.pairs import select_training_pairs

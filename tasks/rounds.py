@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.files import Manifest, read_manifest
 from configs.records import Policy, RoundState
-from configs.schema import FrozenRewardModel, RewardModel
+from configs.reward_schema import FrozenRewardModel, RewardModel
 from grpo_train.token_ledger import token_metrics
 from reward_training.scorer import RewardModelSource
 from tasks import evaluate, mirror, promote, reward_model

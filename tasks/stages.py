@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.errors import ConfigError
 from configs.files import digest
+from configs.problem_schema import ThresholdCurriculum
 from configs.records import EvalReport, Policy, RewardModelReport, RoundState
-from configs.schema import ThresholdCurriculum
 from grpo_train.model import open_policy
 from grpo_train.model_source import prepare_policy
 from grpo_train.promotion import Decision

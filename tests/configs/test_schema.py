@@ -6,7 +6,8 @@ import yaml
 
 from configs.errors import ConfigError
 from configs.reader import load_config, stored_config
-from configs.schema import Config, OutcomeReward
+from configs.reward_schema import OutcomeReward
+from configs.schema import Config
 
 MINIMAL: dict[str, Any] = {
     "policy": {"path": "builtin:tiny"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import GrpoConfig
+from configs.grpo_schema import GrpoConfig
 from grpo_train.advantages import group_advantages
 from grpo_train.batches import MicroBatch, PromptBlock
 from grpo_train.loss import BatchSize, Loss, policy_loss

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from configs.errors import ConfigError
+from configs.problem_schema import BandCurriculum, Curriculum, NoCurriculum, ThresholdCurriculum
 from configs.records import Problem
-from configs.schema import BandCurriculum, Curriculum, NoCurriculum, ThresholdCurriculum
 from configs.seeds import rng_for
 from grpo_train.curriculum import ProblemPicker
 from tests.grpo_train.conftest import make_problem

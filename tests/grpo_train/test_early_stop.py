@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from configs.grpo_schema import EarlyStopConfig, GrpoConfig, LoopStop
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
-from configs.schema import EarlyStopConfig, GrpoConfig, LoopStop
 from grpo_train.advantages import group_advantages
 from grpo_train.early_stop import EarlyStop, left_out, loops, without
 from grpo_train.generation import Sampling, sample

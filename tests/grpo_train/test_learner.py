@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from configs.grpo_schema import GrpoConfig
 from configs.records import Completion, Policy
-from configs.schema import GrpoConfig
 from grpo_train.advantages import Advantages, group_advantages
 from grpo_train.learner import Learner
 

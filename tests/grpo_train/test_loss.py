@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from configs.schema import GrpoConfig
+from configs.grpo_schema import GrpoConfig
 from grpo_train.loss import BatchSize, k3, kl_estimate, policy_loss
 
 LOSSES = list(get_args(GrpoConfig.model_fields["loss"].annotation))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import GrpoConfig
+from configs.grpo_schema import GrpoConfig
 from grpo_train.loss import BatchSize, policy_loss
 
 LOSSES = list(get_args(GrpoConfig.model_fields["loss"].annotation))

@@ -10,7 +10,7 @@ import torch
 
 import grpo_train.model_source as model_source
 from configs.errors import ConfigError
-from configs.schema import PolicyConfig, WheelSource
+from configs.policy_schema import PolicyConfig, WheelSource
 from grpo_train.model import load_policy
 from grpo_train.model_source import is_model_folder, policy_folder, prepare_policy
 from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer, save_tiny_model

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from configs.errors import ConfigError
-from configs.schema import Source
+from configs.problem_schema import Source
 from grpo_train.problem_sources import SourceRows, read_source
 
 

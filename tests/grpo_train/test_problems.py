@@ -7,8 +7,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from configs.errors import ConfigError
+from configs.problem_schema import ProblemsConfig
 from configs.records import Problem
-from configs.schema import ProblemsConfig, RegenerationConfig
+from configs.schema import RegenerationConfig
 from grpo_train.problem_sources import read_source
 from grpo_train.problems import ProblemSet, build_prompt, load_problems, shard_name
 from grpo_train.tiny_model import build_tiny_tokenizer

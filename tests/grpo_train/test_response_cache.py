@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from configs.grpo_schema import GrpoConfig, ResponseCacheConfig
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
-from configs.schema import GrpoConfig, ResponseCacheConfig
 from grpo_train.advantages import group_advantages
 from grpo_train.generation import sample
 from grpo_train.learner import Learner

@@ -7,8 +7,8 @@ evaluation leaves the rollouts of training alone is in tests/tasks/test_stages.p
 import numpy as np
 import pytest
 
+from configs.grpo_schema import GrpoConfig
 from configs.records import Completion
-from configs.schema import GrpoConfig
 from grpo_train.advantages import group_advantages
 from grpo_train.early_stop import left_out, without
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.records import Estimate, PreferencePair
-from configs.schema import OutcomeLabeler, TrainedRewardModel
+from configs.reward_schema import OutcomeLabeler, TrainedRewardModel
 from reward_training.check import accuracy_over_problems, correlation, refusals
 
 CONFIG = TrainedRewardModel(labeler=OutcomeLabeler(reward="correct"), min_pairs=10, min_accuracy=0.5)

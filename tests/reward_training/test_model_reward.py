@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedTokenizerFast
 
-from configs import schema
+from configs import reward_schema
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
 from reward_training.model_scores import CALIBRATION, save_calibration
@@ -18,7 +18,7 @@ from reward_training.scorer import RewardModelSource, build_rewards, score
 
 Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
-CONFIG = schema.ModelReward(name="quality", model="judge", weight=0.5)
+CONFIG = reward_schema.ModelReward(name="quality", model="judge", weight=0.5)
 
 
 def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast, num_labels: int = 1) -> Path:

@@ -7,17 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import schema
 from configs.records import Completion, PreferencePair, Problem, Score
+from configs.reward_schema import (
+    LengthReward,
+    ModelReward,
+    OutcomeLabeler,
+    OutcomeReward,
+    Reward,
+    ScoreLabeler,
+    TrainedRewardModel,
+)
 from reward_training.pairs import build_pairs, is_held_out, select_training_pairs
 
-REWARDS: list[schema.Reward] = [
-    schema.OutcomeReward(name="correct", weight=1.0),
-    schema.LengthReward(name="brief", weight=0.5, target=4, limit=8),
-    schema.ModelReward(name="quality", weight=9.0, model="quality"),
+REWARDS: list[Reward] = [
+    OutcomeReward(name="correct", weight=1.0),
+    LengthReward(name="brief", weight=0.5, target=4, limit=8),
+    ModelReward(name="quality", weight=9.0, model="quality"),
 ]
-OUTCOME = schema.TrainedRewardModel(labeler=schema.OutcomeLabeler(reward="correct"))
-SCORE = schema.TrainedRewardModel(labeler=schema.ScoreLabeler(min_margin=0.2))
+OUTCOME = TrainedRewardModel(labeler=OutcomeLabeler(reward="correct"))
+SCORE = TrainedRewardModel(labeler=ScoreLabeler(min_margin=0.2))
 
 
 def make_row(text: str, index: int, key: str = "p", **parts: float | None) -> tuple[Problem, Completion, Score]:
@@ -29,7 +37,7 @@ def make_row(text: str, index: int, key: str = "p", **parts: float | None) -> tu
     return problem, completion, Score(parts=parts, total=0.0)
 
 
-def build(rows: list[tuple[Problem, Completion, Score]], config: schema.TrainedRewardModel) -> list[PreferencePair]:
+def build(rows: list[tuple[Problem, Completion, Score]], config: TrainedRewardModel) -> list[PreferencePair]:
     problems, completions, scores = zip(*rows, strict=True)
     return build_pairs(problems, completions, scores, name="quality", config=config, rewards=REWARDS, round=2)
 

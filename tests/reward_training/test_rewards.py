@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import schema
+from configs import reward_schema
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
 from reward_training.checker_pool import CheckerPool
@@ -45,7 +45,7 @@ def pool() -> Iterator[CheckerPool]:
 def test_outcome_on_the_last_number(
     checker: str, pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    config = schema.OutcomeReward.model_validate({"name": "correct", "checker": checker})
+    config = reward_schema.OutcomeReward.model_validate({"name": "correct", "checker": checker})
     completions = [make_completion(text) for text in TEXTS.values()]
     values = OutcomeReward(config, pool)([make_problem(meta=ENTRY)] * len(TEXTS), completions)
     assert {case for case, value in zip(TEXTS, values, strict=True) if value == 1.0} == RIGHT
@@ -53,7 +53,7 @@ def test_outcome_on_the_last_number(
 
 
 def test_outcome_in_a_tag_needs_the_tag(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = OutcomeReward(schema.OutcomeReward(name="tagged", extract="tag"))
+    reward = OutcomeReward(reward_schema.OutcomeReward(name="tagged", extract="tag"))
     texts = [
         "<answer>5</answer>",
         "5",
@@ -65,7 +65,7 @@ def test_outcome_in_a_tag_needs_the_tag(make_problem: MakeProblem, make_completi
 
 
 def test_outcome_of_the_whole_text(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = OutcomeReward(schema.OutcomeReward(name="whole", extract="whole"))
+    reward = OutcomeReward(reward_schema.OutcomeReward(name="whole", extract="whole"))
     values = reward([make_problem(answer="Paris")] * 3, [make_completion(text) for text in (" paris.", "in Paris", "")])
     assert values == [1.0, 0.0, 0.0]
 
@@ -73,7 +73,7 @@ def test_outcome_of_the_whole_text(make_problem: MakeProblem, make_completion: M
 def test_reasoning_gym_checker_needs_an_entry(
     pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    reward = OutcomeReward(schema.OutcomeReward(name="correct", checker="reasoning_gym"), pool)
+    reward = OutcomeReward(reward_schema.OutcomeReward(name="correct", checker="reasoning_gym"), pool)
     with pytest.raises(RewardError, match="problem p of source 'test' has no reasoning-gym entry; use checker: exact"):
         reward([make_problem()], [make_completion("5")])
 
@@ -87,20 +87,20 @@ def test_equal_answers_are_checked_once(make_problem: MakeProblem, make_completi
             return [1.0] * len(checks)
 
     counting = CountingPool()
-    reward = OutcomeReward(schema.OutcomeReward(name="correct", checker="reasoning_gym"), counting)
+    reward = OutcomeReward(reward_schema.OutcomeReward(name="correct", checker="reasoning_gym"), counting)
     texts = ["it is 5", "5", "6"]
     assert reward([make_problem(meta=ENTRY)] * 3, [make_completion(text) for text in texts]) == [1.0, 1.0, 1.0]
     assert counting.num_checks == 2  # "5" and "6"
 
 
 def test_format_is_found_or_not(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = FormatReward(schema.FormatReward(name="form", pattern="<think>.*</think>"))
+    reward = FormatReward(reward_schema.FormatReward(name="form", pattern="<think>.*</think>"))
     texts = ["<think>a\nb</think> 5", "<think>a", "", "<think></think>" * 2]
     assert reward([make_problem()] * 4, [make_completion(text) for text in texts]) == [1.0, 0.0, 0.0, 1.0]
 
 
 def test_length_falls_in_a_straight_line(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = LengthReward(schema.LengthReward(name="brief", target=10, limit=20))
+    reward = LengthReward(reward_schema.LengthReward(name="brief", target=10, limit=20))
     sizes = [0, 10, 15, 20, 1000]
     values = reward([make_problem()] * 5, [make_completion("x", num_tokens=size) for size in sizes])
     assert values == [1.0, 1.0, 0.5, 0.0, 0.0]  # (20 - 15) / (20 - 10) = 0.5
@@ -115,16 +115,16 @@ def test_python_function_of_the_current_folder(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    reward = PythonReward(schema.PythonReward(name="mine", function="my_reward_of_test:contains"))
+    reward = PythonReward(reward_schema.PythonReward(name="mine", function="my_reward_of_test:contains"))
     assert reward([make_problem()] * 2, [make_completion("5"), make_completion("6")]) == [1.0, 0.0]
 
 
 def test_missing_python_function_names_what_there_is(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(workspace))
     with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
-        PythonReward(schema.PythonReward(name="mine", function="no_such_module:f"))
+        PythonReward(reward_schema.PythonReward(name="mine", function="no_such_module:f"))
     (workspace / "broken_reward_of_test.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match=r"'broken_reward_of_test' from .*: ZeroDivisionError"):
-        PythonReward(schema.PythonReward(name="mine", function="broken_reward_of_test:f"))
+        PythonReward(reward_schema.PythonReward(name="mine", function="broken_reward_of_test:f"))
     with pytest.raises(ConfigError, match=r"has no function 'f'; it has \[.*'dumps'"):
-        PythonReward(schema.PythonReward(name="mine", function="json:f"))
+        PythonReward(reward_schema.PythonReward(name="mine", function="json:f"))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import schema
 from configs.records import Completion, Problem, Score
+from configs.reward_schema import FormatReward, LengthReward, ModelReward, OutcomeReward, Reward
 from reward_training.reward import RewardError, Unscored, Value
 from reward_training.scorer import build_rewards, check_unscored, score
 
@@ -102,11 +102,11 @@ def test_unscored_share_is_bounded() -> None:
 
 
 def test_built_rewards_are_those_of_the_configuration(make_problem: MakeProblem, make_completion: Make) -> None:
-    configs: list[schema.Reward] = [
-        schema.OutcomeReward(name="correct", weight=1.0),
-        schema.FormatReward(name="form", pattern="=", weight=0.2),
-        schema.LengthReward(name="brief", target=2, limit=12, weight=0.5),
-        schema.ModelReward(name="quality", model="absent"),
+    configs: list[Reward] = [
+        OutcomeReward(name="correct", weight=1.0),
+        FormatReward(name="form", pattern="=", weight=0.2),
+        LengthReward(name="brief", target=2, limit=12, weight=0.5),
+        ModelReward(name="quality", model="absent"),
     ]
     with build_rewards(configs, {}) as rewards:
         assert [reward.name for reward in rewards] == ["correct", "form", "brief"]  # there is no model of that name

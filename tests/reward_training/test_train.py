@@ -19,7 +19,7 @@ from transformers import (
 from configs.errors import ConfigError, StageStopped
 from configs.files import weights_id
 from configs.records import PreferencePair
-from configs.schema import OutcomeLabeler, TrainedRewardModel
+from configs.reward_schema import OutcomeLabeler, TrainedRewardModel
 from reward_training.check import check_reward_model
 from reward_training.model_scores import RewardModelScorer, read_calibration
 from reward_training.rendering import conversation_text
