@@ -37,7 +37,8 @@ from benchmarks.workloads import (
 from configs.errors import StageStopped
 from configs.records import Policy
 from configs.schema import Config
-from grpo_train.trainer import StepResult, train
+from grpo_train.step import StepResult
+from grpo_train.trainer import train
 from tasks.allocator import reused_memory
 
 MAX_STEPS = 64

@@ -20,7 +20,8 @@ from configs.schema import Config
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_policy
 from grpo_train.problems import load_problems
-from grpo_train.trainer import StepResult, train
+from grpo_train.step import StepResult
+from grpo_train.trainer import train
 from reward_training.scorer import build_rewards, score
 
 CONFIG = Path("configs/quickstart.yaml")

@@ -12,7 +12,8 @@ from configs.records import Policy, Problem
 from grpo_train.learner import TrainingDiverged
 from grpo_train.model import load_policy, open_policy, save_policy
 from grpo_train.precision import pick_device
-from grpo_train.trainer import StepResult, TrainResult, num_steps, train
+from grpo_train.step import StepResult
+from grpo_train.trainer import TrainResult, num_steps, train
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.model_ids import model_ids
 from tasks.stage import ALONE, Context, StageSpec

@@ -9,8 +9,9 @@ from configs.records import Estimate, Policy, Problem, RewardModelReport
 from configs.schema import Config
 from grpo_train.evaluation import evaluate
 from grpo_train.model import open_policy, save_policy
+from grpo_train.step import StepResult
 from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
-from grpo_train.trainer import StepResult, train
+from grpo_train.trainer import train
 from reward_training.scorer import build_rewards
 from reward_training.trainer import METRICS
 from tasks.evaluate import estimates

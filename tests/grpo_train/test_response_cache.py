@@ -17,7 +17,8 @@ from grpo_train.generation import sample
 from grpo_train.learner import Learner
 from grpo_train.model import load_policy, save_policy
 from grpo_train.response_cache import ResponseCache, effective_share, near_enough
-from grpo_train.trainer import StepResult, train
+from grpo_train.step import StepResult
+from grpo_train.trainer import train
 from tests.grpo_train.conftest import make_problem
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -242,7 +243,7 @@ def run(
         sampled.append(sample(*args, **kwargs))
         return sampled[-1]
 
-    monkeypatch.setattr("grpo_train.trainer.sample", spy)
+    monkeypatch.setattr("grpo_train.step.sample", spy)
     model, tokenizer = load_policy(policy.path, device="cpu")
     fixed = ["grpo_config.precision=float32", "grpo_config.max_updates=3", "grpo_config.epochs=3"]
     steps: list[StepResult] = []

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-import grpo_train.trainer as trainer
 from configs.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.records import Completion, Policy
 from configs.schema import Config
 from grpo_train.checkpoint import Weights
 from grpo_train.model import load_policy, save_policy
-from grpo_train.trainer import StepResult, TrainResult, train
+from grpo_train.step import Stepper, StepResult
+from grpo_train.trainer import TrainResult, train
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights
 
 STATES = ["weights", "optimizer", "schedule", "picker", "watch", "ledger", "contributions", "cache"]
@@ -111,7 +111,7 @@ def test_a_stopped_training_that_goes_on_ends_as_if_it_had_not_been(
 
 
 def without(name: str, components: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    return lambda loop: {key: value for key, value in components(loop).items() if key != name}
+    return lambda stepper: {key: value for key, value in components(stepper).items() if key != name}
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -120,21 +120,21 @@ def test_a_checkpoint_without_one_of_its_states_ends_elsewhere(
 ) -> None:
     config = tiny_config(*EVERYTHING)
     undisturbed = attempt(policy, config, None)
-    monkeypatch.setattr(trainer._Loop, "components", without(name, trainer._Loop.components))
+    monkeypatch.setattr(Stepper, "components", without(name, Stepper.components))
     stopped(policy, config, tmp_path / "stage", after=4)
     assert not same(undisturbed, attempt(policy, config, tmp_path / "stage"))
 
 
 def test_no_state_is_forgotten_here(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state that is added to the loop has to be added to the list above, with an option that makes it matter."""
+    """A state that is added to the stepper has to be added to the list above, with an option that makes it matter."""
     seen: set[str] = set()
-    components = trainer._Loop.components
+    components = Stepper.components
 
-    def look(loop: trainer._Loop) -> dict[str, Any]:
-        seen.update(components(loop))
-        return components(loop)
+    def look(stepper: Stepper) -> dict[str, Any]:
+        seen.update(components(stepper))
+        return components(stepper)
 
-    monkeypatch.setattr(trainer._Loop, "components", look)
+    monkeypatch.setattr(Stepper, "components", look)
     stopped(policy, tiny_config(*EVERYTHING), tmp_path / "stage", after=1)
     assert seen == set(STATES)
 
@@ -160,7 +160,7 @@ def test_the_global_generators_are_seeded_at_each_step(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeded: bool
 ) -> None:
     if not seeded:
-        monkeypatch.setattr(trainer, "set_seed", lambda seed: None)
+        monkeypatch.setattr("grpo_train.step.set_seed", lambda seed: None)
     config = tiny_config(*EVERYTHING)
     outcomes = []
     for stage, folder in enumerate([None, tmp_path / "stage"]):
@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_version_is_refused_with_the_remedy(
 ) -> None:
     config = tiny_config(*EVERYTHING)
     stopped(policy, config, tmp_path / "stage", after=2)
-    monkeypatch.setattr(trainer._Loop, "components", without("watch", trainer._Loop.components))
+    monkeypatch.setattr(Stepper, "components", without("watch", Stepper.components))
     with pytest.raises(ConfigError, match=r"holds .*'watch'.*; remove .*checkpoints to start the stage over"):
         attempt(policy, config, tmp_path / "stage")
 

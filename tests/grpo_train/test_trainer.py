@@ -17,8 +17,9 @@ from grpo_train.batches import prompt_blocks
 from grpo_train.generation import encode_prompt, sample
 from grpo_train.learner import Learner, TrainingDiverged
 from grpo_train.model import load_policy, save_policy
+from grpo_train.step import StepResult
 from grpo_train.token_ledger import CLASSES
-from grpo_train.trainer import StepResult, TrainResult, num_steps, train
+from grpo_train.trainer import TrainResult, num_steps, train
 from reward_training.reward import Unscored
 from tests.grpo_train.conftest import make_problem
 
@@ -331,7 +332,7 @@ def test_further_rounds_of_sampling_draw_with_seeds_of_their_own(policy, monkeyp
         seeds.append(seed)
         return sample(*args, seed=seed, **kwargs)
 
-    monkeypatch.setattr("grpo_train.trainer.sample", spy)
+    monkeypatch.setattr("grpo_train.step.sample", spy)
     run(policy, tiny_config("grpo_config.max_updates=1", "grpo_config.refill=2"), lambda completion: 0.5)
     assert seeds == [seed_for(0, "train sampling", round=1, step=1, index=number) for number in (0, 1, 2)]
 

@@ -15,7 +15,7 @@ import configs.checkpoints
 import configs.files
 import grpo_train.checkpoint
 import grpo_train.learner
-import grpo_train.trainer
+import grpo_train.step
 import tasks.policy as policy_stage
 import tasks.reward_model as reward_model_stage
 import tasks.stage
@@ -142,7 +142,7 @@ def _journal_path(journal: Journal, *_: Any) -> Path:
 
 POLICY_POINTS: dict[str, tuple[Callable[[], None], list[int]]] = {
     "before anything is written": (lambda: arm(Journal, "write"), []),
-    "while a group is sampled": (lambda: arm(grpo_train.trainer, "sample", 4), [2]),
+    "while a group is sampled": (lambda: arm(grpo_train.step, "sample", 4), [2]),
     "between two updates of the weights": (lambda: arm(grpo_train.learner.Learner, "_refresh_actor", 6), [2, 4]),
     "between update and journal": (lambda: arm(grpo_train.learner.Learner, "update", 3, "after"), [2]),
     "half-way in a journal line": (lambda: tear(Journal, "write", _journal_path, 4), [2]),

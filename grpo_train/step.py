@@ -1,0 +1,230 @@
+"""One step of GRPO (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 5 to 11).
+
+Pick problems, sample groups, score, normalise within the group, update. `learner` holds the weights and what changes them:
+the clipped loss, the gradient, its clipping and the optimiser.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from accelerate.utils import set_seed
+from transformers import PreTrainedTokenizerBase
+
+from configs.records import Completion, Problem, Score
+from configs.schema import Config
+from configs.seeds import seed_for
+from grpo_train.advantages import Advantages, Bools, group_advantages
+from grpo_train.checkpoint import Component
+from grpo_train.curriculum import ProblemPicker
+from grpo_train.early_stop import EarlyStop, left_out, without
+from grpo_train.generation import Sampling, sample
+from grpo_train.groups import Groups
+from grpo_train.learner import Learner
+from grpo_train.prompt_variants import varied
+from grpo_train.refill import Refilled, refill
+from grpo_train.response_cache import ResponseCache, Reuse
+from grpo_train.step_metrics import (
+    Contributions,
+    Phases,
+    group_metrics,
+    parts_matrix,
+    response_metrics,
+    reward_metrics,
+    rollout_rows,
+)
+from grpo_train.token_ledger import Positions, TokenLedger, token_counts
+from grpo_train.watch import Alarm, Watch
+from reward_training.scorer import Reward, check_unscored, score
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did."""
+
+    step: int
+    """counts from 1"""
+    metrics: dict[str, float]
+    rollouts: list[dict[str, Any]]
+    alarms: list[Alarm]
+
+
+@dataclass
+class _Step:
+    """One step in the making."""
+
+    number: int
+    """counts from 1"""
+    phases: Phases = field(default_factory=Phases)
+    positions: Positions = field(default_factory=Positions)
+    """what sampling computed"""
+
+
+@dataclass
+class Stepper:
+    """Takes the steps, and holds what a training carries from one to the next."""
+
+    learner: Learner
+    tokenizer: PreTrainedTokenizerBase
+    rewards: Sequence[Reward]
+    config: Config
+    round: int
+    picker: ProblemPicker
+    watch: Watch = field(init=False)
+    ledger: TokenLedger = field(init=False, default_factory=TokenLedger)
+    contributions: Contributions = field(init=False)
+    cache: ResponseCache = field(init=False)
+    stopped_by: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.config.watch)
+        self.cache = ResponseCache(self.config.grpo_config.response_cache, self.config.grpo_config.group_size)
+        self.contributions = Contributions([reward.name for reward in self.rewards])
+
+    def components(self) -> dict[str, Component]:
+        """All that the next step depends on, by the name that it has in a checkpoint."""
+        ours: dict[str, Component] = {
+            "picker": self.picker,
+            "watch": self.watch,
+            "ledger": self.ledger,
+            "contributions": self.contributions,
+            "cache": self.cache,
+        }
+        return self.learner.components() | ours
+
+    def step(self, number: int, *, is_last: bool) -> StepResult:
+        """Pick, sample, score, update."""
+        step = _Step(number)
+        start = step.phases.last
+        grpo = self.config.grpo_config
+        # dropout and rewards may draw from the global generators
+        set_seed(seed_for(self.config.seed, "global generators", round=self.round, step=number) % 2**32)
+        picked = self.picker.pick(grpo.batch_size // grpo.group_size)
+        reuse = self.cache.take(number, picked, self.learner.log_ratios)
+        filled = self._fill(step, picked, reuse)
+        batch, refused = filled.batch, filled.refused
+        parts, advantages = self._advantages(batch)
+        _, of_refused = self._advantages(refused)
+        self.contributions.add(advantages)
+        step.phases.end("score")
+        out = left_out(batch.completions, grpo)
+        metrics = self.learner.update(*_trained_on(batch.completions, advantages, out), batch.is_old[~out])
+        step.phases.end("update")
+        if grpo.monitor_kl_every and (is_last or number % grpo.monitor_kl_every == 0):
+            metrics["policy/kl_initial"] = self.learner.kl_initial(batch.sampled)
+        right = self._right(batch.scores)
+        metrics |= reward_metrics(parts, [reward.name for reward in self.rewards], advantages, batch.is_old)
+        metrics |= group_metrics(batch.completions, right, advantages, grpo.group_size, batch.is_old)
+        metrics |= response_metrics(batch.sampled)
+        metrics |= reuse.metrics
+        metrics |= self.cache.add(batch.completions, batch.scores, advantages.values, right, batch.is_old)
+        if grpo.refill:
+            metrics |= {"groups/refused": float(len(refused.problems)), "groups/refills": float(filled.num_rounds)}
+        tokens = token_counts(batch, advantages) + token_counts(refused, of_refused)
+        metrics |= self.ledger.add(tokens, step.positions, self.learner.positions)
+        metrics |= self.picker.end_step(self._pass_rates(batch + refused))
+        metrics |= step.phases.seconds
+        metrics["time/step"] = time.perf_counter() - start
+        metrics["time/tokens_per_second"] = metrics["tokens/generated"] / metrics["time/step"]
+        alarms = self.watch.look(number, metrics)
+        self.stopped_by = next((str(alarm) for alarm in alarms if alarm.rule.action == "stop"), None)
+        rollouts = rollout_rows(number, batch, advantages) + rollout_rows(number, refused, of_refused, is_refused=True)
+        return StepResult(number, metrics, rollouts, alarms)
+
+    def _fill(self, step: _Step, picked: list[Problem], reuse: Reuse) -> Refilled:
+        """The batch: groups of the picked problems, dead ones replaced by fresh ones as far as `refill` allows."""
+
+        def ask(attempt: int, number: int) -> Groups:
+            fresh = self.picker.pick_more(number)
+            nothing = Reuse(self.config.grpo_config.group_size, [[] for _ in fresh], {})
+            return self._ask(step, fresh, nothing, attempt) if fresh else Groups()
+
+        filled = refill(
+            self._ask(step, picked, reuse),
+            self.config.grpo_config.refill,
+            is_dead=lambda groups: self._advantages(groups)[1].dead,
+            ask=ask,
+        )
+        scores = filled.batch.sampled_scores + filled.refused.sampled_scores
+        check_unscored(scores, self.config.combination.max_unscored_share)
+        return filled
+
+    def _ask(self, step: _Step, problems: list[Problem], reuse: Reuse, attempt: int = 0) -> Groups:
+        """Sample and score what `reuse` leaves of each problem's group."""
+        worded = [varied(problem, seed=self.config.seed, round=self.round, step=step.number) for problem in problems]
+        sampled = self._sample(step, worded, reuse.num_sampled, attempt)
+        step.phases.end("generate")
+        asked = [problem for problem, number in zip(worded, reuse.num_sampled, strict=True) for _ in range(number)]
+        scores = score(asked, sampled, self.rewards)
+        step.phases.end("score")
+        return Groups(worded, reuse.completions(sampled), reuse.scores(scores), reuse.is_old.tolist())
+
+    def _sample(self, step: _Step, problems: list[Problem], group_sizes: list[int], attempt: int) -> list[Completion]:
+        grpo = self.config.grpo_config
+        sampling = Sampling(
+            group_size=grpo.group_size,
+            temperature=grpo.temperature,
+            max_response_length=grpo.max_response_length,
+            top_p=grpo.top_p,
+            top_k=grpo.top_k,
+            max_rows=grpo.generation_rows,
+        )
+        return sample(
+            self.learner.actor,
+            self.tokenizer,
+            problems,
+            sampling,
+            seed=seed_for(self.config.seed, "train sampling", round=self.round, step=step.number, index=attempt),
+            policy_id=f"{self.learner.policy.id}+{step.number - 1}",
+            step=step.number,
+            group_sizes=group_sizes,
+            early_stop=self._early_stop(problems),
+            positions=step.positions,
+        )
+
+    def _pass_rates(self, groups: Groups) -> dict[str, float]:
+        """{problem key: share of right responses}, sampled ones only; empty where the checker is no training reward."""
+        right = self._right(groups.sampled_scores)
+        if right is None:
+            return {}
+        found: dict[str, list[bool]] = {}
+        for completion, is_right in zip(groups.sampled, right, strict=True):
+            found.setdefault(completion.problem_key, []).append(is_right)
+        return {key: sum(verdicts) / len(verdicts) for key, verdicts in found.items()}
+
+    def _early_stop(self, batch: list[Problem]) -> EarlyStop | None:
+        grpo = self.config.grpo_config
+        if not grpo.early_stop.is_on:
+            return None
+        return EarlyStop(grpo.early_stop, batch, self.tokenizer, grpo.max_response_length, self.rewards)
+
+    def _advantages(self, groups: Groups) -> tuple[np.ndarray, Advantages]:
+        parts = parts_matrix(groups.scores, [reward.name for reward in self.rewards])
+        advantages = group_advantages(
+            without(parts, left_out(groups.completions, self.config.grpo_config)),
+            np.array([reward.weight for reward in self.rewards]),
+            self.config.grpo_config.group_size,
+            order=self.config.combination.order,
+            scale=self.config.combination.scale,
+            baseline=self.config.combination.baseline,
+            spread_floor=self.config.combination.reward_spread_floor,
+        )
+        return parts, advantages
+
+    def _right(self, scores: Sequence[Score]) -> list[bool] | None:
+        """What the checker says of each completion, or None where it is not among the training rewards."""
+        if self.config.checker not in {reward.name for reward in self.rewards}:
+            return None
+        return [(s.parts[self.config.checker] or 0.0) >= 1 for s in scores]
+
+
+def _trained_on(
+    completions: list[Completion], advantages: Advantages, out: Bools
+) -> tuple[list[Completion], Advantages]:
+    """What the update sees: all but the rows that are left out."""
+    kept = [completion for completion, is_out in zip(completions, out, strict=True) if not is_out]
+    return kept, replace(advantages, values=advantages.values[~out])
