@@ -13,18 +13,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.errors import StageStopped
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
-from grpo_train.attention import fit_attention
 from grpo_train.early_stop import EarlyStop
+from grpo_train.key_value_cache import sampling_cache
 from grpo_train.token_ledger import Positions
 from grpo_train.token_logprobs import SLICE
+from reward_training.attention import fit_attention
 from reward_training.rendering import prompt_text
 
+BLOCK = 128
+"""tokens whose probabilities are summed up as one when a token is drawn"""
 COMPACT_SHARE = 0.8
 """finished rows are taken out of the cache when fewer than this share of its rows is still writing"""
 
@@ -190,7 +194,7 @@ def _prefill(
     positions.add(ids.numel(), int(mask.sum()))
     ids, mask = ids.to(model.device), mask.to(model.device)
     position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    cache = sampling_cache(model)
     output = model(
         input_ids=ids,
         attention_mask=mask,
@@ -221,19 +225,36 @@ def _choose(logits: Tensor, rows: list[_Row], step: int, sampling: Sampling) -> 
 def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """(n, 1) tokens and their log-probabilities from (n, V) logits and (n, 1) uniforms."""
     scaled = logits.float() if sampling.temperature == 0 else logits.float() / sampling.temperature
-    logprobs = scaled.log_softmax(dim=-1)
+    centred = scaled - scaled.amax(dim=-1, keepdim=True)
+    weights = centred.exp()
     if sampling.temperature == 0:
-        tokens = scaled.argmax(dim=-1, keepdim=True)
+        tokens = centred.argmax(dim=-1, keepdim=True)
+    elif sampling.top_p == 1 and sampling.top_k == 0:
+        tokens = inverse_cdf(weights, uniforms)
     else:
-        tokens = inverse_cdf(filter_logits(logprobs, sampling.top_p, sampling.top_k).exp(), uniforms)
-    return tokens, logprobs.gather(1, tokens)
+        tokens = inverse_cdf(filter_logits(centred, sampling.top_p, sampling.top_k).exp(), uniforms)
+    return tokens, centred.gather(1, tokens) - weights.sum(dim=-1, keepdim=True).log()
 
 
 def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """(B, 1) tokens at which the sum of (B, V) probabilities, which need not be normalised, passes (B, 1) uniforms in [0, 1)."""
-    cumulated = probabilities.cumsum(dim=-1)
+    """(B, 1) tokens at which the sum of (B, V) probabilities, which need not be normalised, passes (B, 1) uniforms in [0, 1).
+
+    The sum runs over blocks of tokens first and then inside the one in which it passes.
+    """
+    padded = F.pad(probabilities, (0, -probabilities.shape[1] % BLOCK))
+    blocks = padded.view(len(padded), -1, BLOCK)
+    cumulated = blocks.sum(dim=-1).cumsum(dim=-1)
     wanted = uniforms * cumulated[:, -1:]
-    return torch.searchsorted(cumulated, wanted, right=True).clamp(max=probabilities.shape[-1] - 1)
+    block = _first_over(cumulated, wanted)
+    before = torch.where(block > 0, cumulated.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block.squeeze(1)].cumsum(dim=-1)
+    return block * BLOCK + _first_over(inside, wanted - before)
+
+
+def _first_over(cumulated: Tensor, wanted: Tensor) -> Tensor:
+    """(B, 1) first places at which (B, N) sums are over (B, 1) `wanted`; the last that added anything where rounding left none."""
+    highest = torch.searchsorted(cumulated, cumulated[:, -1:].contiguous())
+    return torch.minimum(torch.searchsorted(cumulated, wanted, right=True), highest)
 
 
 def filter_logits(logits: Tensor, top_p: float, top_k: int) -> Tensor:

@@ -25,13 +25,12 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_backbone(base: Path, seed: int, *, eager: bool) -> PreTrainedModel:
+def load_backbone(base: Path, seed: int) -> PreTrainedModel:
     """A classifier with one output; its head is drawn from `seed` unless the base is a reward model already."""
-    attention = {"attn_implementation": "eager"} if eager else {}
     try:
         has_head = "ForSequenceClassification" in str(AutoConfig.from_pretrained(str(base)).architectures)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            str(base), num_labels=1, dtype=torch.float32, **attention
+            str(base), num_labels=1, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load as a reward model: {error}") from error

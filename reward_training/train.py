@@ -29,6 +29,7 @@ from configs.errors import ConfigError, StageStopped
 from configs.records import PreferencePair
 from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
+from reward_training.attention import fit_attention
 from reward_training.backbone import load_backbone, load_tokenizer, set_pad_token
 from reward_training.model_scores import RewardModelScorer, save_calibration
 from reward_training.packing import Packed, pack, packed_logits, shares_prompts
@@ -40,8 +41,6 @@ from reward_training.trainer import Hooks, PackedRewardTrainer
 MAX_GRAD_NORM = 1.0
 TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
 """of a forward and backward pass, counted without sharing; bounds the memory"""
-EAGER_UNTIL = 256
-"""tokens; under it plain attention is faster than the fused kernel's backward pass on a CPU (3.4 s against 4.5 s a step)"""
 CHECKPOINTING_FROM = 1_000_000_000
 """parameters from which activations are recomputed to save memory"""
 CALIBRATION_PAIRS = 128
@@ -77,7 +76,9 @@ def train_reward_model(
         if not rows:
             raise ConfigError(f"no pair of {len(pairs)} fits into max_length={config.max_length} tokens; raise it")
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
-        model = load_backbone(base, seed, eager=device.type == "cpu" and longest <= EAGER_UNTIL)
+        model = load_backbone(base, seed)
+        if device.type == "cpu":
+            fit_attention(model, longest)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
         hooks = Hooks(on_step, should_stop, checkpoints)
         _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from configs.errors import StageStopped
-from grpo_train.generation import Sampling, encode_prompt, filter_logits, inverse_cdf, sample, stop_token_ids
+from grpo_train.generation import BLOCK, Sampling, encode_prompt, filter_logits, inverse_cdf, sample, stop_token_ids
 from grpo_train.token_ledger import Positions
 from tests.grpo_train.conftest import make_problem
 
@@ -129,6 +129,24 @@ def test_inverse_cdf_draws_with_the_probabilities_whatever_their_sum():
     probabilities = torch.tensor([[1.0, 0.5, 0.5]])
     draws = [inverse_cdf(probabilities, torch.tensor([[u]])).item() for u in (0.0, 0.49, 0.51, 0.74, 0.76, 0.999999)]
     assert draws == [0, 0, 1, 1, 2, 2]
+
+
+def test_inverse_cdf_over_blocks_is_the_one_over_all_tokens():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(400, 3 * BLOCK + 5, generator=generator, dtype=torch.float64)
+    probabilities[probabilities < 0.5] = 0
+    uniforms = torch.rand(400, 1, generator=generator, dtype=torch.float64)
+    uniforms[0] = 0
+    cumulated = probabilities.cumsum(dim=1)
+    expected = torch.searchsorted(cumulated, uniforms * cumulated[:, -1:], right=True)
+    assert torch.equal(inverse_cdf(probabilities, uniforms), expected)
+
+
+def test_no_token_of_probability_zero_is_drawn_where_rounding_ends_the_sum_early():
+    probabilities = torch.rand(64, 2 * BLOCK)
+    probabilities[:, BLOCK + 7 :] = 0
+    drawn = inverse_cdf(probabilities, torch.full((64, 1), 1 - 2**-24))
+    assert (probabilities.gather(1, drawn) > 0).all()
 
 
 def test_filters_keep_the_smallest_set_and_never_draw_outside_it():
