@@ -84,6 +84,21 @@ class ResponseCacheConfig(Block):
 KlEstimator = Literal["k1", "k2", "k3"]
 
 
+class LoraConfig(Block):
+    """Train a low-rank adapter (arXiv 2106.09685) in place of all weights."""
+
+    rank: PositiveInt = Field(16, description="of the change to each matrix")
+    alpha: PositiveInt = Field(32, description="the change is scaled by alpha / rank")
+    target_modules: str | list[str] = Field(
+        "all-linear", description="modules by the end of their names, or all-linear: every linear layer but the last"
+    )
+    between_rounds: Literal["merge", "carry_on"] = Field(
+        "merge",
+        description="each round starts a new adapter on the merged champion, so that ranks add up; or trains the champion's "
+        "adapter on",
+    )
+
+
 class GrpoConfig(Block):
     """Group Relative Policy Optimization (arXiv 2402.03300) and its relatives."""
 
@@ -129,6 +144,11 @@ class GrpoConfig(Block):
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
     adam_betas: tuple[Share, Share] = Field((0.9, 0.99), description="of AdamW")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of AdamW")
+    lora: LoraConfig | None = Field(None, description="train an adapter instead of all weights")
+    activation_checkpointing: bool = Field(
+        False,
+        description="keep each layer's input only and compute the rest again: less memory, about a third more time",
+    )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="of the arithmetic; weights stay float32. auto: bfloat16 where the hardware has it"
     )
@@ -138,7 +158,7 @@ class GrpoConfig(Block):
     refill: Annotated[int, Field(ge=0)] = Field(
         0, description="most further rounds of sampling a step, with fresh problems in place of dead groups; 0 is off"
     )
-    generation_rows: PositiveInt = Field(128, description="responses that are decoded together; bounds the memory")
+    generation_rows: PositiveInt = Field(256, description="responses that are decoded together; bounds the memory")
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(

@@ -94,6 +94,30 @@ class TrackingConfig(Block):
     experiment: str = Field("regroup", min_length=1, description="name of the MLflow experiment")
 
 
+class LauncherConfig(Block):
+    """Where a policy and a reward model are trained; the result is the same up to rounding."""
+
+    kind: Literal["inline", "process", "accelerate"] = Field(
+        "inline",
+        description="in the flow's own process; in a child process, whose memory is free afterwards; or as several, which share "
+        "each batch of the policy's training",
+    )
+    num_processes: PositiveInt = Field(
+        1, description="of kind accelerate; the policy's training alone takes more than one"
+    )
+    config_file: str | None = Field(
+        None, description="of `accelerate launch`, for kind accelerate; default: torchrun on this machine"
+    )
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> "LauncherConfig":
+        if self.kind != "accelerate" and (self.num_processes > 1 or self.config_file is not None):
+            raise ValueError(
+                f"num_processes={self.num_processes} and config_file={self.config_file!r} need kind accelerate, not {self.kind}"
+            )
+        return self
+
+
 class RunConfig(Block):
     """One Regroup run in the workspace."""
 
@@ -120,6 +144,7 @@ class Config(Block):
         DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default"
     )
     tracking: TrackingConfig = TrackingConfig()
+    launcher: LauncherConfig = LauncherConfig()
     keep_checkpoints: PositiveInt = Field(
         2, description="checkpoints that an unfinished stage keeps; a finished one keeps none"
     )

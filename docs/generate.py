@@ -32,11 +32,12 @@ field can be changed from the command line: `--set grpo_config.learning_rate=1e-
 from 0). Prefect's page shows the same fields as a form. A secret never stands in the file, only the name of the environment
 variable that holds it.
 
-Three presets are in [`configs/`](../configs): `tiny.yaml` (a small random model, for trying out), `quickstart.yaml`
-(SmolLM2-135M-Instruct on two CPU cores) and `gsm8k.yaml` (Qwen2.5-1.5B-Instruct on one GPU).
+Four presets are in [`configs/`](../configs): `tiny.yaml` (a small random model, for trying out), `quickstart.yaml`
+(SmolLM2-135M-Instruct on two CPU cores), `gsm8k.yaml` (Qwen2.5-1.5B-Instruct on one GPU) and `long_chains.yaml` (the same model with
+responses of up to 4,096 tokens). The last two are untried so far.
 
-A run that exists goes on only under the configuration that it was started with; `rounds` may be raised, and the blocks `run`
-and `tracking` may change.
+A run that exists goes on only under the configuration that it was started with; `rounds` may be raised, and the blocks `run`,
+`tracking` and `launcher` may change.
 """
 
 COMMANDS = """# Commands

@@ -18,6 +18,7 @@ from flows.doctor_checks import (
     check_batches,
     check_disk,
     check_gold_answers,
+    check_launcher,
     check_memory,
     check_model,
     check_pairs,
@@ -63,7 +64,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
 
     `quick` leaves out what takes more than a few seconds beyond that.
     """
-    checks = list(check_rewards(config))
+    checks = [*check_launcher(config), *check_rewards(config)]
     try:
         folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
         tokenizer = load_tokenizer(folder)

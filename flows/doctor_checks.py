@@ -193,6 +193,15 @@ def _judge_gold(reward: OutcomeReward, problems: Sequence[Problem], right: Seque
 # ---- arithmetic -----------------------------------------------------------------------------------------------------
 
 
+def check_launcher(config: Config) -> Iterator[Check]:
+    """Whether accelerate's own configuration is there, where one is named."""
+    file = config.launcher.config_file
+    if file is not None and not Path(file).is_file():
+        yield Check(
+            "launcher", "fail", f"no file {file}", "write it with `accelerate config`, or drop launcher.config_file"
+        )
+
+
 def check_batches(config: Config, num_train: int) -> Check:
     """A batch's problems are there, and how many updates a round makes."""
     grpo = config.grpo_config

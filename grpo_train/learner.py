@@ -11,13 +11,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import PreTrainedModel, get_scheduler
 
@@ -28,8 +26,9 @@ from grpo_train.batches import MicroBatch, PromptBlock, padded_logprobs, prompt_
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
 from grpo_train.loss import BatchSize, Loss, policy_loss
 from grpo_train.model import load_policy
-from grpo_train.precision import autocast_dtype, pick_device
-from grpo_train.prompt_pass import PromptPass, known_logprobs, policy_kl
+from grpo_train.precision import autocast_dtype
+from grpo_train.prompt_pass import PromptPass, known_logprobs, policy_kl, recompute_layers
+from grpo_train.ranks import Ranks
 from grpo_train.token_ledger import Positions
 
 
@@ -44,26 +43,26 @@ class Learner:
         self, model: PreTrainedModel, grpo: GrpoConfig, *, policy: Policy, initial_policy: Policy, num_updates: int
     ) -> None:
         self.grpo, self.policy, self.initial_policy = grpo, policy, initial_policy
-        # transformers' Trainer does the same: an earlier stage of this process may have set another precision
-        AcceleratorState._reset_state(reset_partial_state=True)
-        self.accelerator = Accelerator(cpu=pick_device().type == "cpu", mixed_precision="no")
-        self.dtype = autocast_dtype(self.grpo.precision, self.accelerator.device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
+        self.ranks = Ranks()
+        self.dtype = autocast_dtype(self.grpo.precision, self.ranks.device)
+        self.model = model.to(self.ranks.device)  # type: ignore[arg-type]
+        self.optimizer = torch.optim.AdamW(
+            [weight for weight in model.parameters() if weight.requires_grad],
             lr=self.grpo.learning_rate,
             betas=self.grpo.adam_betas,
             weight_decay=self.grpo.weight_decay,
         )
         schedule = "constant_with_warmup" if self.grpo.schedule == "constant" else self.grpo.schedule
-        scheduler = get_scheduler(
+        self.scheduler = get_scheduler(
             schedule,
-            optimizer,
+            self.optimizer,
             num_warmup_steps=self.grpo.warmup_updates,
             num_training_steps=num_updates,
         )
-        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
         self.actor = model if self.dtype is None else _low_precision_copy(model, self.dtype)
         self.actor.eval()  # type: ignore[no-untyped-call]
+        if self.grpo.activation_checkpointing:
+            recompute_layers(self.actor)
         self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
         self.initial: PreTrainedModel | None = None
         self.positions = Positions()
@@ -73,8 +72,14 @@ class Learner:
         return self.policy if self.grpo.kl_reference == "round" else self.initial_policy
 
     def _load_frozen(self, policy: Policy) -> PreTrainedModel:
-        model, _ = load_policy(policy.path, device=self.accelerator.device, dtype=self.dtype or torch.float32)
+        model, _ = load_policy(policy.path, device=self.ranks.device, dtype=self.dtype or torch.float32)
         return model.requires_grad_(False)
+
+    def _load_initial(self) -> PreTrainedModel:
+        """The KL term's reference where that is the same policy."""
+        if self.reference is not None and self._reference_policy().id == self.initial_policy.id:
+            return self.reference
+        return self._load_frozen(self.initial_policy)
 
     def update(
         self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools | None = None
@@ -99,10 +104,9 @@ class Learner:
         self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools
     ) -> dict[str, float]:
         size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
-        keep_all = self.reference is not None
-        rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
         sums = _Sums()
-        for block in prompt_blocks(completions, rows, self.grpo.micro_batch_tokens, self.accelerator.device):
+        rows = self._rows(completions, advantages)
+        for block in prompt_blocks(completions, rows, self.grpo.micro_batch_tokens, self.ranks.device):
             self.positions.add(block.num_computed, block.num_tokens)
             actor = PromptPass(self.actor, block, self.grpo.temperature)
             reference = self._reference_logprobs(block)
@@ -119,10 +123,11 @@ class Learner:
                     old_logprobs=self._old_logprobs(logprobs, sampled, old),
                     reference_logprobs=None if reference is None else reference(batch),
                 )
-                self._refuse_nonfinite("loss", float(loss.value.detach()))
-                self.accelerator.backward(loss.value)
+                loss.value.backward()  # type: ignore[no-untyped-call]
                 sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
             actor.backward()
+        sums = _Sums(*self.ranks.sums(astuple(sums)))
+        self._refuse_nonfinite("loss", sums.loss)
         metrics = sums.metrics() | {
             "policy/grad_norm": self._apply(),
             "policy/learning_rate": self.scheduler.get_last_lr()[0],
@@ -130,6 +135,14 @@ class Learner:
         if self.reference is not None:
             metrics["policy/kl_reference"] = sums.kl / max(len(completions), 1)
         return metrics
+
+    def _rows(self, completions: Sequence[Completion], advantages: Advantages) -> list[int]:
+        """What this rank differentiates: the responses to its share of the prompts that move the policy."""
+        keep_all = self.reference is not None
+        rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
+        prompts = list(dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows))
+        mine = set(self.ranks.share(prompts))
+        return [row for row in rows if tuple(completions[row].prompt_ids) in mine]
 
     def _old_logprobs(self, logprobs: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
         """(B, T) of the policy that wrote each response; None where that is the present one for all."""
@@ -146,13 +159,24 @@ class Learner:
 
     def _apply(self) -> float:
         """Clip the gradient and step; returns its norm before clipping."""
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm)
-        grad_norm = 0.0 if norm is None else float(norm)
+        self._add_up_gradients()
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm))
         self._refuse_nonfinite("gradient norm", grad_norm)
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
         return grad_norm
+
+    def _add_up_gradients(self) -> None:
+        """Of all ranks; a parameter that none has a gradient of keeps none, so that the optimizer passes it over."""
+        if self.ranks.count == 1:
+            return
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        found = self.ranks.sums([float(weight.grad is not None) for weight in trained])
+        reached = [weight for weight, number in zip(trained, found, strict=True) if number]
+        for weight in reached:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        self.ranks.add_up(weight.grad for weight in reached if weight.grad is not None)
 
     def _refuse_nonfinite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
@@ -167,24 +191,30 @@ class Learner:
             return
         with torch.no_grad():
             for target, source in zip(self.actor.parameters(), self.model.parameters(), strict=True):
-                target.copy_(source)
+                if source.requires_grad:
+                    target.copy_(source)
 
     def log_ratios(self, completions: Sequence[Completion]) -> Floats:
         """(N,) log of policy(response) / writer(response), of whole responses, by the model that samples."""
-        values = np.zeros(len(completions))
         size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
-        for batch, logprobs in known_logprobs(self.actor, completions, max_tokens=size, temperature=temperature):
-            values[batch.rows] = (logprobs - padded_logprobs(completions, batch)).sum(dim=1).tolist()
-        return values
+
+        def of(share: Sequence[Completion]) -> list[float]:
+            values = [0.0] * len(share)
+            for batch, logprobs in known_logprobs(self.actor, share, max_tokens=size, temperature=temperature):
+                ratios = (logprobs - padded_logprobs(share, batch)).sum(dim=1).tolist()
+                for row, ratio in zip(batch.rows, ratios, strict=True):
+                    values[row] = ratio
+            return values
+
+        return np.array(self.ranks.each(completions, of), dtype=np.float64)
 
     def kl_initial(self, completions: Sequence[Completion]) -> float:
         """Mean over the responses of the KL from the initial policy, in nats a token."""
         if self.initial is None:
-            self.initial = self._load_frozen(self.initial_policy)
-        kl = policy_kl(
-            self.initial, completions, max_tokens=self.grpo.micro_batch_tokens, temperature=self.grpo.temperature
-        )
-        return float(np.mean(kl))
+            self.initial = self._load_initial()
+        size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+        of = partial(policy_kl, self.initial, max_tokens=size, temperature=temperature)
+        return float(np.mean(self.ranks.each(completions, of)))
 
     def components(self) -> dict[str, Component]:
         """What a checkpoint holds of the learner."""
@@ -193,10 +223,6 @@ class Learner:
             "optimizer": OptimizerState(self.optimizer),
             "schedule": ScheduleState(self.scheduler),
         }
-
-    def close(self) -> None:
-        """Give the model back as it came."""
-        self.accelerator.free_memory()
 
 
 @dataclass

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -125,13 +127,14 @@ class Stepper:
         if grpo.refill:
             metrics |= {"groups/refused": float(len(refused.problems)), "groups/refills": float(filled.num_rounds)}
         tokens = token_counts(batch, advantages) + token_counts(refused, of_refused)
-        metrics |= self.ledger.add(tokens, step.positions, self.learner.positions)
+        metrics |= self.ledger.add(tokens, self._everywhere(step.positions), self._everywhere(self.learner.positions))
         metrics |= self.picker.end_step(self._pass_rates(batch + refused))
         metrics |= step.phases.seconds
         metrics["time/step"] = time.perf_counter() - start
         metrics["time/tokens_per_second"] = metrics["tokens/generated"] / metrics["time/step"]
         alarms = self.watch.look(number, metrics)
-        self.stopped_by = next((str(alarm) for alarm in alarms if alarm.rule.action == "stop"), None)
+        stopped_by = next((str(alarm) for alarm in alarms if alarm.rule.action == "stop"), None)
+        self.stopped_by = self.learner.ranks.from_main(stopped_by)
         rollouts = rollout_rows(number, batch, advantages) + rollout_rows(number, refused, of_refused, is_refused=True)
         return StepResult(number, metrics, rollouts, alarms)
 
@@ -156,12 +159,27 @@ class Stepper:
     def _ask(self, step: _Step, problems: list[Problem], reuse: Reuse, attempt: int = 0) -> Groups:
         """Sample and score what `reuse` leaves of each problem's group."""
         worded = [varied(problem, seed=self.config.seed, round=self.round, step=step.number) for problem in problems]
-        sampled = self._sample(step, worded, reuse.num_sampled, attempt)
-        step.phases.end("generate")
-        asked = [problem for problem, number in zip(worded, reuse.num_sampled, strict=True) for _ in range(number)]
-        scores = score(asked, sampled, self.rewards)
-        step.phases.end("score")
+        groups = self.learner.ranks.each(
+            list(zip(worded, reuse.num_sampled, strict=True)), partial(self._sample_and_score, step, attempt)
+        )
+        sampled = [completion for completions, _ in groups for completion in completions]
+        scores = [score for _, of_group in groups for score in of_group]
         return Groups(worded, reuse.completions(sampled), reuse.scores(scores), reuse.is_old.tolist())
+
+    def _sample_and_score(
+        self, step: _Step, attempt: int, asked: list[tuple[Problem, int]]
+    ) -> list[tuple[list[Completion], list[Score]]]:
+        """The responses to each problem, so many as are asked for, and their scores."""
+        if not asked:
+            return []
+        problems, numbers = [problem for problem, _ in asked], [number for _, number in asked]
+        sampled = self._sample(step, problems, numbers, attempt)
+        step.phases.end("generate")
+        scores = score([problem for problem, number in asked for _ in range(number)], sampled, self.rewards)
+        step.phases.end("score")
+        ends = list(accumulate(numbers))
+        parts = [slice(end - number, end) for end, number in zip(ends, numbers, strict=True)]
+        return [(sampled[part], scores[part]) for part in parts]
 
     def _sample(self, step: _Step, problems: list[Problem], group_sizes: list[int], attempt: int) -> list[Completion]:
         grpo = self.config.grpo_config
@@ -185,6 +203,10 @@ class Stepper:
             early_stop=self._early_stop(problems),
             positions=step.positions,
         )
+
+    def _everywhere(self, positions: Positions) -> Positions:
+        """Those of all ranks."""
+        return Positions(*(int(number) for number in self.learner.ranks.sums(astuple(positions))))
 
     def _pass_rates(self, groups: Groups) -> dict[str, float]:
         """{problem key: share of right responses}, sampled ones only; empty where the checker is no training reward."""

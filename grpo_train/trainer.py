@@ -77,7 +77,7 @@ def train(
     stepper = Stepper(learner, tokenizer, rewards, config, round, picker)
     done = _resume(checkpoints, stepper)
     for step in range(done + 1, total + 1):
-        if should_stop():
+        if learner.ranks.from_main(should_stop()):
             if checkpoints is not None and checkpoints.wanted(step - 1):
                 _save(checkpoints, step - 1, stepper)
             raise StageStopped(f"stopped before step {step} of {total}")
@@ -86,7 +86,6 @@ def train(
             break
         if checkpoints is not None and step < total and checkpoints.due(step):
             _save(checkpoints, step, stepper)
-    learner.close()
     return TrainResult(
         num_updates=step * grpo.updates_per_batch,
         stopped_by=stepper.stopped_by,
@@ -107,4 +106,9 @@ def _resume(checkpoints: Checkpoints | None, stepper: Stepper) -> int:
 
 
 def _save(checkpoints: Checkpoints, step: int, stepper: Stepper) -> None:
-    checkpoints.save(step, lambda folder: write_components(folder, stepper.components()))
+    ranks = stepper.learner.ranks
+    if ranks.is_main:
+        checkpoints.save(step, lambda folder: write_components(folder, stepper.components()))
+    else:
+        checkpoints.last_step = step
+    ranks.wait()

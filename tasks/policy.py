@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 from configs.files import JOURNAL, Journal, append_jsonl, digest, digest_json, read_jsonl, write_json
 from configs.records import Policy, Problem
+from configs.seeds import seed_for
+from grpo_train.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.learner import TrainingDiverged
 from grpo_train.model import load_policy, open_policy, save_policy
-from grpo_train.precision import pick_device
+from grpo_train.ranks import Ranks
 from grpo_train.step import StepResult
 from grpo_train.trainer import TrainResult, num_steps, train
 from reward_training.scorer import RewardModelSource, build_rewards
@@ -56,16 +58,24 @@ class PolicySpec(StageSpec):
 
 def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage
-    shares, tokens by class) and curriculum.json (what the next round's curriculum goes on from).
+    shares, tokens by class), curriculum.json (what the next round's curriculum goes on from) and, with LoRA, adapter/.
+
+    Of several ranks the main one writes.
 
     Raises:
         TrainingDiverged: loss or gradient was not finite; last_good/ holds the policy before that update.
     """
-    model, tokenizer = load_policy(spec.policy.path, device=pick_device())
+    ranks, lora = Ranks(), spec.config.grpo_config.lora
+    base, carried = (lora and carried_adapter(spec.policy, lora)) or (spec.policy, None)
+    model, tokenizer = load_policy(base.path, device=ranks.device)
+    seed = seed_for(spec.config.seed, "adapter", round=spec.round)
+    adapter = Adapter(model, lora, seed=seed, carried=carried) if lora else None
     problems = read_jsonl(Path(spec.problems), Problem)
     journal, total = Journal(out_dir / JOURNAL), num_steps(spec.config.grpo_config, len(problems))
 
     def on_step(result: StepResult) -> None:
+        if not ranks.is_main:
+            return
         journal.write(result.step, result.metrics)
         append_jsonl(out_dir / "rollouts.jsonl", result.rollouts)
         for alarm in result.alarms:
@@ -90,8 +100,17 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
                 checkpoints=spec.checkpoints(out_dir, context.warn),
             )
         except TrainingDiverged as error:
-            kept = save_policy(model, tokenizer, out_dir / "last_good", round=spec.round)
+            if not ranks.is_main:
+                raise
+            kept = save_policy(
+                adapter.merge() if adapter else model, tokenizer, out_dir / "last_good", round=spec.round
+            )
             raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
+    if not ranks.is_main:
+        return
+    if adapter is not None:
+        adapter.save(out_dir / FOLDER, base)
+        model = adapter.merge()
     save_policy(model, tokenizer, out_dir / "model", round=spec.round)
     facts = asdict(result)
     write_json(out_dir / CURRICULUM, facts.pop("curriculum"))

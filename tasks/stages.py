@@ -27,6 +27,7 @@ from tasks import promote as promoting
 from tasks import regenerate as regenerating
 from tasks import reward_model as rewarding
 from tasks.history import ModelRef, last_accepted, last_finished_round, pair_files, problems_of_round
+from tasks.launcher import launched
 from tasks.mirror import DatasetFact, ModelFact, Outcome
 from tasks.page import show
 from tasks.rounds import close_round, policy_model_name, reward_model_name, round_state, usable_reward_models
@@ -166,7 +167,7 @@ def _reward_model_stage(
         run,
         spec,
         folder,
-        rewarding.run,
+        launched(run.config.launcher, "reward_model", rewarding.run),
         datasets=[_dataset(run, path, "training", f"pairs of {path.parent.parent.name}") for path in new],
         outcome=lambda: _reward_model_outcome(run, name, rewarding.load(folder), base),
         tags={"regroup.base_model": base.id},
@@ -216,7 +217,7 @@ def train_policy(run: Run, round: int, state: RoundState, reward_models: Mapping
         run,
         spec,
         folder,
-        training.run,
+        launched(run.config.launcher, "policy", training.run),
         datasets=[_dataset(run, problems, "training", "train")],
         outcome=lambda: _policy_outcome(run, training.load(folder, round), state.champion),
         tags={"regroup.parent_policy": state.champion.id},

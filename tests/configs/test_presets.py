@@ -8,8 +8,8 @@ from configs.reader import load_config
 PRESETS = sorted(Path(configs.__file__).parent.glob("*.yaml"))
 
 
-def test_the_three_presets_are_there() -> None:
-    assert {"gsm8k.yaml", "quickstart.yaml", "tiny.yaml"} <= {path.name for path in PRESETS}
+def test_the_presets_are_there() -> None:
+    assert {"gsm8k.yaml", "long_chains.yaml", "quickstart.yaml", "tiny.yaml"} <= {path.name for path in PRESETS}
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

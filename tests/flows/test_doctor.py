@@ -121,6 +121,14 @@ def test_batch_larger_than_the_training_problems_fails(configure: Configure) -> 
     assert found.status == "fail"
 
 
+def test_accelerates_own_configuration_has_to_be_there(configure: Configure) -> None:
+    config = configure(launcher={"kind": "accelerate", "config_file": "cluster.yaml"})
+    [found] = doctor_checks.check_launcher(config)
+    assert (found.status, found.detail) == ("fail", "no file cluster.yaml")
+    Path("cluster.yaml").touch()
+    assert not list(doctor_checks.check_launcher(config))
+
+
 def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configure) -> None:
     labeler = {"kind": "trained", "labeler": {"kind": "score"}}
     # 40 problems x (1 - 0.25) x 4 pairs = 120

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from configs.errors import ConfigError
 from configs.grpo_schema import GrpoConfig
 from configs.records import Completion, Policy
 from grpo_train.advantages import Advantages, group_advantages
@@ -83,6 +84,32 @@ def test_each_loss_has_its_denominator_whatever_the_micro_batch_and_counts_the_r
     assert norms["grpo"] != pytest.approx(norms["dapo"], rel=1e-2)
     # 30 tokens, those of the dead third group included, against 8 responses of at most 16
     assert norms["dr_grpo"] == pytest.approx(norms["dapo"] * 30 / (8 * 16), rel=1e-5)
+
+
+def test_recomputed_layers_give_the_same_gradient(tiny):
+    model, _ = tiny
+    completions = written_by(model)
+    found = {}
+    for recompute in (False, True):
+        trained = learner(copy.deepcopy(model), activation_checkpointing=recompute, micro_batch_tokens=16)
+        kept: list[int] = []
+
+        def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            metrics = trained.update(completions, advantages())
+        found[recompute] = metrics["policy/grad_norm"], metrics["policy/loss"], sum(kept)
+    assert found[True][:2] == found[False][:2]
+    assert found[True][2] < 0.5 * found[False][2]
+
+
+def test_a_model_that_hides_its_layers_cannot_recompute_them(tiny, monkeypatch):
+    model, _ = tiny
+    monkeypatch.setattr(type(model), "get_decoder", lambda _: torch.nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="activation_checkpointing does not know the layers of LlamaForCausalLM"):
+        learner(model, activation_checkpointing=True)
 
 
 def test_a_later_update_clips_by_the_ratio_to_the_policy_that_wrote_the_responses(tiny, monkeypatch):

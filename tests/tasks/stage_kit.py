@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from configs.files import JOURNAL, Journal, append_jsonl
+from configs.files import JOURNAL, Journal, append_jsonl, write_jsonl
 from configs.reader import load_config
+from configs.records import Problem
 from configs.schema import Config
 from tasks.mirror import Outcome, StageFacts, Status
 from tasks.run import Run, open_run, run_name
@@ -24,6 +25,16 @@ TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
 def tiny(*overrides: str) -> Config:
     return load_config(TINY, list(overrides))
+
+
+def write_sums(root: Path) -> Path:
+    """A file of eight training problems."""
+    path = root / "train.jsonl"
+    prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]
+    write_jsonl(
+        path, [Problem(key=f"{i}", prompt=prompts[i], answer=f"{2 * i}", source="s", split="train") for i in range(8)]
+    )
+    return path
 
 
 def nobody_stops() -> bool:

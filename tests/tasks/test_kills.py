@@ -20,8 +20,8 @@ import tasks.policy as policy_stage
 import tasks.reward_model as reward_model_stage
 import tasks.stage
 from configs.checkpoints import saved_steps
-from configs.files import Journal, weights_id, write_jsonl
-from configs.records import Policy, PreferencePair, Problem
+from configs.files import Journal, digest, weights_id, write_jsonl
+from configs.records import Policy, PreferencePair
 from grpo_train.model import open_policy
 from grpo_train.tiny_model import save_tiny_model
 from tasks.history import ModelRef
@@ -29,7 +29,7 @@ from tasks.policy import PolicySpec
 from tasks.reward_model import RewardModelSpec
 from tasks.stage import StageSpec, run_stage
 from tests.tasks.kills import KILLED, arm, in_child, remove_half, tear
-from tests.tasks.stage_kit import open_untold, tiny
+from tests.tasks.stage_kit import open_untold, tiny, write_sums
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return open_policy(folder, 0)
 
 
-def policy_spec(given: Policy, root: Path) -> PolicySpec:
+def policy_spec(given: Policy, root: Path, *changes: str) -> PolicySpec:
     """Eight updates, each with a gradient, with checkpoints after 2, 4 and 6; with response cache, curriculum and refill."""
-    problems = root / "train.jsonl"
-    prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]
-    write_jsonl(
-        problems,
-        [Problem(key=f"{i}", prompt=prompts[i], answer=f"{2 * i}", source="s", split="train") for i in range(8)],
-    )
+    problems = write_sums(root)
     config = tiny(
         "rewards=[{name: brief, kind: length, target: 2, limit: 16}, {name: digits, kind: format, pattern: '[0-9]'}]",
         "reward_models={}",
@@ -57,9 +52,8 @@ def policy_spec(given: Policy, root: Path) -> PolicySpec:
         "grpo_config.save_steps=2",
         "grpo_config.response_cache={share: 0.5, min_effective_share: 0}",
         "grpo_config.refill=1",
-        "curriculum={kind: band, low: 0.0, high: 0.9}",
-        "grpo_config.refill=1",
         "curriculum={kind: band}",
+        *changes,
     )
     return PolicySpec(
         config=config, round=1, policy=given, initial_policy=given, problems=str(problems), reward_models={}
@@ -167,6 +161,22 @@ def test_a_policy_killed_at_a_point_ends_as_if_it_had_not_been(
     assert in_child(armed_attempt(POLICY, given, tmp_path, load)) == KILLED
     assert [int(path.name[5:]) for path in saved_steps(POLICY.folder(tmp_path))] == steps
     assert finish(POLICY, given, tmp_path) == undisturbed["policy"]
+
+
+def test_a_policy_with_an_adapter_killed_between_checkpoints_ends_as_if_it_had_not_been(
+    given: Policy, tmp_path: Path
+) -> None:
+    lora = "grpo_config.lora={rank: 2, between_rounds: carry_on}"
+    stage = Stage("policy", lambda given, root: policy_spec(given, root, lora), policy_stage.run)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for root in (whole, killed):
+        root.mkdir()
+    assert in_child(lambda: stage.attempt(given, whole)) == 0
+    load = POLICY_POINTS["between journal and rollouts"][0]
+    assert in_child(armed_attempt(stage, given, killed, load)) == KILLED
+    assert finish(stage, given, killed) == stage.outcome(whole)
+    adapters = [stage.folder(root) / "adapter/adapter_model.safetensors" for root in (whole, killed)]
+    assert digest(adapters[0]) == digest(adapters[1])
 
 
 REWARD_MODEL_POINTS: dict[str, Callable[[], None]] = {

@@ -4,13 +4,11 @@ from pathlib import Path
 import pytest
 
 import grpo_train.learner as learner
-from configs.files import write_jsonl
-from configs.records import Problem
 from grpo_train.learner import TrainingDiverged
 from grpo_train.model import open_policy
 from grpo_train.tiny_model import save_tiny_model
 from tasks.policy import PolicySpec, run
-from tests.tasks.stage_kit import tiny
+from tests.tasks.stage_kit import tiny, write_sums
 
 
 def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,20 +23,12 @@ def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, mo
     monkeypatch.setattr(learner, "policy_loss", poisoned)
     save_tiny_model(tmp_path / "given")
     given = open_policy(tmp_path / "given", 0)
-    prompts = [[{"role": "user", "content": f"{i} + {i} ="}] for i in range(8)]
-    write_jsonl(
-        tmp_path / "train.jsonl",
-        [
-            Problem(key=f"{i}", prompt=prompt, answer=f"{2 * i}", source="s", split="train")
-            for i, prompt in enumerate(prompts)
-        ],
-    )
     spec = PolicySpec(
         config=tiny(),
         round=1,
         policy=given,
         initial_policy=given,
-        problems=str(tmp_path / "train.jsonl"),
+        problems=str(write_sums(tmp_path)),
         reward_models={},
     )
     out_dir = tmp_path / "policy"
