@@ -136,10 +136,19 @@ def _show(root: Path, summary: Summary, terminal: Terminal) -> None:
     folder = run_folder(root, summary["run"])
     terminal.print(rounds_table(summary))
     terminal.print("accuracy is greedy, over its 95% interval; dev promotes, test only reports")
+    if "seconds" in summary:
+        terminal.print(f"took       {_taken(summary['seconds'])}")
     terminal.print(f"pages      regroup ui          (MLflow experiment {summary['mlflow']['experiment_id']})")
     terminal.print(f"report     {_short(folder / 'report.html')}")
     terminal.print(f'try it     regroup sample {summary["run"]} "What is 17 + 25?"')
     terminal.print_path(folder / FILE)
+
+
+def _taken(seconds: dict[str, float]) -> str:
+    """How long the process that ended the run worked, and how much of that went into other things than its stages."""
+    minutes, rest = divmod(round(seconds["whole"]), 60)
+    share = seconds["bookkeeping"] / seconds["whole"]
+    return f"{minutes}:{rest:02}, {share:.0%} of it for Prefect, MLflow and bookkeeping"
 
 
 def _short(path: Path) -> Path:

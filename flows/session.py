@@ -81,6 +81,6 @@ def _sum_up(run: Run, status: str) -> None:
         "experiment_id": run.tracking.experiment_id,
         "run_id": run.tracking.run_id,
     }
-    summary = summarise(run.workspace, run.name, status=status, mlflow=mlflow, flow_run_id=run.prefect_flow_run_id)
-    write_summary(run.workspace, summary)
     write_report(run.folder)
+    summary = summarise(run.workspace, run.name, status=status, mlflow=mlflow, flow_run_id=run.prefect_flow_run_id)
+    write_summary(run.workspace, summary | {"seconds": run.clock.facts()})

@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from configs.files import write_atomic, write_json
 from configs.records import Policy, Record
 from configs.schema import Config
 from configs.seeds import seed_for
+from tasks.clock import Clock
 from tasks.history import INHERITED_PAIRS, ModelRef, last_accepted, last_finished_round, pair_files, round_policy
 from tasks.terminal import Terminal
 from tasks.tracking import Tracking
 from tasks.workspace import run_folder, runs_folder
 
-FREE_TO_CHANGE = re.compile(r"run\.|tracking\.|keep_checkpoints$|.*\.save_steps$")
+FREE_TO_CHANGE = re.compile(r"run\.|tracking\.|launcher\.|keep_checkpoints$|.*\.save_steps$")
 """fields that a resumed run may have otherwise; `rounds` may grow besides"""
 
 
@@ -60,6 +61,7 @@ class Run:
     console: Terminal
     should_stop: Callable[[], bool]
     prefect_flow_run_id: str | None = None
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def file(self) -> RunFile:
@@ -157,16 +159,16 @@ def stored_config(file: RunFile) -> Config:
 
 
 def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:
-    """`field is X, was Y` for each field that a resumed run may not change."""
+    """`name is X, was Y` for each name that a resumed run may not change."""
     old, new = (dict(flatten(config.model_dump(mode="json"))) for config in (before, after))
-    for field in sorted(old.keys() | new.keys()):
-        if old.get(field) == new.get(field) or FREE_TO_CHANGE.match(field):
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) == new.get(name) or FREE_TO_CHANGE.match(name):
             continue
-        if field == "rounds":
+        if name == "rounds":
             if new["rounds"] < old["rounds"]:
                 yield f"rounds is {new['rounds']}, was {old['rounds']} (it can only be raised)"
             continue
-        yield f"{field} is {new.get(field, 'gone')!r}, was {old.get(field, 'not there')!r}"
+        yield f"{name} is {new.get(name, 'gone')!r}, was {old.get(name, 'not there')!r}"
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -155,8 +155,9 @@ def run_stage(
     run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
     status: Status = "FAILED"
     try:
-        with reused_memory(), run.console.stage(names.title) as progress:
-            body(spec, folder, Context(run.should_stop, run.tracking.sync, progress, run.console.warn))
+        with reused_memory(), run.console.stage(names.title) as progress, run.clock.working():
+            sync = run.clock.aside(run.tracking.sync)
+            body(spec, folder, Context(run.should_stop, sync, progress, run.console.warn))
         manifest = _finish(run, spec, folder, names, started_ms)
         status = "FINISHED"
     except (StageStopped, KeyboardInterrupt):

@@ -21,7 +21,7 @@ from tests.flows.tiny_run import TINY, Call, regroup, servers_on_record, summary
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-SUMMARY_FIELDS = {"run", "status", "champion", "parent_run", "mlflow", "prefect", "rounds"}
+SUMMARY_FIELDS = {"run", "status", "champion", "parent_run", "mlflow", "prefect", "rounds", "seconds"}
 ROUND_FIELDS = {"round", "policy_id", "promoted", "reward_models", "evaluation", "advantage_share", "seconds"}
 
 
@@ -67,6 +67,7 @@ def test_libraries_are_quiet_and_the_log_file_has_the_story(tiny: Call, run: Pat
 def test_the_summary_has_the_promised_fields(summary: dict[str, Any]) -> None:
     assert summary.keys() == SUMMARY_FIELDS
     assert (summary["run"], summary["status"], summary["parent_run"]) == ("tiny", "done", None)
+    assert 0 < summary["seconds"]["bookkeeping"] < summary["seconds"]["whole"]
     assert summary["champion"].keys() == {"policy_id", "round", "path"}
     assert summary["mlflow"].keys() == {"tracking_uri", "experiment_id", "run_id"}
     assert [row["round"] for row in summary["rounds"]] == [0, 1, 2]
