@@ -77,7 +77,7 @@ class Contestant:
             if line.startswith("{"):
                 self.steps.append(json.loads(line))
                 return float(self.steps[-1]["seconds"])
-        raise RuntimeError(f"{self.process.args} ended with {self.process.wait()} before its step was done")
+        raise RuntimeError(f"{self.process.args!r} ended with {self.process.wait()} before its step was done")
 
     def measured(self, after: int) -> Measured:
         """Of the steps after the first `after`, which set libraries up."""

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from benchmarks.contestant import trl_trainer
 from benchmarks.workloads import GROUP_SIZE, WORKLOADS, in_order, open_model, settings, training_problems
@@ -53,7 +53,7 @@ def _ours(
         for batch in block.micro_batches:
             logprobs = prompts.logprobs(batch)
             loss = policy_loss(logprobs, advantages[batch.rows], batch.mask, grpo=config.grpo_config, size=size)
-            loss.value.backward()
+            loss.value.backward()  # type: ignore[no-untyped-call]
             value += loss.value.item()
         prompts.backward()
     return value, _gradient(model)
@@ -80,10 +80,12 @@ def _theirs(
         "num_items_in_batch": mask[:, longest_prompt:].sum(),
     }
     trainer.current_gradient_accumulation_steps = 1
-    trainer.model.zero_grad()
-    loss = trainer._compute_loss(trainer.model, inputs)
+    model = trainer.model
+    assert isinstance(model, torch.nn.Module)
+    model.zero_grad()
+    loss = trainer._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
     loss.backward()
-    return loss.item(), _gradient(trainer.model)
+    return loss.item(), _gradient(model)
 
 
 def _gradient(model: torch.nn.Module) -> torch.Tensor:

@@ -18,7 +18,8 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from benchmarks.workloads import (
     GROUP_SIZE,
@@ -37,6 +38,7 @@ from benchmarks.workloads import (
 from configs.errors import StageStopped
 from configs.records import Policy
 from configs.schema import Config
+from grpo_train.adapter import Adapter
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
 from tasks.allocator import reused_memory
@@ -72,6 +74,8 @@ def run_regroup(workload: Workload, referee: Referee, config: Config) -> None:
     """Our loop, as `regroup run` calls it."""
     model, tokenizer = open_model(workload)
     base = Policy(path="", id="base", round=0)
+    if config.grpo_config.lora is not None:
+        Adapter(model, config.grpo_config.lora, seed=0)
 
     def on_step(result: StepResult) -> None:
         referee.tell(**result.metrics)
@@ -181,7 +185,7 @@ def trl_trainer(
     trainer = GRPOTrainer(
         model=model,
         args=arguments,
-        reward_funcs=as_trl_rewards(rewards, problems),
+        reward_funcs=list(as_trl_rewards(rewards, problems)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -47,6 +48,7 @@ def settings(**changes: object) -> Config:
         "grpo_config.max_response_length": RESPONSE_LENGTH,
         "grpo_config.max_updates": 1000,
         "grpo_config.epochs": 1000,
+        "grpo_config.kl_coefficient": 0,  # as in TRL's defaults
         "grpo_config.monitor_kl_every": 0,
         "combination.scale": "group",
         "watch": "[]",
@@ -100,7 +102,7 @@ def open_rewards(workload: Workload, config: Config) -> list[Reward]:
         return rewards
 
 
-RewardFunction = Callable[..., list[float]]
+RewardFunction = Callable[..., list[float | None]]
 
 
 def as_trl_rewards(rewards: Sequence[Reward], problems: Sequence[Problem]) -> list[RewardFunction]:
@@ -110,7 +112,9 @@ def as_trl_rewards(rewards: Sequence[Reward], problems: Sequence[Problem]) -> li
 
 
 def _as_trl_reward(reward: Reward, by_key: dict[str, Problem]) -> RewardFunction:
-    def call(completions: list, completion_ids: list[list[int]], key: list[str], **others: object) -> list[float]:
+    def call(
+        completions: list[Any], completion_ids: list[list[int]], key: list[str], **others: object
+    ) -> list[float | None]:
         asked = [by_key[each] for each in key]
         texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         rows = [_completion(*row) for row in zip(asked, texts, completion_ids, strict=True)]
