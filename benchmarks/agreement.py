@@ -13,10 +13,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from benchmarks.contestant import trl_trainer
 from benchmarks.workloads import GROUP_SIZE, WORKLOADS, in_order, open_model, settings, training_problems
 from configs.records import Completion
-from grpo_train.batches import prompt_blocks
 from grpo_train.generation import Sampling, sample
 from grpo_train.loss import BatchSize, policy_loss
-from grpo_train.prompt_pass import PromptPass
+from grpo_train.response_logprobs import micro_batches, response_logprobs
 
 TOKENS = 16
 
@@ -48,14 +47,11 @@ def _ours(
     config, value = settings(), 0.0
     size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
     model.zero_grad()
-    for block in prompt_blocks(completions, range(len(completions)), 512, model.device):
-        prompts = PromptPass(model, block, config.grpo_config.temperature)
-        for batch in block.micro_batches:
-            logprobs = prompts.logprobs(batch)
-            loss = policy_loss(logprobs, advantages[batch.rows], batch.mask, grpo=config.grpo_config, size=size)
-            loss.value.backward()  # type: ignore[no-untyped-call]
-            value += loss.value.item()
-        prompts.backward()
+    for batch in micro_batches(model, completions, range(len(completions)), 512):
+        logprobs = response_logprobs(model, batch, config.grpo_config.temperature)
+        loss = policy_loss(logprobs, advantages[batch.rows], batch.mask, grpo=config.grpo_config, size=size)
+        loss.value.backward()  # type: ignore[no-untyped-call]
+        value += loss.value.item()
     return value, _gradient(model)
 
 

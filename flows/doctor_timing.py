@@ -12,12 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.records import Completion, Problem
 from configs.schema import Config
 from configs.seeds import seed_for
-from grpo_train.batches import prompt_blocks
 from grpo_train.evaluation import num_responses
 from grpo_train.generation import Sampling, sample
 from grpo_train.loss import BatchSize, policy_loss
 from grpo_train.precision import autocast_dtype
-from grpo_train.prompt_pass import PromptPass
+from grpo_train.response_logprobs import micro_batches, response_logprobs
 from grpo_train.trainer import num_steps
 
 T = TypeVar("T")
@@ -126,13 +125,11 @@ def _forward_backward(config: Config, model: PreTrainedModel, completions: Seque
     """What an update does with its responses."""
     rows = range(len(completions))
     size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
-    for block in prompt_blocks(completions, rows, config.grpo_config.micro_batch_tokens, model.device):
-        prompts = PromptPass(model, block, config.grpo_config.temperature)
-        for batch in block.micro_batches:
-            advantages = torch.ones(len(batch.rows), device=model.device)
-            loss = policy_loss(prompts.logprobs(batch), advantages, batch.mask, grpo=config.grpo_config, size=size)
-            loss.value.backward()  # type: ignore[no-untyped-call]
-        prompts.backward()
+    for batch in micro_batches(model, completions, rows, config.grpo_config.micro_batch_tokens):
+        advantages = torch.ones(len(batch.rows), device=model.device)
+        logprobs = response_logprobs(model, batch, config.grpo_config.temperature)
+        loss = policy_loss(logprobs, advantages, batch.mask, grpo=config.grpo_config, size=size)
+        loss.value.backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
 
 

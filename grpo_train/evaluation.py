@@ -18,7 +18,7 @@ from configs.schema import Config
 from configs.seeds import seed_for
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_policy
-from grpo_train.prompt_pass import policy_kl
+from grpo_train.response_logprobs import policy_kl
 from grpo_train.statistics import bootstrap_mean, majority_is_right, pass_at_k
 from reward_training.extraction import extractor
 from reward_training.scorer import Reward, score

@@ -1,6 +1,6 @@
 """The one sampler, for training, evaluation and regeneration.
 
-Each distinct prompt is prefilled once and its key-value cache is repeated for the group; finished rows leave the batch;
+What prompts begin with in common is computed once, and a prompt once for its group; finished rows leave the batch;
 at most `max_rows` responses are decoded together, so memory does not grow with their number. A row draws by inverse CDF
 from uniforms of its own, seeded by (seed, problem, index): what it writes does not depend on the rows beside it, up to
 rounding. Temperature 0 is greedy decoding, equal to transformers' generate.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from configs.seeds import rng_for
 from grpo_train.early_stop import EarlyStop
 from grpo_train.key_value_cache import sampling_cache
 from grpo_train.token_ledger import Positions
-from grpo_train.token_logprobs import SLICE
+from grpo_train.token_logprobs import SLICE, plain_head
 from reward_training.attention import fit_attention
+from reward_training.packing import hidden_size, outputs_of, packed, shares_beginnings
 from reward_training.rendering import prompt_text
 
 BLOCK = 128
@@ -147,8 +149,8 @@ def _decode(
 ) -> None:
     """Write each row's response into it."""
     writing = batch
-    fit_attention(model, max(len(prompts[row.problem]) for row in batch) + sampling.max_response_length)
     logits, cache, mask = _prefill(model, batch, prompts, positions)
+    fit_attention(model, mask.shape[1] + sampling.max_response_length)
     position = mask.sum(dim=1, keepdim=True)
     for step in range(sampling.max_response_length):
         tokens, logprobs = _choose(logits, writing, step, sampling)
@@ -183,30 +185,56 @@ def _decode(
 def _prefill(
     model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]], positions: Positions
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Last logits (B, V), cache and left-padded mask (B, P) of a batch, each distinct prompt computed once."""
-    distinct = list(dict.fromkeys(row.problem for row in batch))
-    width = max(len(prompts[problem]) for problem in distinct)
-    ids = torch.zeros(len(distinct), width, dtype=torch.long)
-    mask = torch.zeros(len(distinct), width, dtype=torch.long)
-    for line, problem in enumerate(distinct):
-        ids[line, width - len(prompts[problem]) :] = torch.tensor(prompts[problem])
-        mask[line, width - len(prompts[problem]) :] = 1
+    """Last logits (B, V), cache and mask (B, P) of a batch, each distinct prompt computed once."""
+    place = {problem: number for number, problem in enumerate(dict.fromkeys(row.problem for row in batch))}
+    distinct = [prompts[problem] for problem in place]
+    of_row = torch.tensor([place[row.problem] for row in batch], device=model.device)
+    head, decoder = plain_head(model), model.get_decoder()  # type: ignore[no-untyped-call]
+    if head is None or not shares_beginnings(model, decoder):
+        return _prefill_padded(model, distinct, of_row, positions)
+    shared = packed(distinct, width=hidden_size(model), share=True).to(model.device)
+    positions.add(shared.num_computed, shared.num_tokens)
+    fit_attention(model, shared.input_ids.shape[1])
+    computed = DynamicCache(config=model.config)
+    states = outputs_of(decoder, shared, model.dtype, past_key_values=computed, use_cache=True).last_hidden_state
+    cache, nodes = sampling_cache(model), shared.nodes[of_row]
+    layers: list[Any] = computed.layers
+    for number, layer in enumerate(layers):
+        cache.update(_at(layer.keys, nodes), _at(layer.values, nodes), number)
+    mask = torch.arange(nodes.shape[1], device=model.device) < shared.lengths[:, None]
+    logits = states.flatten(0, 1)[shared.last] @ head.T
+    return logits[of_row], cache, mask.long()[of_row]
+
+
+def _at(states: Tensor, nodes: Tensor) -> Tensor:
+    """(B, K, L, D) keys or values of each row's prompt, from those of packed rows (R, K, T, D) and (B, L) places in R * T."""
+    found = states.transpose(1, 2).flatten(0, 1).index_select(0, nodes.flatten())
+    return found.view(*nodes.shape, *found.shape[1:]).transpose(1, 2)
+
+
+def _prefill_padded(
+    model: PreTrainedModel, prompts: list[list[int]], of_row: Tensor, positions: Positions
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """The same with a row a prompt, padded on the left, for models that cannot share a row."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for line, prompt in enumerate(prompts):
+        ids[line, width - len(prompt) :] = torch.tensor(prompt)
+        mask[line, width - len(prompt) :] = 1
     positions.add(ids.numel(), int(mask.sum()))
     ids, mask = ids.to(model.device), mask.to(model.device)
-    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cache = sampling_cache(model)
     output = model(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=position_ids,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    line_of = {problem: line for line, problem in enumerate(distinct)}
-    repeat = torch.tensor([line_of[row.problem] for row in batch], device=model.device)
-    cache.batch_select_indices(repeat)
-    return output.logits[repeat, -1], cache, mask[repeat]
+    cache.batch_select_indices(of_row)
+    return output.logits[of_row, -1], cache, mask[of_row]
 
 
 def _choose(logits: Tensor, rows: list[_Row], step: int, sampling: Sampling) -> tuple[list[int], list[float]]:

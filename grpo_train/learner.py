@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 
@@ -22,13 +22,20 @@ from transformers import PreTrainedModel, get_scheduler
 from configs.grpo_schema import GrpoConfig
 from configs.records import Completion, Policy
 from grpo_train.advantages import Advantages, Bools, Floats
-from grpo_train.batches import MicroBatch, PromptBlock, padded_logprobs, prompt_blocks
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
 from grpo_train.loss import BatchSize, Loss, policy_loss
 from grpo_train.model import load_policy
 from grpo_train.precision import autocast_dtype
-from grpo_train.prompt_pass import PromptPass, known_logprobs, policy_kl, recompute_layers
 from grpo_train.ranks import Ranks
+from grpo_train.response_logprobs import (
+    MicroBatch,
+    known_logprobs,
+    micro_batches,
+    padded_logprobs,
+    policy_kl,
+    recompute_layers,
+    response_logprobs,
+)
 from grpo_train.token_ledger import Positions
 
 
@@ -106,26 +113,22 @@ class Learner:
         size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
         sums = _Sums()
         rows = self._rows(completions, advantages)
-        for block in prompt_blocks(completions, rows, self.grpo.micro_batch_tokens, self.ranks.device):
-            self.positions.add(block.num_computed, block.num_tokens)
-            actor = PromptPass(self.actor, block, self.grpo.temperature)
-            reference = self._reference_logprobs(block)
-            for batch in block.micro_batches:
-                sampled = padded_logprobs(completions, batch)
-                old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
-                logprobs = actor.logprobs(batch)
-                loss = policy_loss(
-                    logprobs,
-                    torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
-                    batch.mask,
-                    grpo=self.grpo,
-                    size=size,
-                    old_logprobs=self._old_logprobs(logprobs, sampled, old),
-                    reference_logprobs=None if reference is None else reference(batch),
-                )
-                loss.value.backward()  # type: ignore[no-untyped-call]
-                sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
-            actor.backward()
+        for batch in micro_batches(self.actor, completions, rows, self.grpo.micro_batch_tokens):
+            self.positions.add(batch.packed.num_computed, batch.packed.num_tokens)
+            sampled = padded_logprobs(completions, batch)
+            old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
+            logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
+            loss = policy_loss(
+                logprobs,
+                torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
+                batch.mask,
+                grpo=self.grpo,
+                size=size,
+                old_logprobs=self._old_logprobs(logprobs, sampled, old),
+                reference_logprobs=self._reference_logprobs(batch),
+            )
+            loss.value.backward()  # type: ignore[no-untyped-call]
+            sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
         sums = _Sums(*self.ranks.sums(astuple(sums)))
         self._refuse_nonfinite("loss", sums.loss)
         metrics = sums.metrics() | {
@@ -151,11 +154,11 @@ class Learner:
         return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
 
     @torch.no_grad()
-    def _reference_logprobs(self, block: PromptBlock) -> Callable[[MicroBatch], Tensor] | None:
-        """What gives the (B, T) log-probabilities of a micro-batch under the reference; None without a KL term."""
+    def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
+        """(B, T) under the reference; None without a KL term."""
         if self.reference is None:
             return None
-        return torch.no_grad()(PromptPass(self.reference, block, self.grpo.temperature).logprobs)
+        return response_logprobs(self.reference, batch, self.grpo.temperature)
 
     def _apply(self) -> float:
         """Clip the gradient and step; returns its norm before clipping."""

@@ -59,7 +59,7 @@ def _score_pairs(
         conversation_text(scorer.tokenizer, pair.prompt, text)
         for pair, text in zip([*pairs, *pairs], texts, strict=True)
     ]
-    scores = np.array(scorer.scores(conversations, [pair.problem_key for pair in [*pairs, *pairs]]))
+    scores = np.array(scorer.scores(conversations))
     lengths = np.array([len(scorer.tokenizer.encode(text, add_special_tokens=False)) for text in texts])
     return pairs, scores[: len(pairs)], scores[len(pairs) :], lengths
 

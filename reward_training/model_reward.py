@@ -24,7 +24,7 @@ class ModelReward:
         conversations = [conversation_text(tokenizer, problem.prompt, completion.text) for problem, completion in pairs]
         lengths = [len(ids) for ids in self._scorer.encode(conversations)]
         fitting = [row for row, length in enumerate(lengths) if length <= self._scorer.max_length]
-        scores = self._scorer.scores([conversations[row] for row in fitting], [problems[row].key for row in fitting])
+        scores = self._scorer.scores([conversations[row] for row in fitting])
         values = dict(zip(fitting, self._scorer.calibrated(scores), strict=True))
         return [values[row] if row in values else self._too_long(length) for row, length in enumerate(lengths)]
 

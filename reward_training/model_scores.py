@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GenericForSequenceClassification
 
 from configs.errors import ConfigError
 from configs.files import write_json
-from reward_training.packing import Packed, pack, packed_logits, shares_prompts
+from reward_training.attention import fit_attention
+from reward_training.packing import Packed, hidden_size, outputs_of, packed_batches, shares_beginnings
 from reward_training.precision import autocast
 from reward_training.quiet import quiet_transformers
 from reward_training.rendering import conversation_ids
@@ -63,8 +64,7 @@ class RewardModelScorer:
         self.tokenizer = _load_tokenizer(folder, revision)
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = _load_classifier(folder, revision)
-        self._pad_token_id = _pad_token_id(model, self.tokenizer)
-        self._share = shares_prompts(model)
+        _set_pad_token(model, self.tokenizer)
         self._precision = precision
         self._model: PreTrainedModel | None = model.to(self._device)  # type: ignore[arg-type]
 
@@ -86,25 +86,25 @@ class RewardModelScorer:
         """Token ids, as `scores` feeds them to the model."""
         return conversation_ids(self.tokenizer, conversations)
 
-    def scores(self, conversations: list[str], groups: Sequence[Hashable] | None = None) -> list[float]:
+    def scores(self, conversations: list[str]) -> list[float]:
         """A raw score for each conversation.
-
-        Conversations of the same group (default: none are) share the work on their common beginning. Batches hold
-        conversations of like length, so that little is padding.
 
         Raises:
             ValueError: a conversation has more than `max_length` tokens.
         """
+        assert self._model is not None, "the scorer is closed"
         sequences = self.encode(conversations)
         if longest := max((len(ids) for ids in sequences if len(ids) > self.max_length), default=None):
             raise ValueError(
                 f"a conversation of {longest} tokens is over max_length={self.max_length}; raise max_length"
             )
-        keys = list(groups) if groups is not None else list(range(len(sequences)))
         found = [0.0] * len(sequences)
-        for numbers in _batches(sequences, keys, TOKENS_PER_BATCH[self._device.type]):
-            batch = [sequences[number] for number in numbers]
-            values = self._forward(batch, [keys[number] for number in numbers])
+        size = TOKENS_PER_BATCH[self._device.type]
+        share, width = shares_conversations(self._model), hidden_size(self._model)
+        for numbers, batch in packed_batches(sequences, width=width, share=share, max_tokens=size):
+            fit_attention(self._model, batch.input_ids.shape[1])
+            with torch.inference_mode(), autocast(self._device, self._precision):
+                values = conversation_scores(self._model, batch.to(self._device)).squeeze(-1).tolist()
             for number, value in zip(numbers, values, strict=True):
                 found[number] = value
         return found
@@ -115,35 +115,29 @@ class RewardModelScorer:
             return list(scores)
         return [(score - self.calibration.mean) / self.calibration.std for score in scores]
 
-    def _forward(self, sequences: list[list[int]], groups: list[Hashable]) -> list[float]:
-        assert self._model is not None, "the scorer is closed"
-        packed = to_device(pack(sequences, groups, pad_token_id=self._pad_token_id, share=self._share), self._device)
-        with torch.inference_mode(), autocast(self._device, self._precision):
-            values: list[float] = packed_logits(self._model, packed).squeeze(-1).tolist()
-        return values
+
+def shares_conversations(model: PreTrainedModel) -> bool:
+    """Whether conversations that begin alike can share a row: a decoder that takes the mask, under a head `score`."""
+    is_scored = isinstance(model, GenericForSequenceClassification)
+    return is_scored and shares_beginnings(model, model.get_submodule(model.base_model_prefix))
 
 
-def to_device(packed: Packed, device: torch.device) -> Packed:
-    return replace(packed, **{name: tensor.to(device) for name, tensor in vars(packed).items()})
+def conversation_scores(
+    model: PreTrainedModel, batch: Packed, forward: Callable[..., Any] | None = None
+) -> torch.Tensor:
+    """(N, 1) float32 scores of the packed conversations, each at its last token.
 
-
-def _batches(sequences: list[list[int]], groups: Sequence[Hashable], max_tokens: int) -> Iterator[list[int]]:
-    """Numbers of the sequences, batch by batch: groups stay together, longest first, about `max_tokens` in a batch."""
-    members: dict[Hashable, list[int]] = {}
-    for number, group in enumerate(groups):
-        members.setdefault(group, []).append(number)
-    longest_first = sorted(members.values(), key=lambda numbers: -max(len(sequences[number]) for number in numbers))
-    batch: list[int] = []
-    num_tokens = 0
-    for numbers in longest_first:
-        size = sum(len(sequences[number]) for number in numbers)
-        if batch and num_tokens + size > max_tokens:
-            yield batch
-            batch, num_tokens = [], 0
-        batch += numbers
-        num_tokens += size
-    if batch:
-        yield batch
+    `forward` stands for the model's own where that has been replaced.
+    """
+    if batch.attention_mask.dim() == 2:  # a row a conversation: as the model pools it
+        ids = batch.input_ids.masked_fill(batch.attention_mask == 0, model.config.get_text_config().pad_token_id)
+        logits: torch.Tensor = (forward or model)(input_ids=ids, attention_mask=batch.attention_mask).logits
+        return logits[batch.last // ids.shape[1]].float()
+    states = outputs_of(model.get_submodule(model.base_model_prefix), batch, model.dtype).last_hidden_state
+    last = states.flatten(0, 1)[batch.last].float()
+    with torch.autocast(last.device.type, enabled=False):  # a bfloat16 score has three digits, and ties
+        scores: torch.Tensor = model.get_submodule("score")(last)
+    return scores
 
 
 def _load_tokenizer(folder: Path | str, revision: str | None) -> PreTrainedTokenizerBase:
@@ -171,11 +165,10 @@ def _load_classifier(folder: Path | str, revision: str | None) -> PreTrainedMode
     return model
 
 
-def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that the model pools before; the tokenizer's where the model names none."""
+def _set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the model the tokenizer's padding token, before which it pools, where it names none."""
     config = model.config.get_text_config()
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if config.pad_token_id is None:
         raise ConfigError("the reward model names no padding token; set pad_token in its tokenizer")
-    return int(config.pad_token_id)

@@ -1,189 +1,237 @@
-"""Several conversations of one prompt in one row: the prompt is computed once, each response attends to it and to itself.
+"""Token sequences in rows in which every common beginning stands, and is computed, once.
 
-A pair of a 60-token prompt and two 40-token responses is 140 tokens instead of 200, and the 5 completions of 4 pairs are
-260 instead of 800. Scores equal those of separate rows up to rounding. Only models that attend fully in every layer can
-take the mask (`shares_prompts`); the others get a row a conversation.
+Sequences that begin alike (by a system prompt, by a question, by the first words of several answers to it) are a tree of tokens. A row
+holds the tokens of some sequences' tree, and each token attends to those on the path that leads to it: what a model computes for
+it is what it computes in a row of the sequence alone, up to rounding, in value and gradient. The idea is that of tree attention
+(SpecInfer, arXiv 2305.09781, section 4.2), used here for scoring and training. Only a decoder that attends fully in every layer can take such a
+mask (`shares_beginnings`); for others each sequence is a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GenericForSequenceClassification
 
 Sequences = Sequence[Sequence[int]]
 
-MAX_TREE_TOKENS = 512
-"""or twice the longest conversation: the mask, and attention's work, grow with the square of a row's length"""
+WIDEST = 16
+"""a row holds at most as many tokens as so many of the longest sequences"""
+PASS_COST = 128
+"""tokens that take as long as what a forward and backward pass costs whatever its size"""
+ALIKE = 0.03
+"""largest relative difference of states that is rounding: bfloat16 has 8 bits"""
+KERNELS_WITH_MASKS = ("grouped", "eager", "sdpa")
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch of B rows of T tokens that holds N conversations."""
+    """A batch of B rows of T tokens that holds N sequences of up to L tokens."""
 
-    input_ids: torch.Tensor
-    """(B, T) int64, `pad_token_id` after the last token"""
-    attention_mask: torch.Tensor
-    """(B, T) int64, 0 on padding; or (B, 1, T, T) bool, True where the second position is seen from the first"""
-    position_ids: torch.Tensor
-    """(B, T) int64, each token's position in its own conversation"""
-    rows: torch.Tensor
-    """(N,) int64, the row of each conversation"""
-    columns: torch.Tensor
-    """(N,) int64, the position of its last token"""
+    input_ids: Tensor
+    """(B, T) int64, 0 on padding"""
+    attention_mask: Tensor
+    """(B, 1, T, T) bool, True where the second position is seen from the first; (B, T) int64, 1 on tokens, where nothing is shared"""
+    position_ids: Tensor
+    """(B, T) int64, each token's position in its own sequence"""
+    nodes: Tensor
+    """(N, L) int64, where the tokens of each sequence stand among the B * T; 0 after the last"""
+    lengths: Tensor
+    """(N,) int64"""
 
+    @property
+    def last(self) -> Tensor:
+        """(N,) where each sequence's last token stands among the B * T."""
+        return self.nodes.gather(1, self.lengths[:, None] - 1).squeeze(1)
 
-@dataclass(frozen=True)
-class _Tree:
-    """Conversations with a common beginning: `members` are their numbers, `branches` what follows the trunk."""
-
-    trunk: list[int]
-    branches: list[list[int]]
-    members: list[list[int]]
+    @property
+    def num_computed(self) -> int:
+        """Positions that a forward pass goes over."""
+        return self.input_ids.numel()
 
     @property
     def num_tokens(self) -> int:
-        return len(self.trunk) + sum(len(branch) for branch in self.branches)
+        """Those of them that hold a token."""
+        places = torch.arange(self.nodes.shape[1], device=self.nodes.device)
+        return len(torch.unique(self.nodes[places < self.lengths[:, None]]))
+
+    def to(self, device: torch.device) -> Packed:
+        return Packed(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def shares_prompts(model: PreTrainedModel) -> bool:
-    """Whether the model takes a mask of (B, 1, T, T): a decoder with full attention in every layer and pooling by `score`."""
-    config = model.config
+def shares_beginnings(model: PreTrainedModel, body: nn.Module) -> bool:
+    """Whether `body`, the model's decoder, can take a mask of (B, 1, T, T): what it says of itself, and a trial once a model."""
+    config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return isinstance(model, GenericForSequenceClassification) and layers == {"full_attention"} and window is None
+    has_mask = model.config._attn_implementation in KERNELS_WITH_MASKS
+    if layers != {"full_attention"} or window is not None or not has_mask:
+        return False
+    if model not in _TRIED:
+        _TRIED[model] = _computes_alike_when_packed(body)
+    return _TRIED[model]
 
 
-def pack(sequences: Sequences, groups: Sequence[Hashable], *, pad_token_id: int, share: bool) -> Packed:
-    """Token sequences as one batch; those of the same group share their common beginning where `share`."""
-    if share:
-        return _pack_trees(_trees(sequences, groups), len(sequences), pad_token_id)
-    width = max(len(ids) for ids in sequences)
-    lengths = torch.tensor([len(ids) for ids in sequences])
-    input_ids = torch.tensor([[*ids, *[pad_token_id] * (width - len(ids))] for ids in sequences])
-    mask = (torch.arange(width) < lengths[:, None]).long()
-    position_ids = torch.arange(width).expand(len(sequences), width)
-    return Packed(input_ids, mask, position_ids, torch.arange(len(sequences)), lengths - 1)
+_TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _trees(sequences: Sequences, groups: Sequence[Hashable]) -> list[_Tree]:
-    numbers: dict[Hashable, dict[tuple[int, ...], list[int]]] = {}
-    for number, (ids, group) in enumerate(zip(sequences, groups, strict=True)):
-        numbers.setdefault(group, {}).setdefault(tuple(ids), []).append(number)
-    return [_tree(part) for distinct in numbers.values() for part in _parts(distinct)]
+@torch.no_grad()
+def _computes_alike_when_packed(body: nn.Module) -> bool:
+    """On two sequences that share a beginning; a decoder that makes positions from its mask, or sees what comes later, does not."""
+    weight = next(body.parameters())
+    sequences = [[1, 2, 3, 4], [1, 2, 4]]
+    both = _filled(sequences, [[0, 1]], share=True).to(weight.device)
+    alone = [_filled([ids], [[0]], share=False).to(weight.device) for ids in sequences]
+    try:
+        shared = _states(body, both, weight.dtype).flatten(0, 1)[both.last].float()
+        own = torch.cat([_states(body, one, weight.dtype)[:, -1] for one in alone]).float()
+    except (TypeError, ValueError, RuntimeError, AttributeError):  # it takes no such mask, or no positions
+        return False
+    return bool((shared - own).norm() <= ALIKE * own.norm())
 
 
-def _parts(distinct: dict[tuple[int, ...], list[int]]) -> Iterator[dict[tuple[int, ...], list[int]]]:
-    """The conversations of a group, as many at a time as make a tree of bounded length."""
-    common = _common_length(list(distinct))
-    most = max(MAX_TREE_TOKENS, 2 * max(len(ids) for ids in distinct))
-    part: dict[tuple[int, ...], list[int]] = {}
-    num_tokens = common
-    for ids, members in distinct.items():
-        if part and num_tokens + len(ids) - common > most:
-            yield part
-            part, num_tokens = {}, common
-        part[ids] = members
-        num_tokens += len(ids) - common
-    yield part
-
-
-def _tree(distinct: dict[tuple[int, ...], list[int]]) -> _Tree:
-    common = _common_length(list(distinct))
-    trunk = list(next(iter(distinct))[:common])
-    return _Tree(trunk, [list(ids[common:]) for ids in distinct], list(distinct.values()))
-
-
-def _common_length(sequences: list[tuple[int, ...]]) -> int:
-    """Tokens that all begin with, leaving each at least one of its own."""
-    lowest, highest = min(sequences), max(sequences)
-    limit = min(len(ids) for ids in sequences) - 1
-    for position in range(limit):
-        if lowest[position] != highest[position]:
-            return position
-    return limit
-
-
-def _pack_trees(trees: list[_Tree], num_sequences: int, pad_token_id: int) -> Packed:
-    bins = _fill_rows(trees)
-    width = max(sum(tree.num_tokens for tree in row) for row in bins)
-    input_ids = torch.full((len(bins), width), pad_token_id)
-    position_ids = torch.zeros((len(bins), width), dtype=torch.long)
-    tree_ids = torch.full((len(bins), width), -1)
-    branch_ids = torch.zeros((len(bins), width), dtype=torch.long)
-    rows = torch.zeros(num_sequences, dtype=torch.long)
-    columns = torch.zeros(num_sequences, dtype=torch.long)
-    for row, content in enumerate(bins):
-        at = 0
-        for tree_id, tree in enumerate(content):
-            for branch_id, ids in enumerate([tree.trunk, *tree.branches]):
-                piece = slice(at, at + len(ids))
-                start = len(tree.trunk) if branch_id else 0
-                input_ids[row, piece] = torch.tensor(ids, dtype=torch.long)
-                position_ids[row, piece] = torch.arange(start, start + len(ids))
-                tree_ids[row, piece] = tree_id
-                branch_ids[row, piece] = branch_id
-                at += len(ids)
-                if branch_id:
-                    rows[tree.members[branch_id - 1]] = row
-                    columns[tree.members[branch_id - 1]] = at - 1
-    return Packed(input_ids, _mask(tree_ids, branch_ids), position_ids, rows, columns)
-
-
-def _fill_rows(trees: list[_Tree]) -> list[list[_Tree]]:
-    """Rows no longer than the longest tree, filled largest first."""
-    largest_first = sorted(trees, key=lambda tree: -tree.num_tokens)
-    capacity = largest_first[0].num_tokens
-    bins: list[list[_Tree]] = []
-    room: list[int] = []
-    for tree in largest_first:
-        place = next((i for i, left in enumerate(room) if left >= tree.num_tokens), None)
-        if place is None:
-            bins.append([tree])
-            room.append(capacity - tree.num_tokens)
-        else:
-            bins[place].append(tree)
-            room[place] -= tree.num_tokens
-    return bins
-
-
-def _mask(tree_ids: torch.Tensor, branch_ids: torch.Tensor) -> torch.Tensor:
-    """(B, 1, T, T) bool: earlier positions of the same tree, in the trunk (branch 0) or in the own branch."""
-    width = tree_ids.shape[1]
-    earlier = torch.ones(width, width, dtype=torch.bool).tril()
-    same_tree = tree_ids[:, :, None] == tree_ids[:, None, :]
-    same_branch = (branch_ids[:, :, None] == branch_ids[:, None, :]) | (branch_ids[:, None, :] == 0)
-    return (earlier & same_tree & same_branch)[:, None]
-
-
-def packed_logits(model: PreTrainedModel, packed: Packed, forward: Callable[..., Any] | None = None) -> torch.Tensor:
-    """(N, 1) float32 scores of the packed conversations, each at its last token.
-
-    `forward` stands for the model's own where that has been replaced.
-    """
-    if packed.attention_mask.dim() == 2:
-        logits: torch.Tensor = (forward or model)(
-            input_ids=packed.input_ids, attention_mask=packed.attention_mask
-        ).logits
-        return logits[packed.rows].float()
-    hidden = _backbone_states(model, packed)
-    last = hidden[packed.rows, packed.columns].float()
-    with torch.autocast(last.device.type, enabled=False):  # a bfloat16 score has three digits, and ties
-        scores: torch.Tensor = model.get_submodule("score")(last)
-    return scores
-
-
-def _backbone_states(model: PreTrainedModel, packed: Packed) -> torch.Tensor:
-    lowest = torch.finfo(torch.float32).min
-    added = torch.zeros(packed.attention_mask.shape, device=packed.input_ids.device)
-    added = added.masked_fill(~packed.attention_mask, lowest).to(model.dtype)
-    backbone = model.get_submodule(model.base_model_prefix)
-    outputs = backbone(
-        input_ids=packed.input_ids, attention_mask=added, position_ids=packed.position_ids, use_cache=False
-    )
-    states: torch.Tensor = outputs.last_hidden_state
+def _states(body: nn.Module, batch: Packed, dtype: torch.dtype) -> Tensor:
+    states: Tensor = outputs_of(body, batch, dtype).last_hidden_state
     return states
+
+
+def hidden_size(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().hidden_size)
+
+
+def packed(sequences: Sequences, *, width: int, share: bool, max_tokens: int | None = None) -> Packed:
+    """All sequences as one batch, in rows that are cheap for a model of that hidden `width`."""
+    return _filled(sequences, _rows(sequences, width, share, max_tokens), share)
+
+
+def packed_batches(
+    sequences: Sequences, *, width: int, share: bool, max_tokens: int
+) -> Iterator[tuple[list[int], Packed]]:
+    """Batches of at most `max_tokens` positions, and which sequences each holds; a sequence that is longer is alone."""
+    if not sequences:
+        return
+    rows = _rows(sequences, width, share, max_tokens)
+    longest = max(_num_tokens(sequences, row) for row in rows)
+    for some in _evenly(rows, max(1, max_tokens // longest)):
+        numbers = sorted(number for row in some for number in row)
+        place = {number: i for i, number in enumerate(numbers)}
+        here = [[place[number] for number in row] for row in some]
+        yield numbers, _filled([sequences[number] for number in numbers], here, share)
+
+
+# ---- which sequences share a row ------------------------------------------------------------------------------------
+
+
+def _rows(sequences: Sequences, width: int, share: bool, max_tokens: int | None) -> list[list[int]]:
+    """The sequences of each row, neighbours in dictionary order, of that length of rows which costs least.
+
+    A position costs 24 width^2 operations in the matrices of a layer and 4 T width in its attention to T others, so a row of T costs as
+    T (1 + T / (6 width)).
+    """
+    if not share:
+        return [[number] for number in sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))]
+    order = sorted(range(len(sequences)), key=lambda number: list(sequences[number]))
+    common = [0, *(_common_length(sequences[a], sequences[b]) for a, b in pairwise(order))]
+    longest = max(len(ids) for ids in sequences)
+    most = max(longest, min(WIDEST * longest, max_tokens or WIDEST * longest))
+    lengths = sorted({min(most, round(longest * 1.1**power)) for power in range(30)})
+    found = [(_cut(sequences, order, common, length), length) for length in lengths]
+    return min(found, key=lambda cut: _cost(cut[0], cut[1], width, max_tokens))[0]
+
+
+def _cost(rows: list[list[int]], length: int, width: int, max_tokens: int | None) -> float:
+    passes = 1 if max_tokens is None else -(-len(rows) // max(1, max_tokens // max(length, 1)))
+    return len(rows) * length * (1 + length / (6 * width)) + PASS_COST * passes
+
+
+def _cut(sequences: Sequences, order: list[int], common: list[int], length: int) -> list[list[int]]:
+    """Runs of the ordered sequences whose trees have at most `length` tokens."""
+    rows: list[list[int]] = []
+    held = 0
+    for number, shared in zip(order, common, strict=True):
+        added = len(sequences[number]) - shared
+        if not rows or held + added > length:
+            rows.append([])
+            held, added = 0, len(sequences[number])
+        rows[-1].append(number)
+        held += added
+    return rows
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    for place, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return place
+    return min(len(first), len(second))
+
+
+def _num_tokens(sequences: Sequences, row: list[int]) -> int:
+    """Of the tree of neighbours in dictionary order."""
+    shared = (_common_length(sequences[a], sequences[b]) for a, b in pairwise(row))
+    return sum(len(sequences[number]) for number in row) - sum(shared)
+
+
+def _evenly(rows: list[list[int]], most: int) -> Iterator[list[list[int]]]:
+    """Runs of at most `most` rows, as few as can be, of like size."""
+    parts = -(-len(rows) // most)
+    for part in range(parts):
+        yield rows[part * len(rows) // parts : (part + 1) * len(rows) // parts]
+
+
+# ---- filling rows ---------------------------------------------------------------------------------------------------
+
+
+def _filled(sequences: Sequences, rows: list[list[int]], share: bool) -> Packed:
+    length = max(_num_tokens(sequences, row) for row in rows)
+    longest = max(len(ids) for ids in sequences)
+    input_ids = np.zeros((len(rows), length), dtype=np.int64)
+    position_ids = np.zeros_like(input_ids)
+    sees = np.zeros((len(rows), length, length), dtype=np.bool_) if share else None
+    nodes = np.zeros((len(sequences), longest), dtype=np.int64)
+    is_token = np.zeros_like(input_ids)
+    for line, numbers in enumerate(rows):
+        path = np.zeros(0, dtype=np.int64)
+        before: Sequence[int] = []
+        end = 0
+        for number in numbers:
+            ids = sequences[number]
+            shared = _common_length(before, ids)
+            new = np.arange(end, end + len(ids) - shared)
+            input_ids[line, new] = ids[shared:]
+            position_ids[line, new] = np.arange(shared, len(ids))
+            is_token[line, new] = 1
+            if sees is not None:
+                sees[line, new[:, None], path[:shared]] = True
+                sees[line, new[:, None], new] = np.tri(len(new), dtype=np.bool_)
+            path = np.concatenate([path[:shared], new])
+            nodes[number, : len(ids)] = line * length + path
+            before, end = ids, end + len(new)
+    if sees is not None:  # padding sees itself, so that its softmax is finite
+        np.einsum("bii->bi", sees)[:] |= is_token == 0
+    mask = torch.from_numpy(is_token if sees is None else sees[:, None])
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    return Packed(torch.from_numpy(input_ids), mask, torch.from_numpy(position_ids), torch.from_numpy(nodes), lengths)
+
+
+# ---- computing on them ----------------------------------------------------------------------------------------------
+
+
+def outputs_of(body: Any, batch: Packed, dtype: torch.dtype, **settings: Any) -> Any:
+    """What `body`, a decoder or a model with a head, returns for the rows; `dtype` is that of its attention's scores."""
+    mask = batch.attention_mask
+    if mask.dim() == 4:
+        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        mask = added.masked_fill(~mask, torch.finfo(dtype).min)
+    return body(
+        input_ids=batch.input_ids,
+        attention_mask=mask,
+        position_ids=batch.position_ids,
+        **({"use_cache": False} | settings),
+    )

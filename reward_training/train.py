@@ -1,8 +1,8 @@
 """Reward models: Bradley-Terry on preference pairs (InstructGPT, arXiv 2203.02155, equation 1), by TRL's RewardTrainer.
 
 The loss is TRL's. Ours is what it is fed: conversations rendered and tokenised as the scorer does it, all pairs of a
-problem in the same update (the paper's section 3.5: they overfit when they are spread out), and each prompt computed once
-for its responses (`packing`). Weights stay float32; products are bfloat16 where the hardware has it. Left out against the
+problem in the same update (the paper's section 3.5: they overfit when they are spread out), and what conversations begin with
+in common computed once (`packing`). Weights stay float32; products are bfloat16 where the hardware has it. Left out against the
 paper: the loss counts each pair alike, not each problem, and scores are centred after training (`calibration.json`).
 
     train_reward_model(pairs, base=Path("models/x"), out_dir=Path("reward"), config=config, seed=0,
@@ -31,8 +31,13 @@ from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.attention import fit_attention
 from reward_training.backbone import load_backbone, load_tokenizer, set_pad_token
-from reward_training.model_scores import RewardModelScorer, save_calibration
-from reward_training.packing import Packed, pack, packed_logits, shares_prompts
+from reward_training.model_scores import (
+    RewardModelScorer,
+    conversation_scores,
+    save_calibration,
+    shares_conversations,
+)
+from reward_training.packing import Packed, hidden_size, packed
 from reward_training.precision import autocast
 from reward_training.quiet import quiet_transformers
 from reward_training.rendering import conversation_ids, conversation_text
@@ -77,8 +82,6 @@ def train_reward_model(
             raise ConfigError(f"no pair of {len(pairs)} fits into max_length={config.max_length} tokens; raise it")
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed)
-        if device.type == "cpu":
-            fit_attention(model, longest)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
         hooks = Hooks(on_step, should_stop, checkpoints)
         _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)
@@ -154,7 +157,7 @@ def _fit(
         trainer = PackedRewardTrainer(
             model=model,
             args=_arguments(config, micro, seed, scratch, model.num_parameters(), device),
-            data_collator=_Collator(model.config.get_text_config().pad_token_id, shares_prompts(model)),
+            data_collator=_Collator(hidden_size(model), shares_conversations(model)),
             train_dataset=Dataset.from_list([vars(row) for row in rows]),
             processing_class=tokenizer,
             callbacks=[hooks],
@@ -208,24 +211,24 @@ def _arguments(
 
 @dataclass(frozen=True)
 class _Collator:
-    """Rows to one packed batch: all chosen conversations, then all rejected ones."""
+    """Pairs to one packed batch: all chosen conversations, then all rejected ones."""
 
-    pad_token_id: int
+    width: int
     share: bool
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sequences = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
-        groups = [row["problem_key"] for row in rows] * 2
-        return dict(vars(pack(sequences, groups, pad_token_id=self.pad_token_id, share=self.share)))
+        return dict(vars(packed(sequences, width=self.width, share=self.share)))
 
 
 def _packed_forward(
     model: PreTrainedModel, forward: Callable[..., Any], use_cache: bool = False, **inputs: torch.Tensor
 ) -> SimpleNamespace:
     """What TRL's loss calls as the model: `.logits` (2P, 1) float32, chosen first."""
-    packed = Packed(**inputs)
-    with autocast(packed.input_ids.device):
-        return SimpleNamespace(logits=packed_logits(model, packed, forward))
+    batch = Packed(**inputs)
+    fit_attention(model, batch.input_ids.shape[1])
+    with autocast(batch.input_ids.device):
+        return SimpleNamespace(logits=conversation_scores(model, batch, forward))
 
 
 def _calibrate(folder: Path, pairs: Sequence[PreferencePair], rows: list[_Row], max_length: int) -> None:
@@ -234,4 +237,4 @@ def _calibrate(folder: Path, pairs: Sequence[PreferencePair], rows: list[_Row], 
     with RewardModelScorer(folder, max_length=max_length) as scorer:
         texts = [(pair, text) for pair in used for text in (pair.chosen, pair.rejected)]
         conversations = [conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]
-        save_calibration(folder, scorer.scores(conversations, [pair.problem_key for pair, _ in texts]))
+        save_calibration(folder, scorer.scores(conversations))

@@ -1,6 +1,5 @@
 """Losses (value and gradient) and advantages equal those of TRL's trainers, wherever TRL has the formula."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,9 @@ import torch
 
 from configs.grpo_schema import GrpoConfig
 from grpo_train.advantages import group_advantages
-from grpo_train.batches import MicroBatch, PromptBlock
 from grpo_train.loss import BatchSize, Loss, policy_loss
-from grpo_train.prompt_pass import PromptPass
+from grpo_train.response_logprobs import micro_batches, response_logprobs
+from tests.grpo_train.test_response_logprobs import completion
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +69,13 @@ def test_loss_and_gradient_equal_trls_on_a_random_padded_batch(trl_trainer, name
     prompt_mask = (torch.arange(5) >= torch.tensor([[0], [2], [1], [3]])).long()
     mask = (torch.arange(7) < torch.tensor([[7], [3], [5], [1]])).long()
     advantages = torch.tensor([1.3, -0.7, 0.4, -1.0])
-    batch = MicroBatch([0, 1, 2, 3], torch.arange(4), ids[:, 5:], mask.float())
-    block = PromptBlock(ids[:, :5], prompt_mask, [batch])
+    rows = zip(ids, prompt_mask.bool(), mask.bool(), strict=True)
+    completions = [completion(row[:5][seen].tolist(), row[5:][written].tolist()) for row, seen, written in rows]
 
     set_like(trl_trainer, grpo)
     model = trl_trainer.model
-    current = PromptPass(model, block, 0.8).logprobs(batch).detach()
+    (batch,) = micro_batches(model, completions, range(4), 1000)
+    current = response_logprobs(model, batch, 0.8).detach()
     noise = lambda scale: current + scale * torch.randn(current.shape, generator=generator)  # noqa: E731
     old = noise(0.4) if more else None
     reference = noise(0.3) if grpo.kl_coefficient else None
@@ -90,11 +90,9 @@ def test_loss_and_gradient_equal_trls_on_a_random_padded_batch(trl_trainer, name
     inputs |= {} if old is None else {"old_per_token_logps": old}
     inputs |= {} if reference is None else {"ref_per_token_logps": reference}
 
-    prompts = PromptPass(model, block, 0.8)
-
     def ours() -> Loss:
         return policy_loss(
-            prompts.logprobs(batch),
+            response_logprobs(model, batch, 0.8),
             advantages,
             batch.mask,
             grpo=grpo,
@@ -105,19 +103,16 @@ def test_loss_and_gradient_equal_trls_on_a_random_padded_batch(trl_trainer, name
 
     their_value, their_gradient = _value_and_gradient(model, trl_trainer._compute_loss(model, inputs))
     loss = ours()
-    our_value, our_gradient = _value_and_gradient(model, loss.value, prompts.backward)
+    our_value, our_gradient = _value_and_gradient(model, loss.value)
     assert our_value == pytest.approx(their_value, abs=1e-6)
     assert torch.allclose(our_gradient, their_gradient, atol=1e-6)
     assert our_gradient.norm() > 1e-4
     assert (loss.clipped_low + loss.clipped_high > 0) == bool(more)
 
 
-def _value_and_gradient(
-    model: torch.nn.Module, loss: torch.Tensor, through_prompts: Callable[[], None] = lambda: None
-) -> tuple[float, torch.Tensor]:
+def _value_and_gradient(model: torch.nn.Module, loss: torch.Tensor) -> tuple[float, torch.Tensor]:
     model.zero_grad()
     loss.backward()
-    through_prompts()
     gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
     return loss.item(), gradient.clone()
 

@@ -2,10 +2,13 @@ import math
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from configs.errors import StageStopped
 from grpo_train.generation import BLOCK, Sampling, encode_prompt, filter_logits, inverse_cdf, sample, stop_token_ids
+from grpo_train.tiny_model import build_tiny_tokenizer
 from grpo_train.token_ledger import Positions
+from reward_training.packing import packed
 from tests.grpo_train.conftest import make_problem
 
 QUESTIONS = ["1+1", "What is two plus three, please?", "x" * 40, "7", "say nothing"]
@@ -84,19 +87,44 @@ def test_logprobs_are_of_the_scaled_logits_over_the_whole_vocabulary(tiny, setti
     assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def test_each_distinct_prompt_is_prefilled_once(tiny, monkeypatch):
-    model, _ = tiny
+def test_what_prompts_begin_with_is_prefilled_once_and_each_prompt_once_for_its_group(tiny, monkeypatch):
+    model, tokenizer = tiny
+    problems = [make_problem("1+1"), make_problem("1+2")]
+    decoder = model.get_decoder()
     shapes = []
-    forward = model.forward
+    forward = decoder.forward
 
     def spy(*args, **kwargs):
         shapes.append(tuple(kwargs["input_ids"].shape))
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model, "forward", spy)
-    draw(tiny, [make_problem("1+1"), make_problem("2+2")], group_size=8)
-    assert shapes[0][0] == 2
+    draw(tiny, problems[:1], group_size=1)  # the model has shown by now what it can take
+    monkeypatch.setattr(decoder, "forward", spy)
+    draw(tiny, problems, group_size=8)
+    assert shapes[0] == (1, num_distinct_beginnings(tokenizer, problems))
     assert shapes[1] == (16, 1)
+
+
+def num_distinct_beginnings(tokenizer, problems) -> int:
+    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
+    return len({tuple(prompt[:end]) for prompt in prompts for end in range(1, len(prompt) + 1)})
+
+
+def test_a_model_with_a_window_writes_as_transformers_does():
+    """Its prompts have rows of their own, padded on the left."""
+    torch.manual_seed(0)
+    tokenizer = build_tiny_tokenizer()
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=6, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    problems = [make_problem(question) for question in ("1+1", "What is two plus three?")]
+    completions = sample(model, tokenizer, problems, Sampling(1, 0.0, 8), seed=0, policy_id="p")
+    for completion in completions:
+        ids = torch.tensor([completion.prompt_ids])
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+        assert completion.token_ids == written[0, ids.shape[1] :].tolist()
 
 
 def test_finished_rows_leave_the_batch(tiny, monkeypatch):
@@ -118,11 +146,11 @@ def test_positions_are_the_prompts_and_each_fed_token_once_and_the_rest_is_paddi
     model, tokenizer = tiny
     problems, positions = [make_problem(q) for q in QUESTIONS], Positions()
     completions = sample(model, tokenizer, problems, Sampling(4, 1.0, 12), seed=0, policy_id="p", positions=positions)
-    lengths = [len(encode_prompt(tokenizer, problem)) for problem in problems]
+    prompts = packed([encode_prompt(tokenizer, problem) for problem in problems], width=64, share=True)
     # the last token of a response is never fed
-    real = sum(lengths) + sum(len(c.token_ids) - 1 for c in completions)
+    real = prompts.num_tokens + sum(len(c.token_ids) - 1 for c in completions)
     assert positions.computed - positions.padding == real
-    assert positions.padding >= 5 * max(lengths) - sum(lengths)
+    assert positions.padding >= prompts.num_computed - prompts.num_tokens
 
 
 def test_inverse_cdf_draws_with_the_probabilities_whatever_their_sum():

@@ -13,10 +13,10 @@ from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema import Config
 from configs.seeds import seed_for
-from grpo_train.batches import prompt_blocks
 from grpo_train.generation import encode_prompt, sample
 from grpo_train.learner import Learner, TrainingDiverged
 from grpo_train.model import load_policy, save_policy
+from grpo_train.response_logprobs import micro_batches
 from grpo_train.step import StepResult
 from grpo_train.token_ledger import CLASSES
 from grpo_train.trainer import TrainResult, num_steps, train
@@ -110,7 +110,7 @@ def test_micro_batch_tokens_do_not_change_the_update(policy):
 
 def test_dead_groups_cost_no_backward_pass_and_change_nothing(policy, monkeypatch):
     calls = []
-    monkeypatch.setattr("grpo_train.learner.PromptPass", lambda *args: calls.append(args))
+    monkeypatch.setattr("grpo_train.learner.response_logprobs", lambda *args: calls.append(args))
     model, steps, _ = run(policy, tiny_config("grpo_config.max_updates=2"), reward=lambda completion: 0.5)
     assert calls == []
     assert steps[0].metrics["groups/dead_share"] == 1.0
@@ -380,16 +380,14 @@ def test_steps_ask_in_different_wordings_and_train_on_the_prompt_that_was_seen(p
     ]
     trained = []
 
-    def spy(completions, rows, size, device):
-        for block in prompt_blocks(completions, rows, size, device):
-            for batch in block.micro_batches:
-                for line, row in enumerate(batch.rows):
-                    place = int(batch.prompt_of[line])
-                    ids = block.prompt_ids[place][block.prompt_mask[place].bool()].tolist()
-                    trained.append((ids, completions[row]))
-            yield block
+    def spy(model, completions, rows, size):
+        for batch in micro_batches(model, completions, rows, size):
+            for line, row in enumerate(batch.rows):
+                path = batch.packed.input_ids.flatten()[batch.packed.nodes[line]].tolist()
+                trained.append((path[: len(completions[row].prompt_ids)], completions[row]))
+            yield batch
 
-    monkeypatch.setattr("grpo_train.learner.prompt_blocks", spy)
+    monkeypatch.setattr("grpo_train.learner.micro_batches", spy)
     config = tiny_config("grpo_config.max_updates=4", "grpo_config.epochs=4")
     _, steps, _ = run(policy, config, problems=worded)
     _, tokenizer = load_policy(policy.path, device="cpu")

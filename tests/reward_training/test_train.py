@@ -121,32 +121,30 @@ def test_warm_start_goes_on_from_the_earlier_model(trained: Trained, tmp_path: P
 
 def test_any_reader_of_the_folder_gets_the_same_scores(trained: Trained) -> None:
     """The end token was also the pad token: pooled by transformers, a padded chat was scored at an earlier token."""
-    texts, groups = conversations(trained[0])
+    texts = conversations(trained[0])
     tokenizer = AutoTokenizer.from_pretrained(str(trained[0]))
     model = AutoModelForSequenceClassification.from_pretrained(str(trained[0])).eval()
     batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model(**batch).logits.squeeze(-1).tolist()
     with RewardModelScorer(trained[0], max_length=128, precision="float32") as scorer:
-        assert scorer.scores(texts, groups) == pytest.approx(expected, abs=1e-4)
+        assert scorer.scores(texts) == pytest.approx(expected, abs=1e-4)
 
 
 def test_scores_do_not_depend_on_the_rest_of_the_batch(trained: Trained) -> None:
-    texts, groups = conversations(trained[0])
+    texts = conversations(trained[0])
     with RewardModelScorer(trained[0], max_length=128, precision="float32") as scorer:
         alone = [scorer.scores([text])[0] for text in texts]
-        assert scorer.scores(texts, groups) == pytest.approx(alone, abs=1e-4)
+        assert scorer.scores(texts) == pytest.approx(alone, abs=1e-4)
         assert scorer.scores(texts[::-1]) == pytest.approx(alone[::-1], abs=1e-4)
         assert scorer.scores([]) == []
 
 
-def conversations(folder: Path) -> tuple[list[str], list[str]]:
-    """Rendered conversations of unequal length, and the problem of each."""
+def conversations(folder: Path) -> list[str]:
+    """Rendered conversations of unequal length."""
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     rows = [(pair, text) for pair in make_pairs(50, 5) for text in (pair.chosen, pair.rejected, "", "z" * 30)]
-    return [conversation_text(tokenizer, pair.prompt, text) for pair, text in rows], [
-        pair.problem_key for pair, _ in rows
-    ]
+    return [conversation_text(tokenizer, pair.prompt, text) for pair, text in rows]
 
 
 def test_calibrated_scores_of_the_training_pairs_have_mean_0_and_deviation_1(
@@ -157,7 +155,7 @@ def test_calibrated_scores_of_the_training_pairs_have_mean_0_and_deviation_1(
     with RewardModelScorer(trained[0], max_length=128) as scorer:
         pairs = make_pairs(0, 24)
         texts = [conversation_text(scorer.tokenizer, p.prompt, t) for p in pairs for t in (p.chosen, p.rejected)]
-        values = torch.tensor(scorer.calibrated(scorer.scores(texts, [p.problem_key for p in pairs for _ in range(2)])))
+        values = torch.tensor(scorer.calibrated(scorer.scores(texts)))
     assert float(values.mean()) == pytest.approx(0.0, abs=0.02)
     assert float(values.std(correction=0)) == pytest.approx(1.0, abs=0.02)
 
