@@ -99,6 +99,18 @@ class LoraConfig(Block):
     )
 
 
+class VllmConfig(Block):
+    """A vLLM server that writes the responses of training, through TRL's client; its weights are kept in step over NCCL."""
+
+    base_url: str = Field("http://127.0.0.1:8000", pattern="^https?://", description="of the server")
+    group_port: PositiveInt = Field(51216, description="port of the group over which weights are sent")
+    connection_timeout_s: PositiveFloat = Field(120.0, description="how long to wait for the server")
+    max_importance_weight: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        2.0,
+        description="bound on the weight that makes up for the server's rounding: trainer's over server's probability",
+    )
+
+
 class GrpoConfig(Block):
     """Group Relative Policy Optimization (arXiv 2402.03300) and its relatives."""
 
@@ -159,6 +171,9 @@ class GrpoConfig(Block):
         0, description="most further rounds of sampling a step, with fresh problems in place of dead groups; 0 is off"
     )
     generation_rows: PositiveInt = Field(256, description="responses that are decoded together; bounds the memory")
+    vllm: VllmConfig | None = Field(
+        None, description="a server that writes the responses of training; default: the model itself"
+    )
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
@@ -185,6 +200,24 @@ class GrpoConfig(Block):
                     f"early_stop.{name}={number} is not under max_response_length={self.max_response_length}, so it stops "
                     "nothing (or, for `needs`, everything); lower it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_can_write(self) -> "GrpoConfig":
+        if self.vllm is None:
+            return self
+        unfit = {
+            "early_stop": self.early_stop.is_on,
+            "lora": self.lora is not None,
+            "top_p": self.top_p < 1,
+            "top_k": self.top_k > 0,
+            "temperature": self.temperature == 0,
+            "updates_per_batch": self.updates_per_batch > 1,
+        }
+        if wrong := [name for name, is_set in unfit.items() if is_set]:
+            raise ValueError(
+                f"vllm does not go with {', '.join(wrong)}; leave them at their defaults, or let the model write (no `vllm`)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -158,7 +158,15 @@ class Config(Block):
         self._check_early_stop()
         self._check_checker(names)
         self._check_pass_rates()
+        self._check_ranks()
         return self
+
+    def _check_ranks(self) -> None:
+        if self.grpo_config.vllm is not None and self.launcher.num_processes > 1:
+            raise ValueError(
+                f"grpo_config.vllm takes weights from one process, not {self.launcher.num_processes}; "
+                "use launcher.num_processes=1"
+            )
 
     def _check_checker(self, names: list[str]) -> None:
         if self.evaluation.checker is not None and self.evaluation.checker not in names:

@@ -25,6 +25,7 @@ from flows.doctor_checks import (
     check_rewards,
     check_splits,
     check_tokenizer,
+    check_vllm,
 )
 from flows.doctor_timing import RoundTime, time_a_round
 from grpo_train.curriculum import check_difficulty
@@ -64,7 +65,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
 
     `quick` leaves out what takes more than a few seconds beyond that.
     """
-    checks = [*check_launcher(config), *check_rewards(config)]
+    checks = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
     try:
         folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
         tokenizer = load_tokenizer(folder)

@@ -20,6 +20,7 @@ from grpo_train.model_source import HUB_ID, is_model_folder
 from grpo_train.precision import autocast_dtype, pick_device
 from grpo_train.token_logprobs import CHUNK
 from grpo_train.trainer import num_steps
+from grpo_train.vllm_engine import VllmEngine
 from reward_training.python_function import load_function
 from reward_training.scorer import build_rewards, score
 
@@ -33,6 +34,7 @@ LOGIT_COPIES = 3
 """float32 arrays as large as a chunk of logits that a backward pass holds: product, float32 copy, gradient"""
 ACTIVATION_BYTES = 34
 """a token, layer and unit of width, at two bytes a number (arXiv 2205.05198, section 4.1, without the attention scores)"""
+VLLM_TIMEOUT_S = 5.0
 GOLD_SAMPLE = 16
 """problems of each source whose gold answer is checked"""
 SMALL_SPLIT = 64
@@ -200,6 +202,19 @@ def check_launcher(config: Config) -> Iterator[Check]:
         yield Check(
             "launcher", "fail", f"no file {file}", "write it with `accelerate config`, or drop launcher.config_file"
         )
+
+
+def check_vllm(config: Config) -> Iterator[Check]:
+    """Whether the server that is to write training's responses answers, where one is named."""
+    if config.grpo_config.vllm is None:
+        return
+    wanted = config.grpo_config.vllm.model_copy(update={"connection_timeout_s": VLLM_TIMEOUT_S})
+    try:
+        VllmEngine(wanted, set())
+    except ConfigError as error:
+        yield Check("vllm", "fail", str(error), "start the server before the run: docs/choosing.md says how")
+    else:
+        yield Check("vllm", "ok", f"{wanted.base_url} answers")
 
 
 def check_batches(config: Config, num_train: int) -> Check:

@@ -1,6 +1,6 @@
 """The one sampler, for training, evaluation and regeneration.
 
-What prompts begin with in common is computed once, and a prompt once for its group; finished rows leave the batch;
+What prompts begin with in common is computed once, and so is what rows of a group have written alike; finished rows leave the batch;
 at most `max_rows` responses are decoded together, so memory does not grow with their number. A row draws by inverse CDF
 from uniforms of its own, seeded by (seed, problem, index): what it writes does not depend on the rows beside it, up to
 rounding. Temperature 0 is greedy decoding, equal to transformers' generate.
@@ -22,7 +22,7 @@ from configs.errors import StageStopped
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
 from grpo_train.early_stop import EarlyStop
-from grpo_train.key_value_cache import sampling_cache
+from grpo_train.key_value_cache import fork, sampling_cache
 from grpo_train.token_ledger import Positions
 from grpo_train.token_logprobs import SLICE, plain_head
 from reward_training.attention import fit_attention
@@ -147,63 +147,100 @@ def _decode(
     early_stop: EarlyStop | None,
     positions: Positions,
 ) -> None:
-    """Write each row's response into it."""
-    writing = batch
-    logits, cache, mask = _prefill(model, batch, prompts, positions)
+    """Write each row's response into it. Rows that have written the same so far are one row of the model's batch."""
+    groups: dict[int, list[_Row]] = {}
+    for row in batch:
+        groups.setdefault(row.problem, []).append(row)
+    slots = list(groups.values())
+    logits, cache, mask = _prefill(model, [prompts[problem] for problem in groups], positions)
     fit_attention(model, mask.shape[1] + sampling.max_response_length)
     position = mask.sum(dim=1, keepdim=True)
     for step in range(sampling.max_response_length):
-        tokens, logprobs = _choose(logits, writing, step, sampling)
-        going = []
-        for place, (row, token, logprob) in enumerate(zip(writing, tokens, logprobs, strict=True)):
-            if row.finish_reason != "length":
-                continue
-            row.token_ids.append(token)
-            row.logprobs.append(logprob)
-            if token in stop_ids:
-                row.finish_reason = "stop"
-            else:
-                going.append(place)
+        writing = [row for rows in slots for row in rows]
+        slot_of = [slot for slot, rows in enumerate(slots) for _ in rows]
+        tokens, logprobs = _choose(logits, slot_of, writing, step, sampling)
+        going = _write(writing, tokens, logprobs, stop_ids)
         if early_stop is not None:
             going = early_stop.look(writing, going)
         if not going or step + 1 == sampling.max_response_length:
             return
-        next_ids = torch.tensor(tokens, device=model.device).unsqueeze(1)
-        if len(going) < COMPACT_SHARE * len(writing):
-            kept = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(kept)
-            next_ids, mask, position = next_ids[kept], mask[kept], position[kept]
-            writing = [writing[place] for place in going]
-        positions.add(len(writing), len(going))
+        slots, next_tokens, copies = _branch(len(slots), [(slot_of[i], tokens[i], writing[i]) for i in going])
+        kept = [slot for slot, rows in enumerate(slots) if rows]
+        sources = torch.tensor([copies.get(slot, slot) for slot in range(len(slots))], device=model.device)
+        if copies:
+            fork(cache, copies, sources)
+        if len(kept) < COMPACT_SHARE * len(slots):
+            cache.batch_select_indices(torch.tensor(kept, device=model.device))
+            slots, next_tokens = [slots[slot] for slot in kept], [next_tokens[slot] for slot in kept]
+            sources = sources[kept]
+        mask, position = mask[sources], position[sources]
+        positions.add(len(slots), len(kept))
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        next_ids = torch.tensor(next_tokens, device=model.device).unsqueeze(1)
         output = model(
             input_ids=next_ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
         )
         logits, position = output.logits[:, -1], position + 1
 
 
+def _write(writing: list[_Row], tokens: list[int], logprobs: list[float], stop_ids: set[int]) -> list[int]:
+    """Append each row's token; returns the places of the rows that go on."""
+    going = []
+    for place, (row, token, logprob) in enumerate(zip(writing, tokens, logprobs, strict=True)):
+        row.token_ids.append(token)
+        row.logprobs.append(logprob)
+        if token in stop_ids:
+            row.finish_reason = "stop"
+        else:
+            going.append(place)
+    return going
+
+
+def _branch(num_slots: int, going: list[tuple[int, int, _Row]]) -> tuple[list[list[_Row]], list[int], dict[int, int]]:
+    """Which rows each slot holds after (slot, token, row), the token they wrote, and {slot: the slot that it starts as a copy of}.
+
+    The first branch stays in its slot; others take slots that nobody is left in, and then new ones.
+    """
+    branches: dict[tuple[int, int], list[_Row]] = {}
+    for slot, token, row in going:
+        branches.setdefault((slot, token), []).append(row)
+    slots: list[list[_Row]] = [[] for _ in range(num_slots)]
+    tokens = [0] * num_slots
+    others: list[tuple[int, int]] = []
+    for slot, token in branches:
+        if slots[slot]:
+            others.append((slot, token))
+        else:
+            slots[slot], tokens[slot] = branches[slot, token], token
+    free = [slot for slot, rows in enumerate(slots) if not rows]
+    free += range(num_slots, num_slots + len(others) - len(free))
+    copies: dict[int, int] = {}
+    for target, (slot, token) in zip(free, others, strict=False):
+        if target == len(slots):
+            slots.append([])
+            tokens.append(0)
+        slots[target], tokens[target], copies[target] = branches[slot, token], token, slot
+    return slots, tokens, copies
+
+
 def _prefill(
-    model: PreTrainedModel, batch: list[_Row], prompts: list[list[int]], positions: Positions
+    model: PreTrainedModel, prompts: list[list[int]], positions: Positions
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Last logits (B, V), cache and mask (B, P) of a batch, each distinct prompt computed once."""
-    place = {problem: number for number, problem in enumerate(dict.fromkeys(row.problem for row in batch))}
-    distinct = [prompts[problem] for problem in place]
-    of_row = torch.tensor([place[row.problem] for row in batch], device=model.device)
+    """Last logits (P, V), cache and mask (P, L) of distinct prompts."""
     head, decoder = plain_head(model), model.get_decoder()  # type: ignore[no-untyped-call]
     if head is None or not shares_beginnings(model, decoder):
-        return _prefill_padded(model, distinct, of_row, positions)
-    shared = packed(distinct, width=hidden_size(model), share=True).to(model.device)
+        return _prefill_padded(model, prompts, positions)
+    shared = packed(prompts, width=hidden_size(model), share=True).to(model.device)
     positions.add(shared.num_computed, shared.num_tokens)
     fit_attention(model, shared.input_ids.shape[1])
     computed = DynamicCache(config=model.config)
     states = outputs_of(decoder, shared, model.dtype, past_key_values=computed, use_cache=True).last_hidden_state
-    cache, nodes = sampling_cache(model), shared.nodes[of_row]
+    cache = sampling_cache(model)
     layers: list[Any] = computed.layers
     for number, layer in enumerate(layers):
-        cache.update(_at(layer.keys, nodes), _at(layer.values, nodes), number)
-    mask = torch.arange(nodes.shape[1], device=model.device) < shared.lengths[:, None]
-    logits = states.flatten(0, 1)[shared.last] @ head.T
-    return logits[of_row], cache, mask.long()[of_row]
+        cache.update(_at(layer.keys, shared.nodes), _at(layer.values, shared.nodes), number)
+    mask = torch.arange(shared.nodes.shape[1], device=model.device) < shared.lengths[:, None]
+    return states.flatten(0, 1)[shared.last] @ head.T, cache, mask.long()
 
 
 def _at(states: Tensor, nodes: Tensor) -> Tensor:
@@ -213,7 +250,7 @@ def _at(states: Tensor, nodes: Tensor) -> Tensor:
 
 
 def _prefill_padded(
-    model: PreTrainedModel, prompts: list[list[int]], of_row: Tensor, positions: Positions
+    model: PreTrainedModel, prompts: list[list[int]], positions: Positions
 ) -> tuple[Tensor, DynamicCache, Tensor]:
     """The same with a row a prompt, padded on the left, for models that cannot share a row."""
     width = max(len(prompt) for prompt in prompts)
@@ -233,18 +270,20 @@ def _prefill_padded(
         use_cache=True,
         logits_to_keep=1,
     )
-    cache.batch_select_indices(of_row)
-    return output.logits[of_row, -1], cache, mask[of_row]
+    return output.logits[:, -1], cache, mask
 
 
-def _choose(logits: Tensor, rows: list[_Row], step: int, sampling: Sampling) -> tuple[list[int], list[float]]:
-    """The next token of each row and its log-probability under logits / temperature over the whole vocabulary."""
+def _choose(
+    logits: Tensor, slot_of: list[int], rows: list[_Row], step: int, sampling: Sampling
+) -> tuple[list[int], list[float]]:
+    """The next token of each row and its log-probability under its slot's logits / temperature over the whole vocabulary."""
     uniforms = torch.tensor([[row.uniforms[step]] for row in rows], dtype=torch.float32, device=logits.device)
-    size = (
-        SLICE if logits.device.type == "cpu" else len(rows)
-    )  # what fits into a processor's cache is three times as fast
+    slots = torch.tensor(slot_of, device=logits.device)
+    # what fits into a processor's cache is three times as fast
+    size = SLICE if logits.device.type == "cpu" else len(rows)
     parts = [
-        _draw(*part, sampling) for part in zip(torch.split(logits, size), torch.split(uniforms, size), strict=True)
+        _draw(logits[some], of_some, sampling)
+        for some, of_some in zip(torch.split(slots, size), torch.split(uniforms, size), strict=True)
     ]
     tokens, logprobs = (torch.cat(column).squeeze(1) for column in zip(*parts, strict=True))
     return tokens.tolist(), logprobs.tolist()

@@ -20,6 +20,15 @@ def sampling_cache(model: PreTrainedModel) -> DynamicCache:
     return cache
 
 
+def fork(cache: DynamicCache, copies: dict[int, int], sources: Tensor) -> None:
+    """Make rows of a cache copies of others: {row: row it starts as}; `sources` (B,) says the same of every row, new ones at the end."""
+    for layer in cache.layers:
+        if isinstance(layer, RoomyLayer):
+            layer.fork(copies, len(sources))
+        else:
+            layer.batch_select_indices(sources)  # type: ignore[union-attr]
+
+
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer whose arrays grow ROOM tokens at a time, so that a new token is not a copy of all that came before.
 
@@ -47,6 +56,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.num_written = end
         return self.keys, self.values
 
+    def fork(self, copies: dict[int, int], num_rows: int) -> None:
+        """Copy rows into others, {to: from}, of `num_rows` afterwards; the rest stay where they are."""
+        self.keys, self.values = _with_rows(self.keys, num_rows), _with_rows(self.values, num_rows)
+        for states in (self.keys, self.values):
+            states[list(copies)] = states[list(copies.values())]
+
     def get_seq_length(self) -> int:
         return self.num_written
 
@@ -66,3 +81,13 @@ def _with_room(states: Tensor, needed: int) -> Tensor:
     grown[:, :, :held] = states
     grown[:, :, held:] = 0
     return grown
+
+
+def _with_rows(states: Tensor, num_rows: int) -> Tensor:
+    """The same rows with further ones behind, of any content: in the storage if it holds so many, else in one with twice as many."""
+    shape = (num_rows, *states.shape[1:])
+    if num_rows * states[0].numel() <= states.untyped_storage().nbytes() // states.element_size():
+        return states.as_strided(shape, states.stride())
+    grown = states.new_empty(2 * num_rows, *states.shape[1:])
+    grown[: len(states)] = states
+    return grown[:num_rows]

@@ -23,7 +23,7 @@ from configs.grpo_schema import GrpoConfig
 from configs.records import Completion, Policy
 from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
-from grpo_train.loss import BatchSize, Loss, policy_loss
+from grpo_train.loss import BatchSize, Loss, policy_loss, truncated_weights
 from grpo_train.model import load_policy
 from grpo_train.precision import autocast_dtype
 from grpo_train.ranks import Ranks
@@ -126,6 +126,7 @@ class Learner:
                 size=size,
                 old_logprobs=self._old_logprobs(logprobs, sampled, old),
                 reference_logprobs=self._reference_logprobs(batch),
+                importance_weights=self._importance_weights(logprobs, sampled, batch.mask * ~old),
             )
             loss.value.backward()  # type: ignore[no-untyped-call]
             sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
@@ -152,6 +153,12 @@ class Learner:
         if self.grpo.updates_per_batch > 1:
             return sampled
         return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
+
+    def _importance_weights(self, logprobs: Tensor, sampled: Tensor, fresh: Tensor) -> Tensor | None:
+        """(B, T) where a server wrote the fresh responses; None where the policy did."""
+        if self.grpo.vllm is None:
+            return None
+        return truncated_weights(logprobs, sampled, fresh, self.grpo.vllm.max_importance_weight)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:

@@ -60,6 +60,7 @@ def policy_loss(
     size: BatchSize,
     old_logprobs: Tensor | None = None,
     reference_logprobs: Tensor | None = None,
+    importance_weights: Tensor | None = None,
 ) -> Loss:
     """The part of the batch's loss that these rows hold.
 
@@ -71,6 +72,7 @@ def policy_loss(
         size: of the whole batch.
         old_logprobs: (B, T) of the policy that wrote the responses; None where that is the policy itself.
         reference_logprobs: (B, T) of the reference policy; None without a KL term.
+        importance_weights: (B, T) of what another engine wrote (`truncated_weights`); None where the policy wrote.
     """
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
     logprobs = torch.where(mask.bool(), logprobs, 0.0)
@@ -79,6 +81,8 @@ def policy_loss(
     ratio = _ratio(logprobs - old, mask, grpo)
     bounded = _bounded(ratio, advantage, grpo)
     per_token = -bounded.detach() * advantage * logprobs if grpo.loss == "cispo" else -bounded * advantage
+    if importance_weights is not None:
+        per_token = per_token * importance_weights
     kl_sum = torch.zeros_like(logprobs)
     if reference_logprobs is not None:
         per_token = per_token + grpo.kl_coefficient * kl_estimate(logprobs, reference_logprobs, mask, grpo.kl_estimator)
@@ -89,6 +93,15 @@ def policy_loss(
         clipped_high=((bounded < ratio) * mask).sum().detach(),
         kl_sum=kl_sum.sum().detach(),
     )
+
+
+def truncated_weights(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, most: float) -> Tensor:
+    """(B, T) min(p / p_engine, most), without a gradient, 1 on padding: what an engine that rounds otherwise wrote is off-policy.
+
+    Truncated importance sampling (Ionides 2008; for engines that sample for a trainer: Yao et al. 2025, "Your efficient RL framework
+    secretly brings you off-policy RL training").
+    """
+    return torch.where(mask.bool(), logprobs - engine_logprobs, 0.0).detach().exp().clamp(max=most)
 
 
 def _ratio(log_ratio: Tensor, mask: Tensor, grpo: GrpoConfig) -> Tensor:

@@ -24,7 +24,7 @@ from grpo_train.advantages import Advantages, Bools, group_advantages
 from grpo_train.checkpoint import Component
 from grpo_train.curriculum import ProblemPicker
 from grpo_train.early_stop import EarlyStop, left_out, without
-from grpo_train.generation import Sampling, sample
+from grpo_train.generation import Sampling, sample, stop_token_ids
 from grpo_train.groups import Groups
 from grpo_train.learner import Learner
 from grpo_train.prompt_variants import varied
@@ -40,6 +40,7 @@ from grpo_train.step_metrics import (
     rollout_rows,
 )
 from grpo_train.token_ledger import Positions, TokenLedger, token_counts
+from grpo_train.vllm_engine import VllmEngine
 from grpo_train.watch import Alarm, Watch
 from reward_training.scorer import Reward, check_unscored, score
 
@@ -80,11 +81,15 @@ class Stepper:
     ledger: TokenLedger = field(init=False, default_factory=TokenLedger)
     contributions: Contributions = field(init=False)
     cache: ResponseCache = field(init=False)
+    engine: VllmEngine | None = field(init=False, default=None)
     stopped_by: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        grpo = self.config.grpo_config
+        if grpo.vllm is not None:
+            self.engine = VllmEngine(grpo.vllm, stop_token_ids(self.learner.actor, self.tokenizer))
         self.watch = Watch(self.config.watch)
-        self.cache = ResponseCache(self.config.grpo_config.response_cache, self.config.grpo_config.group_size)
+        self.cache = ResponseCache(grpo.response_cache, grpo.group_size)
         self.contributions = Contributions([reward.name for reward in self.rewards])
 
     def components(self) -> dict[str, Component]:
@@ -191,13 +196,20 @@ class Stepper:
             top_k=grpo.top_k,
             max_rows=grpo.generation_rows,
         )
+        seed = seed_for(self.config.seed, "train sampling", round=self.round, step=step.number, index=attempt)
+        policy_id = f"{self.learner.policy.id}+{step.number - 1}"
+        if self.engine is not None:
+            self.engine.follow(self.learner.actor, policy_id)
+            return self.engine.sample(
+                self.tokenizer, problems, group_sizes, sampling, seed=seed, policy_id=policy_id, step=step.number
+            )
         return sample(
             self.learner.actor,
             self.tokenizer,
             problems,
             sampling,
-            seed=seed_for(self.config.seed, "train sampling", round=self.round, step=step.number, index=attempt),
-            policy_id=f"{self.learner.policy.id}+{step.number - 1}",
+            seed=seed,
+            policy_id=policy_id,
             step=step.number,
             group_sizes=group_sizes,
             early_stop=self._early_stop(problems),

@@ -129,6 +129,13 @@ def test_accelerates_own_configuration_has_to_be_there(configure: Configure) -> 
     assert not list(doctor_checks.check_launcher(config))
 
 
+def test_a_vllm_server_has_to_be_there(configure: Configure) -> None:
+    assert not list(doctor_checks.check_vllm(configure()))
+    [found] = doctor_checks.check_vllm(configure(grpo_config={"vllm": {"base_url": "http://127.0.0.1:9"}}))
+    assert found.status == "fail"
+    assert "grpo_config.vllm" in found.detail
+
+
 def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configure) -> None:
     labeler = {"kind": "trained", "labeler": {"kind": "score"}}
     # 40 problems x (1 - 0.25) x 4 pairs = 120

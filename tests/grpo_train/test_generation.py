@@ -1,11 +1,22 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from configs.errors import StageStopped
-from grpo_train.generation import BLOCK, Sampling, encode_prompt, filter_logits, inverse_cdf, sample, stop_token_ids
+from grpo_train.generation import (
+    BLOCK,
+    Sampling,
+    _branch,
+    _Row,
+    encode_prompt,
+    filter_logits,
+    inverse_cdf,
+    sample,
+    stop_token_ids,
+)
 from grpo_train.tiny_model import build_tiny_tokenizer
 from grpo_train.token_ledger import Positions
 from reward_training.packing import packed
@@ -100,9 +111,48 @@ def test_what_prompts_begin_with_is_prefilled_once_and_each_prompt_once_for_its_
 
     draw(tiny, problems[:1], group_size=1)  # the model has shown by now what it can take
     monkeypatch.setattr(decoder, "forward", spy)
-    draw(tiny, problems, group_size=8)
+    completions = draw(tiny, problems, group_size=8)
     assert shapes[0] == (1, num_distinct_beginnings(tokenizer, problems))
-    assert shapes[1] == (16, 1)
+    assert shapes[1] == (len({fed for fed in fed_beginnings(completions) if len(fed[1]) == 1}), 1)
+
+
+def fed_beginnings(completions) -> set[tuple[str, tuple[int, ...]]]:
+    """What of the responses goes through the model, each beginning once; the last token is never fed."""
+    return {(c.problem_key, tuple(c.token_ids[:end])) for c in completions for end in range(1, len(c.token_ids))}
+
+
+SHARP = 0.1
+
+
+def test_rows_that_have_written_the_same_are_one_row_until_they_part(tiny):
+    """Few likely tokens and sixteen rows: whatever is drawn, each distinct beginning goes through the model once."""
+    model, tokenizer = tiny
+    positions = Positions()
+    problems = [make_problem("1+1"), make_problem("1+2")]
+    completions = sample(
+        model, tokenizer, problems, Sampling(16, SHARP, 40), seed=0, policy_id="p", positions=positions
+    )
+    fed = sum(len(c.token_ids) - 1 for c in completions)
+    real = num_distinct_beginnings(tokenizer, problems) + len(fed_beginnings(completions))
+    assert positions.computed - positions.padding == real
+    assert len(fed_beginnings(completions)) < 0.9 * fed
+    assert len({tuple(c.token_ids) for c in completions}) > 8
+    for c in completions:
+        ids = torch.tensor([[*c.prompt_ids, *c.token_ids]])
+        with torch.no_grad():
+            logprobs = (model(ids).logits[0, len(c.prompt_ids) - 1 : -1] / SHARP).log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(c.token_ids)[:, None])[:, 0]
+        assert c.logprobs == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_branches_stay_in_their_slot_or_take_a_free_one_or_a_new_one():
+    rows = [_Row(0, index, np.zeros(1)) for index in range(6)]
+    going = [(0, 7, rows[0]), (0, 8, rows[1]), (0, 7, rows[2]), (2, 5, rows[3]), (2, 6, rows[4]), (2, 4, rows[5])]
+    slots, tokens, copies = _branch(3, going)
+    assert [[row.index for row in slot] for slot in slots] == [[0, 2], [1], [3], [4], [5]]
+    assert tokens == [7, 8, 5, 6, 4]
+    assert copies == {1: 0, 3: 2, 4: 2}
+    assert _branch(2, [(1, 9, rows[0])]) == ([[], [rows[0]]], [0, 9], {})
 
 
 def num_distinct_beginnings(tokenizer, problems) -> int:
@@ -120,8 +170,12 @@ def test_a_model_with_a_window_writes_as_transformers_does():
     )  # fmt: skip
     model = MistralForCausalLM(config).eval()
     problems = [make_problem(question) for question in ("1+1", "What is two plus three?")]
-    completions = sample(model, tokenizer, problems, Sampling(1, 0.0, 8), seed=0, policy_id="p")
-    for completion in completions:
+    for completion in sample(model, tokenizer, problems, Sampling(4, 1.0, 8), seed=0, policy_id="p"):
+        ids = torch.tensor([[*completion.prompt_ids, *completion.token_ids]])
+        logprobs = model(ids).logits[0, len(completion.prompt_ids) - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+        assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-5)
+    for completion in sample(model, tokenizer, problems, Sampling(1, 0.0, 8), seed=0, policy_id="p"):
         ids = torch.tensor([completion.prompt_ids])
         written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         assert completion.token_ids == written[0, ids.shape[1] :].tolist()
@@ -138,17 +192,16 @@ def test_finished_rows_leave_the_batch(tiny, monkeypatch):
 
     monkeypatch.setattr(model, "forward", spy)
     draw(tiny, [make_problem(q) for q in QUESTIONS], group_size=16, max_response_length=30)
-    assert rows[1] == 80
-    assert rows[-1] < 40
+    assert max(rows) > 40
+    assert rows[-1] < 0.5 * max(rows)
 
 
-def test_positions_are_the_prompts_and_each_fed_token_once_and_the_rest_is_padding(tiny):
+def test_positions_are_each_beginning_once_and_the_rest_is_padding(tiny):
     model, tokenizer = tiny
     problems, positions = [make_problem(q) for q in QUESTIONS], Positions()
     completions = sample(model, tokenizer, problems, Sampling(4, 1.0, 12), seed=0, policy_id="p", positions=positions)
     prompts = packed([encode_prompt(tokenizer, problem) for problem in problems], width=64, share=True)
-    # the last token of a response is never fed
-    real = prompts.num_tokens + sum(len(c.token_ids) - 1 for c in completions)
+    real = prompts.num_tokens + len(fed_beginnings(completions))
     assert positions.computed - positions.padding == real
     assert positions.padding >= prompts.num_computed - prompts.num_tokens
 

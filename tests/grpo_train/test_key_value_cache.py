@@ -51,3 +51,18 @@ def test_a_token_is_written_in_place_until_the_room_is_full():
     assert len(addresses) == 2
     assert torch.equal(keys, states.expand(2, 3, 2 * ROOM, 4))
     assert torch.equal(values, keys + 1)
+
+
+def test_rows_become_copies_of_others_where_they_are_and_behind():
+    layer = RoomyLayer()
+    states = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, ROOM - 1, 4)
+    layer.update(states, -states)
+    for num_rows in (5, 6):  # the first needs a larger storage, which has room for the second
+        layer.fork({1: 0, num_rows - 1: 2}, num_rows)
+    keys, values = layer.update(torch.full((6, 2, 1, 4), 9.0), torch.full((6, 2, 1, 4), -9.0))
+    assert keys[:, 0, 0, 0].tolist()[:3] == [0, 0, 2]
+    assert keys[:, 0, 0, 0].tolist()[4:] == [2, 2]
+    assert (keys[:, :, ROOM - 1] == 9).all()
+    assert torch.equal(values[[0, 1, 2, 4, 5]], -keys[[0, 1, 2, 4, 5]])
+    layer.batch_select_indices(torch.tensor([5, 0]))
+    assert layer.keys[:, 0, 0, 0].tolist() == [2, 0]

@@ -1,6 +1,6 @@
 """What TRL 1.16's GRPOTrainer gets wrong, as claims about this project. The numbers in the docstrings are TRL's.
 
-Elsewhere: that too few problems are refused with numbers and that no problem is dropped is in test_batches.py; that an
+Elsewhere: that too few problems are refused with numbers and that no problem is dropped is in test_curriculum.py; that an
 evaluation leaves the rollouts of training alone is in tests/tasks/test_stages.py.
 """
 
