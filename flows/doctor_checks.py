@@ -205,8 +205,13 @@ def check_launcher(config: Config) -> Iterator[Check]:
 
 
 def check_vllm(config: Config) -> Iterator[Check]:
-    """Whether the server that is to write training's responses answers, where one is named."""
+    """Whether the server that is to write training's responses answers, and can be sent weights, where one is named."""
     if config.grpo_config.vllm is None:
+        return
+    if pick_device().type != "cuda":
+        yield Check(
+            "vllm", "fail", "its weights are sent over NCCL, and the trainer has no GPU", "drop grpo_config.vllm"
+        )
         return
     wanted = config.grpo_config.vllm.model_copy(update={"connection_timeout_s": VLLM_TIMEOUT_S})
     try:

@@ -32,7 +32,7 @@ from reward_training.rendering import prompt_text
 BLOCK = 128
 """tokens whose probabilities are summed up as one when a token is drawn"""
 COMPACT_SHARE = 0.8
-"""finished rows are taken out of the cache when fewer than this share of its rows is still writing"""
+"""slots that nobody writes in any more leave the cache when fewer than this share of all is written in"""
 
 
 @dataclass(frozen=True)

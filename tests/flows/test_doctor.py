@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from transformers import LlamaConfig
@@ -129,11 +130,15 @@ def test_accelerates_own_configuration_has_to_be_there(configure: Configure) -> 
     assert not list(doctor_checks.check_launcher(config))
 
 
-def test_a_vllm_server_has_to_be_there(configure: Configure) -> None:
+@pytest.mark.parametrize(("device", "found"), [("cpu", "the trainer has no GPU"), ("cuda", "grpo_config.vllm needs")])
+def test_a_vllm_server_needs_a_gpu_and_vllm(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, device: str, found: str
+) -> None:
+    monkeypatch.setattr(doctor_checks, "pick_device", lambda: torch.device(device))
     assert not list(doctor_checks.check_vllm(configure()))
-    [found] = doctor_checks.check_vllm(configure(grpo_config={"vllm": {"base_url": "http://127.0.0.1:9"}}))
-    assert found.status == "fail"
-    assert "grpo_config.vllm" in found.detail
+    [check] = doctor_checks.check_vllm(configure(grpo_config={"vllm": {"base_url": "http://127.0.0.1:9"}}))
+    assert check.status == "fail"
+    assert found in check.detail
 
 
 def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configure) -> None:
