@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-slow bench check docs ui clean lock
+.PHONY: help setup run test test-slow bench bench-full check docs ui clean lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-slow: setup ## the tests that take longer: whole flows, servers, kills
 
 bench: setup ## seconds and memory of a training step against TRL's GRPOTrainer, in turns (under 15 minutes)
 	$(BIN)/python -m benchmarks.against_trl
+
+bench-full: setup ## costs by group size, length and model, memory, noise, time to an accuracy; goes on where it was broken off (hours)
+	$(BIN)/python -m benchmarks.full
 
 check: $(INSTALLED) ## lint, format, types, import rules, generated documents
 	$(BIN)/ruff check .

@@ -10,9 +10,10 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from benchmarks.contestant import trl_trainer
-from benchmarks.workloads import GROUP_SIZE, WORKLOADS, in_order, open_model, settings, training_problems
+from benchmarks.contestant import open_student, trl_trainer
+from benchmarks.workloads import WORKLOADS, in_order
 from configs.records import Completion
+from configs.schema import Config
 from grpo_train.generation import Sampling, sample
 from grpo_train.loss import BatchSize, policy_loss
 from grpo_train.response_logprobs import micro_batches, response_logprobs
@@ -26,14 +27,15 @@ def losses_agree() -> str:
     Raises:
         AssertionError: they differ by more than rounding.
     """
-    workload, config = WORKLOADS["natural"], settings()
-    model, tokenizer = open_model(workload)
-    problems = in_order(training_problems(config, tokenizer), config, 1)
-    completions = sample(model, tokenizer, problems, Sampling(GROUP_SIZE, 0.8, TOKENS), seed=0, policy_id="base")
+    workload = WORKLOADS["natural"]
+    student = open_student(workload, workload.settings())
+    asked = in_order(student.problems["train"], student.config, 1)
+    sampling = Sampling(workload.group_size, 0.8, TOKENS)
+    completions = sample(student.model, student.tokenizer, asked, sampling, seed=0, policy_id="base")
     advantages = torch.tensor(np.random.default_rng(0).normal(size=len(completions)), dtype=torch.float32)
-    ours, our_gradient = _ours(model, completions, advantages)
+    ours, our_gradient = _ours(student.model, student.config, completions, advantages)
     with TemporaryDirectory() as scratch:
-        trainer = trl_trainer(workload, config, model, tokenizer, micro_batch=8, bf16=False, scratch=scratch)
+        trainer = trl_trainer(student, micro_batch=8, bf16=False, scratch=scratch)
         theirs, their_gradient = _theirs(trainer, completions, advantages)
     apart = ((our_gradient - their_gradient).norm() / their_gradient.norm()).item()
     assert abs(ours - theirs) < 1e-5, f"ours is {ours}, TRL's {theirs}"
@@ -42,9 +44,9 @@ def losses_agree() -> str:
 
 
 def _ours(
-    model: PreTrainedModel, completions: Sequence[Completion], advantages: torch.Tensor
+    model: PreTrainedModel, config: Config, completions: Sequence[Completion], advantages: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
-    config, value = settings(), 0.0
+    value = 0.0
     size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
     model.zero_grad()
     for batch in micro_batches(model, completions, range(len(completions)), 512):

@@ -1,7 +1,9 @@
-"""One system in a process of its own: makes a training step for each line on standard input, and prints what it took.
+"""One system in a process of its own, that does what the lines on its standard input say.
+
+`step` makes a training step and prints what it took; `accuracy` prints the greedy accuracy on the quickstart's dev problems.
 
 python -m benchmarks.contestant regroup natural
-python -m benchmarks.contestant trl fixed --micro-batch 16 --bf16
+python -m benchmarks.contestant trl fixed --micro-batch 16 --bf16 --response-length 128
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,9 +25,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from benchmarks.workloads import (
-    GROUP_SIZE,
-    NUM_PROMPTS,
-    RESPONSE_LENGTH,
+    MODEL_SIZES,
     ROUND,
     WORKLOADS,
     Workload,
@@ -32,15 +33,16 @@ from benchmarks.workloads import (
     in_order,
     open_model,
     open_rewards,
-    settings,
-    training_problems,
+    problems,
 )
 from configs.errors import StageStopped
-from configs.records import Policy
+from configs.records import Policy, Problem
 from configs.schema import Config
 from grpo_train.adapter import Adapter
+from grpo_train.generation import Sampling, sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
+from reward_training.scorer import score
 from tasks.allocator import reused_memory
 
 MAX_STEPS = 64
@@ -50,18 +52,49 @@ MAX_STEPS = 64
 class Referee:
     """Waits for the word to make a step, and tells how long it took."""
 
+    accuracy: Callable[[], float]
     started: float = field(default=0.0)
 
     def wait(self) -> bool:
         """Whether another step is wanted."""
-        line = sys.stdin.readline()
-        self.started = time.perf_counter()
-        return line.strip() == "step"
+        for line in sys.stdin:
+            if line.strip() == "step":
+                self.started = time.perf_counter()
+                return True
+            print(json.dumps({"accuracy": self.accuracy()}), flush=True)
+        return False
 
     def tell(self, **facts: Any) -> None:
         facts["seconds"] = time.perf_counter() - self.started
         facts["peak_mb"] = peak_memory_mb()
         print(json.dumps(facts), flush=True)
+
+
+@dataclass(frozen=True)
+class Student:
+    """What is trained, and how it is examined."""
+
+    workload: Workload
+    config: Config
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    problems: dict[str, list[Problem]]
+
+    def accuracy(self) -> float:
+        """Share of the dev problems whose greedy response is right."""
+        dev, grpo = self.problems["dev"], self.config.grpo_config
+        greedy = Sampling(1, 0.0, grpo.max_response_length, max_rows=grpo.generation_rows)
+        was_training = self.model.training
+        self.model.eval()  # type: ignore[no-untyped-call]
+        completions = sample(self.model, self.tokenizer, dev, greedy, seed=0, policy_id="examined")
+        self.model.train(was_training)
+        rewards = [r for r in open_rewards(self.workload, self.config) if r.name == self.config.checker]
+        return fmean((each.parts[self.config.checker] or 0.0) >= 1 for each in score(dev, completions, rewards))
+
+
+def open_student(workload: Workload, config: Config) -> Student:
+    model, tokenizer = open_model(workload)
+    return Student(workload, config, model, tokenizer, problems(config, tokenizer))
 
 
 def peak_memory_mb() -> float:
@@ -70,12 +103,12 @@ def peak_memory_mb() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def run_regroup(workload: Workload, referee: Referee, config: Config) -> None:
+def run_regroup(student: Student) -> None:
     """Our loop, as `regroup run` calls it."""
-    model, tokenizer = open_model(workload)
+    referee, config = Referee(student.accuracy), student.config
     base = Policy(path="", id="base", round=0)
     if config.grpo_config.lora is not None:
-        Adapter(model, config.grpo_config.lora, seed=0)
+        Adapter(student.model, config.grpo_config.lora, seed=0)
 
     def on_step(result: StepResult) -> None:
         referee.tell(**result.metrics)
@@ -83,12 +116,12 @@ def run_regroup(workload: Workload, referee: Referee, config: Config) -> None:
     try:
         with reused_memory():  # as every stage does
             train(
-                model,
-                tokenizer,
-                training_problems(config, tokenizer),
+                student.model,
+                student.tokenizer,
+                student.problems["train"],
                 policy=base,
                 initial_policy=base,
-                rewards=open_rewards(workload, config),
+                rewards=open_rewards(student.workload, config),
                 config=config,
                 round=ROUND,
                 on_step=on_step,
@@ -112,53 +145,31 @@ class _Steps(TrainerCallback):
         self.referee.tell()
 
 
-def run_trl(
-    workload: Workload, referee: Referee, config: Config, micro_batch: int, bf16: bool, response_length: int
-) -> None:
+def run_trl(student: Student, micro_batch: int, bf16: bool) -> None:
     """TRL's GRPOTrainer on the same problems, in the same order."""
-    model, tokenizer = open_model(workload)
     with TemporaryDirectory() as scratch:
-        trainer = trl_trainer(
-            workload,
-            config,
-            model,
-            tokenizer,
-            micro_batch=micro_batch,
-            bf16=bf16,
-            scratch=scratch,
-            response_length=response_length,
-        )
-        trainer.add_callback(_Steps(referee))
+        trainer = trl_trainer(student, micro_batch=micro_batch, bf16=bf16, scratch=scratch)
+        trainer.add_callback(_Steps(Referee(student.accuracy)))
         try:
             trainer.train()
         except StageStopped:
             return
 
 
-def trl_trainer(
-    workload: Workload,
-    config: Config,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    micro_batch: int,
-    bf16: bool,
-    scratch: str,
-    response_length: int = RESPONSE_LENGTH,
-) -> GRPOTrainer:
+def trl_trainer(student: Student, *, micro_batch: int, bf16: bool, scratch: str) -> GRPOTrainer:
     """TRL with the settings that ours has."""
-    grpo = config.grpo_config
-    problems = in_order(training_problems(config, tokenizer), config, MAX_STEPS)
-    rewards = open_rewards(workload, config)
-    rows = [{"prompt": problem.prompt, "key": problem.key} for problem in problems]
+    config, grpo = student.config, student.config.grpo_config
+    asked = in_order(student.problems["train"], config, MAX_STEPS)
+    rewards = open_rewards(student.workload, config)
+    rows = [{"prompt": problem.prompt, "key": problem.key} for problem in asked]
     arguments = GRPOConfig(
         output_dir=scratch,
         use_cpu=True,
         bf16=bf16,
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=NUM_PROMPTS * GROUP_SIZE // micro_batch,
-        num_generations=GROUP_SIZE,
-        max_completion_length=response_length,
+        gradient_accumulation_steps=grpo.batch_size // micro_batch,
+        num_generations=grpo.group_size,
+        max_completion_length=grpo.max_response_length,
         max_steps=MAX_STEPS,
         temperature=grpo.temperature,
         learning_rate=grpo.learning_rate,
@@ -170,12 +181,13 @@ def trl_trainer(
         beta=grpo.kl_coefficient,
         epsilon=grpo.clip_range,
         loss_type="grpo",
-        scale_rewards="group",
+        scale_rewards=config.combination.scale,
         reward_weights=[reward.weight for reward in rewards],
         shuffle_dataset=False,
         activation_checkpointing=False,
         gradient_checkpointing=False,  # the old name; TRL sets it
         disable_dropout=True,
+        seed=config.seed,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -183,11 +195,11 @@ def trl_trainer(
         dataloader_pin_memory=False,
     )
     trainer = GRPOTrainer(
-        model=model,
+        model=student.model,
         args=arguments,
-        reward_funcs=list(as_trl_rewards(rewards, problems)),
+        reward_funcs=list(as_trl_rewards(rewards, asked)),
         train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
+        processing_class=student.tokenizer,
     )
     trainer.pop_callback(PrinterCallback)
     return trainer
@@ -199,13 +211,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("workload", choices=sorted(WORKLOADS))
     parser.add_argument("--micro-batch", type=int, default=16)
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--response-length", type=int, default=RESPONSE_LENGTH)
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--response-length", type=int, default=64)
+    parser.add_argument("--model-size", choices=list(MODEL_SIZES), default="135M")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", choices=["group", "batch"], default="group", help="what advantages are divided by")
     given = parser.parse_args(arguments)
-    workload, referee, config = WORKLOADS[given.workload], Referee(), settings()
+    workload = replace(
+        WORKLOADS[given.workload],
+        num_prompts=given.prompts,
+        group_size=given.group_size,
+        response_length=given.response_length,
+        model_size=given.model_size,
+        seed=given.seed,
+    )
+    student = open_student(workload, workload.settings(**{"combination.scale": given.scale}))
     if given.system == "regroup":
-        run_regroup(workload, referee, config)
+        run_regroup(student)
     else:
-        run_trl(workload, referee, config, given.micro_batch, given.bf16, given.response_length)
+        run_trl(student, given.micro_batch, given.bf16)
 
 
 if __name__ == "__main__":

@@ -2,24 +2,25 @@
 
     python -m benchmarks.group_sizes [--responses 64] [--batches 12]
 
-One policy writes batches of `responses` in groups of 2, 4, 8 and 16, the rule that says right or wrong alone rewards them, their gradients are
-taken at the same weights, and their spread is told as noise to signal: tr Cov(g) / |E g|^2, from unbiased estimates of both. A step's time is that of sampling a batch with that group size and of its update.
+One policy writes batches of `responses` in groups of 2, 4, 8 and 16, the rule that says right or wrong alone rewards them, their
+gradients are taken at the same weights, and their spread is told as noise to signal: tr Cov(g) / |E g|^2, from unbiased
+estimates of both. A step's time is that of sampling a batch with that group size and of its update.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.workloads import WORKLOADS, open_model, open_rewards, settings, training_problems
+from benchmarks.results import kept, table
+from benchmarks.workloads import WORKLOADS, Workload, open_model, open_rewards, problems
 from configs.records import Completion, Policy, Problem
 from configs.schema import Config
 from grpo_train.advantages import Advantages, group_advantages
@@ -29,7 +30,6 @@ from reward_training.scorer import score
 from tasks.allocator import reused_memory
 
 SIZES = (2, 4, 8, 16)
-RESULTS = Path("build/benchmarks/group_sizes.json")
 
 
 @dataclass(frozen=True)
@@ -75,37 +75,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--responses", type=int, default=64, help="in a batch")
     parser.add_argument("--batches", type=int, default=12, help="whose gradients are compared")
     given = parser.parse_args(arguments)
+    print(summary(given.responses, given.batches))
+
+
+def summary(num_responses: int = 64, num_batches: int = 12) -> str:
+    """The table, measured as far as it has not been."""
+    found = [
+        Found(**{name: row[name] for name in Found.__annotations__})
+        for row in (_kept(size, num_responses, num_batches) for size in SIZES)
+    ]
+    header = ["group size", "problems", "noise to signal", "dead groups", "sampling (s)", "update (s)"]
+    return table(header, [_line(each, num_responses) for each in found])
+
+
+def _kept(size: int, num_responses: int, num_batches: int) -> dict[str, Any]:
     with reused_memory():
-        found = [measured(size, given.responses, given.batches) for size in SIZES]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(each) for each in found], indent=2) + "\n")
-    print("| group size | problems | noise to signal | dead groups | sampling (s) | update (s) |")
-    print("|---|---|---|---|---|---|")
-    for each in found:
-        print(
-            f"| {each.group_size} | {given.responses // each.group_size} | {each.noise_to_signal:.1f} | {each.dead_share:.0%} "
-            f"| {each.generate_s:.1f} | {each.update_s:.1f} |"
-        )
+        return kept(f"group_sizes/{size}", lambda: asdict(measured(size, num_responses, num_batches)))
+
+
+def _line(found: Found, num_responses: int) -> list[str]:
+    return [
+        str(found.group_size),
+        str(num_responses // found.group_size),
+        f"{found.noise_to_signal:.1f}",
+        f"{found.dead_share:.0%}",
+        f"{found.generate_s:.1f}",
+        f"{found.update_s:.1f}",
+    ]
 
 
 def measured(group_size: int, num_responses: int, num_batches: int) -> Found:
     """`num_batches` batches of fresh problems, in the same order whatever the group size."""
-    changes = {"grpo_config.group_size": group_size, "grpo_config.batch_size": num_responses}
-    config = settings(**changes)
-    workload = WORKLOADS["natural"]
+    workload = replace(WORKLOADS["natural"], group_size=group_size, num_prompts=num_responses // group_size)
+    config = workload.settings()
     model, tokenizer = open_model(workload)
-    problems = training_problems(config, tokenizer)
+    train = problems(config, tokenizer)["train"]
     base = Policy(path="", id="base", round=0)
     learner = Learner(model, config.grpo_config, policy=base, initial_policy=base, num_updates=num_batches)
     moments, dead, generate, update = GradientMoments(), [], [], []
-    per_batch = num_responses // group_size
+    per_batch = workload.num_prompts
     sampling = Sampling(group_size, config.grpo_config.temperature, config.grpo_config.max_response_length)
     for number in range(num_batches):
-        asked = [problems[(number * per_batch + place) % len(problems)] for place in range(per_batch)]
+        asked = [train[(number * per_batch + place) % len(train)] for place in range(per_batch)]
         began = time.perf_counter()
         completions = sample(learner.actor, tokenizer, asked, sampling, seed=number, policy_id="base")
         generate.append(time.perf_counter() - began)
-        advantages = advantages_of(asked, completions, config)
+        advantages = advantages_of(asked, completions, workload, config)
         dead.append(float(np.mean(advantages.dead)))
         began = time.perf_counter()
         moments.add(gradient(learner, completions, advantages))
@@ -116,11 +131,13 @@ def measured(group_size: int, num_responses: int, num_batches: int) -> Found:
     )
 
 
-def advantages_of(problems: Sequence[Problem], completions: Sequence[Completion], config: Config) -> Advantages:
+def advantages_of(
+    asked: Sequence[Problem], completions: Sequence[Completion], workload: Workload, config: Config
+) -> Advantages:
     """By the rule that says right or wrong alone."""
-    size = config.grpo_config.group_size
-    rewards = [reward for reward in open_rewards(WORKLOADS["natural"], config) if reward.name == config.checker]
-    scores = score([problem for problem in problems for _ in range(size)], completions, rewards)
+    size = workload.group_size
+    rewards = [reward for reward in open_rewards(workload, config) if reward.name == config.checker]
+    scores = score([problem for problem in asked for _ in range(size)], completions, rewards)
     parts = np.array([[each.parts[config.checker] or 0.0] for each in scores])
     return group_advantages(parts, np.ones(1), size)
 

@@ -1,6 +1,6 @@
 """Peak memory of a training step against the number of responses in an update, each in a process of its own.
 
-    python -m benchmarks.memory [--responses 32 64 128 256]
+    python -m benchmarks.memory
 
 With `generation_rows` and `micro_batch_tokens` held, what grows with the batch is the text of its responses.
 """
@@ -12,15 +12,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
-from benchmarks.contestant import Referee, run_regroup
-from benchmarks.workloads import GROUP_SIZE, WORKLOADS, settings
+from benchmarks.contestant import open_student, run_regroup
+from benchmarks.results import kept, table
+from benchmarks.workloads import WORKLOADS
 
-RESULTS = Path("build/benchmarks/memory.json")
+RESPONSES = (32, 64, 128, 256)
 HELD: dict[str, object] = {"grpo_config.generation_rows": 32, "grpo_config.micro_batch_tokens": 1024}
 VARIANTS: dict[str, dict[str, object]] = {
-    "as it is": {},
+    "plain": {},
     "activation_checkpointing": {"grpo_config.activation_checkpointing": True},
     "lora": {"grpo_config.lora": "{rank: 16}"},
 }
@@ -28,29 +30,44 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--responses", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--step", nargs=2, metavar=("VARIANT", "RESPONSES"), help="measure one in this process")
     given = parser.parse_args(arguments)
     if given.step:
-        variant, number = given.step
-        changes = HELD | VARIANTS[variant] | {"grpo_config.batch_size": int(number)}
-        run_regroup(WORKLOADS["fixed"], Referee(), settings(**changes))
-        return
-    cases = [("as it is", number) for number in given.responses]
-    cases += [(variant, given.responses[0]) for variant in VARIANTS if variant != "as it is"]
-    found = [{"variant": variant, "responses": number, **step(variant, number)} for variant, number in cases]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"| setting | responses an update (groups of {GROUP_SIZE}) | peak memory (MB) | s a step |")
-    print("|---|---|---|---|")
-    for row in found:
-        print(f"| {row['variant']} | {row['responses']} | {row['peak_mb']:,.0f} | {row['seconds']:.1f} |")
+        _run(given.step[0], int(given.step[1]))
+    else:
+        print(summary())
+
+
+def _run(variant: str, num_responses: int) -> None:
+    workload = WORKLOADS["fixed"]
+    workload = replace(workload, num_prompts=num_responses // workload.group_size)
+    run_regroup(open_student(workload, workload.settings(**HELD, **VARIANTS[variant])))
+
+
+def found() -> list[dict[str, Any]]:
+    """A row a case, measured as far as it has not been."""
+    cases = [("plain", number) for number in RESPONSES]
+    cases += [(variant, RESPONSES[0]) for variant in VARIANTS if variant != "plain"]
+    return [
+        {"variant": variant, "responses": number}
+        | kept(f"memory/{variant}-{number}", lambda case=(variant, number): step(*case))  # type: ignore[misc]
+        for variant, number in cases
+    ]
+
+
+def summary() -> str:
+    """The table."""
+    header = ["setting", "responses an update", "peak memory (MB)", "s a step"]
+    return table(
+        header,
+        [[r["variant"], str(r["responses"]), f"{r['peak_mb']:,.0f}", f"{r['seconds']:.1f}"] for r in found()],
+    )
 
 
 def step(variant: str, number: int) -> dict[str, float]:
     """Peak and seconds of the second of two steps."""
     command = [sys.executable, "-m", "benchmarks.memory", "--step", variant, str(number)]
-    done = subprocess.run(command, input="step\nstep\n", capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input="step\nstep\n", stdout=subprocess.PIPE, text=True, check=True)
     facts = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     return {name: facts[name] for name in ("peak_mb", "seconds")}
 

@@ -1,6 +1,6 @@
 """What the response cache saves and what it costs, on the quickstart's model with a few problems that come back often.
 
-python -m benchmarks.response_cache --steps 48 --problems 64 --seeds 3
+    python -m benchmarks.response_cache [--steps 24] [--problems 32]
 
 Without the cache and with each share, the same problems, order and seeds: seconds and sampled tokens a step, dead groups,
 how far the cached responses are off the policy, and the greedy accuracy on dev at the end. Only the accuracy decides
@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from benchmarks.results import kept, table
 from configs.reader import load_config
 from configs.records import Policy
 from configs.schema import Config
@@ -23,23 +26,32 @@ from grpo_train.problems import load_problems
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
 from reward_training.scorer import build_rewards, score
+from tasks.allocator import reused_memory
 
 CONFIG = Path("configs/quickstart.yaml")
-COLUMNS = ("time/generate", "time/update", "groups/dead_share", "cache/used_share", "cache/effective_share")
+SHARES = (0.0, 0.25, 0.5)
+SEEDS = (0, 1, 2)
+METRICS = ("time/generate", "time/update", "groups/dead_share", "cache/used_share", "cache/effective_share")
+COLUMNS = ("sampled tokens a step", *METRICS, "dev accuracy")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=48)
-    parser.add_argument("--problems", type=int, default=64, help="problems to train on; fewer come back sooner")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.25, 0.5])
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--problems", type=int, default=32, help="problems to train on; fewer come back sooner")
     given = parser.parse_args()
-    print("| share | seed | sampled tokens a step |", " | ".join(COLUMNS), "| dev accuracy |")
-    print("|---" * (len(COLUMNS) + 4) + "|")
-    for seed in range(given.seeds):
-        for share in given.shares:
-            print(row(share, seed, given.steps, given.problems), flush=True)
+    print(summary(given.steps, given.problems))
+
+
+def summary(num_steps: int = 24, num_problems: int = 32) -> str:
+    """The table, measured as far as it has not been."""
+    cases = [(share, seed) for share in SHARES for seed in SEEDS]
+    rows = [
+        [str(share), str(seed)] + [f"{found[key]:.3f}" if found[key] is not None else "-" for key in COLUMNS]
+        for share, seed in cases
+        for found in [kept(f"response_cache/{share}-{seed}", partial(measured, share, seed, num_steps, num_problems))]
+    ]
+    return table(["share", "seed", *COLUMNS], rows)
 
 
 def settings(share: float, seed: int, num_steps: int) -> Config:
@@ -54,14 +66,14 @@ def settings(share: float, seed: int, num_steps: int) -> Config:
     return load_config(CONFIG, [f"{key}={value}" for key, value in changes.items()])
 
 
-def row(share: float, seed: int, num_steps: int, num_problems: int) -> str:
-    """One training, as a line of the table."""
+def measured(share: float, seed: int, num_steps: int, num_problems: int) -> dict[str, Any]:
+    """Of one training: COLUMNS, the means over its steps, None where no step has the metric."""
     config = settings(share, seed, num_steps)
     model, tokenizer = load_policy(config.policy.path, device="cpu")
     found = load_problems(config.problems, config.regeneration, rounds=1, seed=0, tokenizer=tokenizer)
     base = Policy(path=config.policy.path, id="base", round=0)
     steps: list[StepResult] = []
-    with build_rewards(config.rewards, {}) as rewards:
+    with build_rewards(config.rewards, {}) as rewards, reused_memory():
         train(
             model,
             tokenizer,
@@ -78,8 +90,8 @@ def row(share: float, seed: int, num_steps: int, num_problems: int) -> str:
         completions = sample(model, tokenizer, dev, greedy, seed=0, policy_id="trained")
         scores = score(dev, completions, [reward for reward in rewards if reward.name == config.checker])
     accuracy = fmean((each.parts[config.checker] or 0.0) >= 1 for each in scores)
-    values = [sampled_tokens(steps), *(mean(steps, key) for key in COLUMNS), accuracy]
-    return f"| {share} | {seed} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+    values = [sampled_tokens(steps), *(mean(steps, key) for key in METRICS), accuracy]
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def sampled_tokens(steps: Sequence[StepResult]) -> float:
@@ -87,10 +99,10 @@ def sampled_tokens(steps: Sequence[StepResult]) -> float:
     return fmean(sum(row["num_tokens"] for row in s.rollouts if row["written_at"] == s.step) for s in steps)
 
 
-def mean(steps: Sequence[StepResult], key: str) -> float:
-    """Over the steps that have the metric; NaN where none has."""
+def mean(steps: Sequence[StepResult], key: str) -> float | None:
+    """Over the steps that have the metric; None where none has."""
     values = [step.metrics[key] for step in steps if key in step.metrics]
-    return fmean(values) if values else float("nan")
+    return fmean(values) if values else None
 
 
 if __name__ == "__main__":

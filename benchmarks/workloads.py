@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.reader import load_config
 from configs.records import Completion, Problem
@@ -20,12 +22,12 @@ from reward_training.reward import Reward
 from reward_training.scorer import build_rewards
 
 MODEL = Path("models/SmolLM2-135M-Instruct")
-NUM_PROMPTS = 4
-GROUP_SIZE = 8
-RESPONSE_LENGTH = 64
 NEVER_WRITTEN = "<reponame>"
 """a reserved token of SmolLM2; as end of sequence it makes every response full length"""
 ROUND = 1
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+MODEL_SIZES = {"50M": (384, 1024, 16, 6, 2), "135M": (576, 1536, 30, 9, 3), "360M": (960, 2560, 32, 15, 5)}
+"""SHAPE of each; the last two are SmolLM2's"""
 
 
 @dataclass(frozen=True)
@@ -35,30 +37,42 @@ class Workload:
 
     name: str
     is_fixed: bool
+    num_prompts: int = 4
+    group_size: int = 8
+    response_length: int = 64
+    model_size: str = "135M"
+    """a key of MODEL_SIZES; all but 135M have random weights"""
+    seed: int = 0
+
+    @property
+    def num_responses(self) -> int:
+        return self.num_prompts * self.group_size
+
+    def settings(self, **changes: object) -> Config:
+        """The quickstart's configuration with this workload's sizes, without a KL term."""
+        values = {
+            "seed": self.seed,
+            "grpo_config.group_size": self.group_size,
+            "grpo_config.batch_size": self.num_responses,
+            "grpo_config.max_response_length": self.response_length,
+            "grpo_config.max_updates": 1000,
+            "grpo_config.epochs": 1000,
+            "grpo_config.kl_coefficient": 0,  # as in TRL's defaults
+            "grpo_config.monitor_kl_every": 0,
+            "combination.scale": "group",
+            "watch": "[]",
+        } | changes
+        return load_config(Path("configs/quickstart.yaml"), [f"{key}={value}" for key, value in values.items()])
 
 
 WORKLOADS = {name: Workload(name, name == "fixed") for name in ("natural", "fixed")}
 
 
-def settings(**changes: object) -> Config:
-    """The quickstart's configuration, 4 prompts x 8 responses x 64 tokens."""
-    values = {
-        "grpo_config.group_size": GROUP_SIZE,
-        "grpo_config.batch_size": NUM_PROMPTS * GROUP_SIZE,
-        "grpo_config.max_response_length": RESPONSE_LENGTH,
-        "grpo_config.max_updates": 1000,
-        "grpo_config.epochs": 1000,
-        "grpo_config.kl_coefficient": 0,  # as in TRL's defaults
-        "grpo_config.monitor_kl_every": 0,
-        "combination.scale": "group",
-        "watch": "[]",
-    } | changes
-    return load_config(Path("configs/quickstart.yaml"), [f"{key}={value}" for key, value in values.items()])
-
-
 def open_model(workload: Workload) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The policy in float32, on a CPU."""
     model, tokenizer = load_policy(MODEL, device="cpu")
+    if workload.model_size != "135M":
+        model = _of_another_size(model, workload.model_size)
     if workload.is_fixed:
         tokenizer.eos_token = NEVER_WRITTEN
         model.config.eos_token_id = tokenizer.eos_token_id
@@ -67,20 +81,30 @@ def open_model(workload: Workload) -> tuple[PreTrainedModel, PreTrainedTokenizer
     return model, tokenizer
 
 
-def training_problems(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
-    """Problems of the quickstart that are trained on."""
+def _of_another_size(model: PreTrainedModel, size: str) -> PreTrainedModel:
+    """The same architecture with random weights, the same ones every time."""
+    config = copy.deepcopy(model.config)
+    config.update(dict(zip(SHAPE, MODEL_SIZES[size], strict=True)))
+    torch.manual_seed(0)
+    other: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    other.eval()  # type: ignore[no-untyped-call]
+    return other
+
+
+def problems(config: Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Problem]]:
+    """The quickstart's, by split."""
     found = load_problems(
         config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
     )
-    return found.by_split["train"]
+    return found.by_split
 
 
-def in_order(problems: Sequence[Problem], config: Config, num_steps: int) -> list[Problem]:
+def in_order(train: Sequence[Problem], config: Config, num_steps: int) -> list[Problem]:
     """The problems of the first `num_steps` batches, as our loop asks them."""
-    picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round=ROUND)
+    picker = ProblemPicker(train, config.curriculum, seed=config.seed, round=ROUND)
     picked: list[Problem] = []
     for _ in range(num_steps):
-        picked += picker.pick(NUM_PROMPTS)
+        picked += picker.pick(config.grpo_config.batch_size // config.grpo_config.group_size)
         picker.end_step({})
     return picked
 

@@ -21,7 +21,7 @@ from grpo_train.model import load_policy
 from grpo_train.response_logprobs import policy_kl
 from grpo_train.statistics import bootstrap_mean, majority_is_right, pass_at_k
 from reward_training.extraction import extractor
-from reward_training.scorer import Reward, score
+from reward_training.scorer import Reward, Scoring
 
 RIGHT = 1.0
 """the checker's value from which an answer counts as right"""
@@ -88,39 +88,37 @@ def _answer(
     should_stop: Callable[[], bool],
     on_progress: Callable[[int], None],
 ) -> list[_Answered]:
-    def responses(sampling: Sampling) -> list[Completion]:
-        # the same seed in every round: two policies are compared on the same draws
-        seed = seed_for(config.seed, "evaluation sampling")
-        return sample(
+    settings, grpo = config.evaluation, config.grpo_config
+    size = 1 + settings.num_samples
+    sampling = Sampling(
+        size,
+        settings.temperature,
+        grpo.max_response_length,
+        settings.top_p,
+        settings.top_k,
+        max_rows=grpo.generation_rows,
+        num_greedy=1,
+    )
+    with Scoring(rewards) as scoring:
+        completions = sample(
             model,
             tokenizer,
             problems,
             sampling,
-            seed=seed,
+            # the same seed in every round: two policies are compared on the same draws
+            seed=seed_for(config.seed, "evaluation sampling"),
             policy_id=policy_id,
             step=round,
             should_stop=should_stop,
             on_progress=on_progress,
+            on_group=scoring.begin,
         )
-
-    num_samples, length, rows = (
-        config.evaluation.num_samples,
-        config.grpo_config.max_response_length,
-        config.grpo_config.generation_rows,
-    )
-    greedy = responses(Sampling(1, 0.0, length, max_rows=rows))
-    settings = config.evaluation
-    sampled = responses(
-        Sampling(num_samples, settings.temperature, length, settings.top_p, settings.top_k, max_rows=rows)
-    )
-    answered = []
-    for number, problem in enumerate(problems):
-        completions = [greedy[number], *sampled[number * num_samples : (number + 1) * num_samples]]
-        answered.append((problem, completions))
-    flat_problems = [problem for problem, completions in answered for _ in completions]
-    flat = [completion for _, completions in answered for completion in completions]
-    scores = iter(score(flat_problems, flat, rewards))
-    return [_Answered(problem, completions, [next(scores) for _ in completions]) for problem, completions in answered]
+        scores = scoring.finish([problem for problem in problems for _ in range(size)], completions)
+    parts = [slice(start, start + size) for start in range(0, len(completions), size)]
+    return [
+        _Answered(*row)
+        for row in zip(problems, (completions[p] for p in parts), (scores[p] for p in parts), strict=True)
+    ]
 
 
 def _row(entry: _Answered, config: Config) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from reward_training.rendering import prompt_text
 
 BLOCK = 128
 """tokens whose probabilities are summed up as one when a token is drawn"""
+OnGroup = Callable[[int, Problem, list[Completion]], None]
+"""is told of a problem's place, the problem and its completions"""
 COMPACT_SHARE = 0.8
 """slots that nobody writes in any more leave the cache when fewer than this share of all is written in"""
 
@@ -45,6 +47,12 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     max_rows: int = 128
+    num_greedy: int = 0
+    """so many of each problem's responses, the first ones, are greedy whatever the temperature"""
+
+    def is_greedy(self, index: int) -> bool:
+        """Whether a problem's response `index` is greedy."""
+        return self.temperature == 0 or index < self.num_greedy
 
 
 @dataclass
@@ -57,6 +65,7 @@ class _Row:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str = "length"
+    has_ended: bool = False
 
 
 def sample(
@@ -72,31 +81,29 @@ def sample(
     early_stop: EarlyStop | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
+    on_group: OnGroup = lambda number, problem, completions: None,
     positions: Positions | None = None,
 ) -> list[Completion]:
     """`group_size` completions of each problem, group after group in the order of `problems`.
 
     `group_sizes` gives each problem a number of its own; a row writes the same whatever it is.
-    `early_stop` may end responses after any token. `on_progress` gets the number of rows that just finished.
-    `positions` counts what the forward passes compute.
+    `early_stop` may end responses after any token. `on_progress` gets the number of rows that just finished, `on_group` a
+    problem's completions as soon as all of them are written. `positions` counts what the forward passes compute.
 
     Raises:
         StageStopped: `should_stop()` was true between two batches of rows.
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     stop_ids = stop_token_ids(model, tokenizer)
-    rows = [
-        _Row(number, index, _uniforms(seed, problem, index, sampling.max_response_length))
-        for number, problem in enumerate(problems)
-        for index in range(group_sizes[number] if group_sizes is not None else sampling.group_size)
+    sizes = group_sizes if group_sizes is not None else [sampling.group_size] * len(problems)
+    groups = [
+        [_Row(number, index, _uniforms(seed, problem, index, sampling.max_response_length)) for index in range(size)]
+        for number, (problem, size) in enumerate(zip(problems, sizes, strict=True))
     ]
-    for batch in _batches(rows, prompts, sampling.max_rows):
-        if should_stop():
-            raise StageStopped("stopped while sampling")
-        _decode(model, batch, prompts, stop_ids, sampling, early_stop, positions or Positions())
-        on_progress(len(batch))
-    return [
-        Completion(
+    completions: list[list[Completion]] = [[] for _ in problems]
+
+    def completed(row: _Row) -> Completion:
+        return Completion(
             problem_key=problems[row.problem].key,
             index=row.index,
             prompt_ids=prompts[row.problem],
@@ -108,8 +115,20 @@ def sample(
             step=step,
             seed=seed,
         )
-        for row in rows
-    ]
+
+    def on_end(ended: list[_Row]) -> None:
+        for number in {row.problem for row in ended}:
+            if all(row.has_ended for row in groups[number]):
+                completions[number] = [completed(row) for row in groups[number]]
+                on_group(number, problems[number], completions[number])
+
+    rows = [row for group in groups for row in group]
+    for batch in _batches(rows, prompts, sampling.max_rows):
+        if should_stop():
+            raise StageStopped("stopped while sampling")
+        _decode(model, batch, prompts, stop_ids, sampling, early_stop, on_end, positions or Positions())
+        on_progress(len(batch))
+    return [completion for group in completions for completion in group]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
@@ -145,9 +164,13 @@ def _decode(
     stop_ids: set[int],
     sampling: Sampling,
     early_stop: EarlyStop | None,
+    on_end: Callable[[list[_Row]], None],
     positions: Positions,
 ) -> None:
-    """Write each row's response into it. Rows that have written the same so far are one row of the model's batch."""
+    """Write each row's response into it. Rows that have written the same so far are one row of the model's batch.
+
+    `on_end` gets the rows that have just ended.
+    """
     groups: dict[int, list[_Row]] = {}
     for row in batch:
         groups.setdefault(row.problem, []).append(row)
@@ -162,7 +185,10 @@ def _decode(
         going = _write(writing, tokens, logprobs, stop_ids)
         if early_stop is not None:
             going = early_stop.look(writing, going)
-        if not going or step + 1 == sampling.max_response_length:
+        is_last = step + 1 == sampling.max_response_length
+        if ended := _ended(writing, [] if is_last else going):
+            on_end(ended)
+        if is_last or not going:
             return
         slots, next_tokens, copies = _branch(len(slots), [(slot_of[i], tokens[i], writing[i]) for i in going])
         kept = [slot for slot, rows in enumerate(slots) if rows]
@@ -194,6 +220,15 @@ def _write(writing: list[_Row], tokens: list[int], logprobs: list[float], stop_i
         else:
             going.append(place)
     return going
+
+
+def _ended(writing: list[_Row], going: list[int]) -> list[_Row]:
+    """The rows that do not go on, marked as ended."""
+    goes_on = set(going)
+    ended = [row for place, row in enumerate(writing) if place not in goes_on]
+    for row in ended:
+        row.has_ended = True
+    return ended
 
 
 def _branch(num_slots: int, going: list[tuple[int, int, _Row]]) -> tuple[list[list[_Row]], list[int], dict[int, int]]:
@@ -278,28 +313,33 @@ def _choose(
 ) -> tuple[list[int], list[float]]:
     """The next token of each row and its log-probability under its slot's logits / temperature over the whole vocabulary."""
     uniforms = torch.tensor([[row.uniforms[step]] for row in rows], dtype=torch.float32, device=logits.device)
+    greedy = torch.tensor([[sampling.is_greedy(row.index)] for row in rows], device=logits.device)
     slots = torch.tensor(slot_of, device=logits.device)
     # what fits into a processor's cache is three times as fast
     size = SLICE if logits.device.type == "cpu" else len(rows)
-    parts = [
-        _draw(logits[some], of_some, sampling)
-        for some, of_some in zip(torch.split(slots, size), torch.split(uniforms, size), strict=True)
-    ]
+    slices = zip(*(torch.split(column, size) for column in (slots, uniforms, greedy)), strict=True)
+    parts = [_draw(logits[some], of_some, is_greedy, sampling) for some, of_some, is_greedy in slices]
     tokens, logprobs = (torch.cat(column).squeeze(1) for column in zip(*parts, strict=True))
     return tokens.tolist(), logprobs.tolist()
 
 
-def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """(n, 1) tokens and their log-probabilities from (n, V) logits and (n, 1) uniforms."""
-    scaled = logits.float() if sampling.temperature == 0 else logits.float() / sampling.temperature
+def _draw(logits: Tensor, uniforms: Tensor, greedy: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """(n, 1) tokens and their log-probabilities, which are at temperature 1 where a row is greedy.
+
+    Args:
+        logits: (n, V)
+        uniforms: (n, 1) in [0, 1)
+        greedy: (n, 1) which rows take the likeliest token
+    """
+    scaled = logits.float() / torch.where(greedy, 1.0, sampling.temperature)
     centred = scaled - scaled.amax(dim=-1, keepdim=True)
     weights = centred.exp()
-    if sampling.temperature == 0:
-        tokens = centred.argmax(dim=-1, keepdim=True)
-    elif sampling.top_p == 1 and sampling.top_k == 0:
-        tokens = inverse_cdf(weights, uniforms)
-    else:
+    if sampling.top_p < 1 or sampling.top_k > 0:
         tokens = inverse_cdf(filter_logits(centred, sampling.top_p, sampling.top_k).exp(), uniforms)
+    else:
+        tokens = inverse_cdf(weights, uniforms)
+    likeliest = greedy.squeeze(1)
+    tokens[likeliest] = centred[likeliest].argmax(dim=-1, keepdim=True)
     return tokens, centred.gather(1, tokens) - weights.sum(dim=-1, keepdim=True).log()
 
 

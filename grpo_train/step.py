@@ -24,7 +24,7 @@ from grpo_train.advantages import Advantages, Bools, group_advantages
 from grpo_train.checkpoint import Component
 from grpo_train.curriculum import ProblemPicker
 from grpo_train.early_stop import EarlyStop, left_out, without
-from grpo_train.generation import Sampling, sample, stop_token_ids
+from grpo_train.generation import OnGroup, Sampling, sample, stop_token_ids
 from grpo_train.groups import Groups
 from grpo_train.learner import Learner
 from grpo_train.prompt_variants import varied
@@ -42,7 +42,7 @@ from grpo_train.step_metrics import (
 from grpo_train.token_ledger import Positions, TokenLedger, token_counts
 from grpo_train.vllm_engine import VllmEngine
 from grpo_train.watch import Alarm, Watch
-from reward_training.scorer import Reward, check_unscored, score
+from reward_training.scorer import Reward, Scoring, check_unscored
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,18 @@ class Stepper:
         if not asked:
             return []
         problems, numbers = [problem for problem, _ in asked], [number for _, number in asked]
-        sampled = self._sample(step, problems, numbers, attempt)
-        step.phases.end("generate")
-        scores = score([problem for problem, number in asked for _ in range(number)], sampled, self.rewards)
-        step.phases.end("score")
+        with Scoring(self.rewards) as scoring:
+            sampled = self._sample(step, problems, numbers, attempt, scoring.begin)
+            step.phases.end("generate")
+            scores = scoring.finish([problem for problem, number in asked for _ in range(number)], sampled)
+            step.phases.end("score")
         ends = list(accumulate(numbers))
         parts = [slice(end - number, end) for end, number in zip(ends, numbers, strict=True)]
         return [(sampled[part], scores[part]) for part in parts]
 
-    def _sample(self, step: _Step, problems: list[Problem], group_sizes: list[int], attempt: int) -> list[Completion]:
+    def _sample(
+        self, step: _Step, problems: list[Problem], group_sizes: list[int], attempt: int, on_group: OnGroup
+    ) -> list[Completion]:
         grpo = self.config.grpo_config
         sampling = Sampling(
             group_size=grpo.group_size,
@@ -213,6 +216,7 @@ class Stepper:
             step=step.number,
             group_sizes=group_sizes,
             early_stop=self._early_stop(problems),
+            on_group=on_group,
             positions=step.positions,
         )
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -79,7 +80,10 @@ class _Worker:
 
 
 class CheckerPool:
-    """Runs checks in parallel; a hung or dead worker costs one check and is replaced. Close it, or use `with`."""
+    """Runs checks in parallel; a hung or dead worker costs one check and is replaced. Close it, or use `with`.
+
+    Calls from several threads are served one after the other.
+    """
 
     def __init__(
         self, modules: Sequence[str] = ("reasoning_gym", "math_verify"), num_workers: int | None = None
@@ -87,6 +91,7 @@ class CheckerPool:
         self._modules = list(modules)
         self._num_workers = num_workers or max(1, min(8, len(os.sched_getaffinity(0))))
         self._workers: list[_Worker] = []
+        self._lock = Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +112,10 @@ class CheckerPool:
         Raises:
             RuntimeError: a worker cannot start.
         """
+        with self._lock:
+            return self._run(checks)
+
+    def _run(self, checks: Sequence[Check]) -> list[Value]:
         results: list[Value | None] = [None] * len(checks)
         waiting = deque(range(len(checks)))
         wanted = min(self._num_workers, -(-len(checks) // JOBS_PER_WORKER))

@@ -13,10 +13,10 @@ from configs.records import Completion, Problem
 from reward_training.checker_pool import Check, CheckerPool
 from reward_training.checkers import exact
 from reward_training.extraction import extractor
-from reward_training.reward import RewardError, Value
+from reward_training.reward import RewardError, Value, WorksElsewhere
 
 
-class OutcomeReward:
+class OutcomeReward(WorksElsewhere):
     """`pool` is needed for the checkers reasoning_gym and math_verify; exact runs in place."""
 
     def __init__(self, config: reward_schema.OutcomeReward, pool: CheckerPool | None = None) -> None:

@@ -35,3 +35,8 @@ class Reward(Protocol):
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
         """A value for each completion; `problems` and `completions` are aligned one to one."""
         ...
+
+
+class WorksElsewhere:
+    """Marks a reward whose work is done in other processes or on other machines: its calls may come from several threads, and
+    begin while responses are still being written."""

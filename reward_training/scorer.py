@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from configs import reward_schema
 from configs.records import Completion, Problem, Score
@@ -18,11 +22,22 @@ from reward_training.model_reward import ModelReward
 from reward_training.model_scores import RewardModelScorer
 from reward_training.outcome import OutcomeReward
 from reward_training.python_function import PythonReward
-from reward_training.reward import Reward, RewardError, Unscored, Value
+from reward_training.reward import Reward, RewardError, Unscored, Value, WorksElsewhere
 
-__all__ = ["Reward", "RewardError", "RewardModelSource", "Unscored", "build_rewards", "check_unscored", "score"]
+__all__ = [
+    "Reward",
+    "RewardError",
+    "RewardModelSource",
+    "Scoring",
+    "Unscored",
+    "build_rewards",
+    "check_unscored",
+    "score",
+]
 
 SHOWN_CHARACTERS = 300
+CALLS_AT_ONCE = 8
+"""groups that a reward which works elsewhere is asked for at the same time"""
 
 
 @dataclass(frozen=True)
@@ -77,11 +92,56 @@ def score(problems: Sequence[Problem], completions: Sequence[Completion], reward
     Raises:
         RewardError: a reward raised, or returned NaN, infinity, no number, or the wrong count; names reward, problem, text.
     """
-    if len(problems) != len(completions):
-        raise ValueError(f"{len(problems)} problems and {len(completions)} completions; give one problem a completion")
-    values = {reward.name: _values(reward, problems, completions) for reward in rewards}
-    weights = {reward.name: reward.weight for reward in rewards}
-    return [_score_of({name: row[i] for name, row in values.items()}, weights) for i in range(len(completions))]
+    with Scoring(rewards) as scoring:
+        return scoring.finish(problems, completions)
+
+
+class Scoring:
+    """Scores a batch, of which groups may be handed in as soon as they are written: what works elsewhere begins on them at once.
+
+    What comes out is what `score` gives: each of those rewards is asked group by group, and the others for the whole batch.
+    """
+
+    def __init__(self, rewards: Sequence[Reward]) -> None:
+        self._rewards = rewards
+        self._begun: dict[str, dict[int, Future[list[Value]]]] = {}
+        self._threads = {r.name: ThreadPoolExecutor(CALLS_AT_ONCE) for r in rewards if isinstance(r, WorksElsewhere)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for threads in self._threads.values():
+            threads.shutdown(cancel_futures=True)
+
+    def begin(self, number: int, problem: Problem, completions: Sequence[Completion]) -> None:
+        """Begin on group `number` of the batch, which is finished."""
+        for reward in self._rewards:
+            if reward.name in self._threads:
+                call = partial(_values, reward, [problem] * len(completions), completions)
+                self._begun.setdefault(reward.name, {})[number] = self._threads[reward.name].submit(call)
+
+    def finish(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Score]:
+        """A Score for each completion of the batch; `problems` and `completions` are aligned one to one.
+
+        Raises:
+            RewardError: as `score` does.
+        """
+        if len(problems) != len(completions):
+            raise ValueError(f"{len(problems)} problems and {len(completions)} completions; give one a completion")
+        values = {reward.name: self._values(reward, problems, completions) for reward in self._rewards}
+        weights = {reward.name: reward.weight for reward in self._rewards}
+        return [_score_of({name: row[i] for name, row in values.items()}, weights) for i in range(len(completions))]
+
+    def _values(self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+        begun = self._begun.get(reward.name)
+        if begun is None:
+            return _values(reward, problems, completions)
+        values = [value for number in sorted(begun) for value in begun[number].result()]
+        assert len(values) == len(completions), "a batch is handed in whole or not at all"
+        return values
 
 
 def _score_of(values: Mapping[str, Value], weights: Mapping[str, float]) -> Score:

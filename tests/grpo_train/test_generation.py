@@ -69,6 +69,33 @@ def test_a_group_may_be_smaller_and_its_rows_write_the_same(tiny):
     assert [c.token_ids for c in some] == [c.token_ids for c in whole[:4]]
 
 
+def test_a_group_is_handed_on_as_soon_as_its_last_row_has_ended(tiny):
+    model, tokenizer = tiny
+    problems = [make_problem(question) for question in QUESTIONS]
+    settings = Sampling(group_size=3, temperature=1.0, max_response_length=12, max_rows=4)  # groups are cut
+    seen = {}
+    completions = sample(
+        model, tokenizer, problems, settings, seed=0, policy_id="p", group_sizes=[3, 3, 1, 0, 2],
+        on_group=lambda number, problem, group: seen.__setitem__(number, (problem.key, group)),
+    )  # fmt: skip
+    assert [c for number in sorted(seen) for c in seen[number][1]] == completions
+    assert [(number, key) for number, (key, _) in sorted(seen.items())] == [(i, problems[i].key) for i in (0, 1, 2, 4)]
+    lengths = [max(len(c.token_ids) for c in group) for _, group in draw_order(tiny, problems)]
+    assert lengths == sorted(lengths)  # together, what is short is there first
+
+
+def draw_order(tiny, problems):
+    model, tokenizer = tiny
+    seen = []
+    settings = Sampling(group_size=2, temperature=1.0, max_response_length=30)
+    sample(
+        model, tokenizer, problems, settings, seed=0, policy_id="p",
+        on_group=lambda number, problem, group: seen.append((number, group)),
+    )  # fmt: skip
+    assert len(seen) == len(problems)
+    return seen
+
+
 def test_another_seed_draws_other_responses(tiny):
     problems = [make_problem("1+1")]
     assert draw(tiny, problems, seed=1)[0].token_ids != draw(tiny, problems, seed=2)[0].token_ids
@@ -96,6 +123,19 @@ def test_logprobs_are_of_the_scaled_logits_over_the_whole_vocabulary(tiny, setti
     logits = model(ids).logits[0, len(completion.prompt_ids) - 1 : -1].double() / 0.7
     expected = logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
     assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.7}])
+def test_the_first_responses_may_be_greedy_and_the_others_draw_as_ever(tiny, settings):
+    problems = [make_problem(question) for question in QUESTIONS]
+    mixed = draw(tiny, problems, temperature=0.7, num_greedy=1, **settings)
+    greedy = draw(tiny, problems, temperature=0.0, group_size=1)
+    drawn = draw(tiny, problems, temperature=0.7, **settings)
+    assert [c.token_ids for c in mixed[::3]] == [c.token_ids for c in greedy]
+    for number in (1, 2):
+        assert [c.token_ids for c in mixed[number::3]] == [c.token_ids for c in drawn[number::3]]
+        assert [c.logprobs for c in mixed[number::3]] == [pytest.approx(c.logprobs, abs=1e-5) for c in drawn[number::3]]
+    assert mixed[0].logprobs == pytest.approx(greedy[0].logprobs, abs=1e-5)  # at temperature 1
 
 
 def test_what_prompts_begin_with_is_prefilled_once_and_each_prompt_once_for_its_group(tiny, monkeypatch):

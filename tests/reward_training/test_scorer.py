@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from configs.records import Completion, Problem, Score
 from configs.reward_schema import FormatReward, LengthReward, ModelReward, OutcomeReward, Reward
-from reward_training.reward import RewardError, Unscored, Value
-from reward_training.scorer import build_rewards, check_unscored, score
+from reward_training.reward import RewardError, Unscored, Value, WorksElsewhere
+from reward_training.scorer import Scoring, build_rewards, check_unscored, score
 
 Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
@@ -129,3 +130,48 @@ def test_total_ignores_what_is_missing(values: list[float | None], data: st.Data
     ]
     total = score([problem], [completion], rewards)[0].total
     assert total == pytest.approx(sum(w * v for v, w in zip(values, weights, strict=True) if v is not None))
+
+
+@dataclass
+class Remote(WorksElsewhere):
+    """A reward that notes when it is asked, and for what."""
+
+    name: str = "remote"
+    weight: float = 1.0
+    calls: list[list[str]] = field(default_factory=list)
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+        self.calls.append([completion.text for completion in completions])
+        self.asked.set()
+        return [float(completion.text[-1]) for completion in completions]
+
+
+def test_what_works_elsewhere_begins_with_the_first_group_that_is_written_and_scores_the_same(
+    batch: tuple[list[Problem], list[Completion]],
+) -> None:
+    problems, completions = batch
+    remote, here = Remote(), Fixed([3.0, 4.0, 5.0], "here")
+    with Scoring([remote, here]) as scoring:
+        scoring.begin(1, problems[2], completions[2:])  # the second group is written first
+        assert remote.asked.wait(timeout=10)  # before the batch is whole
+        scoring.begin(0, problems[0], completions[:2])
+        found = scoring.finish(problems, completions)
+    assert [row.parts for row in found] == [{"remote": float(i), "here": 3.0 + i} for i in range(3)]
+    assert found == score(*batch, [Remote(), here])
+    assert sorted(remote.calls) == [["text 0", "text 1"], ["text 2"]]
+
+
+def test_an_error_of_what_works_elsewhere_is_raised_when_the_batch_is_finished(
+    batch: tuple[list[Problem], list[Completion]],
+) -> None:
+    class Broken(Remote):
+        def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+            raise KeyError("no such column")
+
+    problems, completions = batch
+    with Scoring([Broken()]) as scoring:
+        scoring.begin(0, problems[0], completions[:2])
+        scoring.begin(1, problems[2], completions[2:])
+        with pytest.raises(RewardError, match="'remote' on problem p1, text 'text 0', raised KeyError"):
+            scoring.finish(problems, completions)

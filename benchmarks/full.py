@@ -1,0 +1,102 @@
+"""All further measurements; each case is kept on disk, so that a call that was broken off goes on (`make bench-full`).
+
+    python -m benchmarks.full
+
+Tables go to build/benchmarks/tables.md, plots beside it. Remove build/benchmarks to measure anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks import costs, group_sizes, memory, response_cache, time_to_accuracy
+from benchmarks.processes import Setting, fastest_setting
+from benchmarks.results import FOLDER, kept
+from configs.files import write_atomic
+
+COLOURS = {"regroup": "#3d85c6", "trl": "#d9782d"}
+LABELS = {"regroup": "Regroup", "trl": "TRL"}
+
+
+def main() -> None:
+    trl = _trl_setting()
+    parts = []
+    for title, text in _tables(trl):
+        parts.append(f"## {title}\n\n{text}\n")
+        print(parts[-1], flush=True)
+        write_atomic(FOLDER / "tables.md", "\n".join(parts))
+    _plot_costs(trl)
+    _plot_memory()
+    _plot_time_to_accuracy(trl)
+
+
+def _trl_setting() -> Setting:
+    found = kept("trl_setting", lambda: asdict(fastest_setting()))
+    return Setting(found["micro_batch"], found["bf16"])
+
+
+def _tables(trl: Setting) -> Iterator[tuple[str, str]]:
+    yield "Noise and cost by group size", group_sizes.summary()
+    yield "Memory by responses an update", memory.summary()
+    for axis in costs.AXES:
+        yield f"A step by {axis.name}", costs.summary(axis, trl)
+    yield f"Time to {time_to_accuracy.TARGET} dev accuracy", time_to_accuracy.summary(trl)
+    yield "The response cache", response_cache.summary()
+
+
+def _plot_costs(trl: Setting) -> None:
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, len(costs.AXES)), costs.AXES, strict=True):
+        rows = costs.found(axis, trl)
+        for system in costs.SYSTEMS:
+            values = [row["value"] for row in rows]
+            axes.plot(
+                values, [row[system]["seconds"] for row in rows], "o-", color=COLOURS[system], label=LABELS[system]
+            )
+        _finish(axes, axis.name, "seconds a step")
+    _save(figure, "costs")
+
+
+def _plot_memory() -> None:
+    rows = [row for row in memory.found() if row["variant"] == "plain"]
+    figure = Figure(figsize=(3.6, 2.8), layout="constrained")
+    axes = figure.subplots()
+    numbers = [row["responses"] for row in rows]
+    axes.plot(numbers, [row["peak_mb"] / 1024 for row in rows], "o-", color=COLOURS["regroup"], label=LABELS["regroup"])
+    axes.set_xticks(numbers)
+    _finish(axes, "responses an update", "peak memory (GiB)")
+    _save(figure, "memory")
+
+
+def _plot_time_to_accuracy(trl: Setting) -> None:
+    figure = Figure(figsize=(5.4, 2.8), layout="constrained")
+    axes = figure.subplots()
+    for system, rows in time_to_accuracy.found(trl).items():
+        for number, row in enumerate(rows):
+            label: Any = LABELS[system] if number == 0 else None
+            seconds, accuracy = zip(*row["curve"], strict=True)
+            axes.plot(seconds, accuracy, ".-", color=COLOURS[system], label=label)
+    axes.axhline(time_to_accuracy.TARGET, color="#888888", linewidth=0.8, linestyle="--")
+    _finish(axes, "training seconds", "greedy dev accuracy")
+    _save(figure, "time_to_accuracy")
+
+
+def _finish(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def _save(figure: Figure, name: str) -> None:
+    figure.savefig(FOLDER / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
