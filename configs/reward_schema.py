@@ -35,16 +35,27 @@ class FormatReward(RewardBlock):
     """1 where the text has the wanted form, else 0."""
 
     kind: Literal["format"] = "format"
-    pattern: str = Field(description="regular expression that must be found in the text (dot matches newlines)")
+    pattern: str | None = Field(
+        None, description="regular expression that must be found in the text (dot matches newlines)"
+    )
+    tags: list[Name] = Field(
+        [], description="the text must be these tags, each once and in this order, and nothing else: `[think, answer]`"
+    )
 
     @field_validator("pattern")
     @classmethod
-    def _pattern_compiles(cls, pattern: str) -> str:
+    def _pattern_compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern)
+            re.compile(pattern or "")
         except re.error as error:
             raise ValueError(f"pattern={pattern!r} is no regular expression: {error}") from error
         return pattern
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "FormatReward":
+        if self.pattern is None and not self.tags:
+            raise ValueError("neither pattern nor tags is given; say what form the text must have")
+        return self
 
 
 class LengthReward(RewardBlock):
@@ -59,6 +70,14 @@ class LengthReward(RewardBlock):
         if self.limit <= self.target:
             raise ValueError(f"limit={self.limit} is not over target={self.target}; raise limit")
         return self
+
+
+class RepetitionReward(RewardBlock):
+    """1 where nothing is repeated, falling in a straight line to 0 where every n-gram of tokens has stood before."""
+
+    kind: Literal["repetition"] = "repetition"
+    ngram: PositiveInt = Field(4, description="tokens in a row that count as one")
+    free: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of repeated n-grams that costs nothing")
 
 
 class ModelReward(RewardBlock):
@@ -78,7 +97,8 @@ class PythonReward(RewardBlock):
 
 
 Reward = Annotated[
-    OutcomeReward | FormatReward | LengthReward | ModelReward | PythonReward, Field(discriminator="kind")
+    OutcomeReward | FormatReward | LengthReward | RepetitionReward | ModelReward | PythonReward,
+    Field(discriminator="kind"),
 ]
 
 

@@ -22,6 +22,7 @@ from reward_training.model_reward import ModelReward
 from reward_training.model_scores import RewardModelScorer
 from reward_training.outcome import OutcomeReward
 from reward_training.python_function import PythonReward
+from reward_training.repetition import RepetitionReward
 from reward_training.reward import Reward, RewardError, Unscored, Value, WorksElsewhere
 
 __all__ = [
@@ -80,6 +81,8 @@ def _build(
             return FormatReward(config)
         case reward_schema.LengthReward():
             return LengthReward(config)
+        case reward_schema.RepetitionReward():
+            return RepetitionReward(config)
         case reward_schema.PythonReward():
             return PythonReward(config)
         case reward_schema.ModelReward():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from configs import reward_schema
 from configs.errors import ConfigError
@@ -15,6 +16,7 @@ from reward_training.format import FormatReward
 from reward_training.length import LengthReward
 from reward_training.outcome import OutcomeReward
 from reward_training.python_function import PythonReward
+from reward_training.repetition import RepetitionReward
 from reward_training.reward import RewardError
 
 Make = Callable[..., Completion]
@@ -97,6 +99,51 @@ def test_format_is_found_or_not(make_problem: MakeProblem, make_completion: Make
     reward = FormatReward(reward_schema.FormatReward(name="form", pattern="<think>.*</think>"))
     texts = ["<think>a\nb</think> 5", "<think>a", "", "<think></think>" * 2]
     assert reward([make_problem()] * 4, [make_completion(text) for text in texts]) == [1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("<think>3 + 5</think>\n<answer>8</answer>", True),
+        (" <think>a\nb</think><answer> 8 </answer> \n", True),
+        ("<answer>8</answer><think>3 + 5</think>", False),  # the wrong order
+        ("<think>3 + 5</think> so <answer>8</answer>", False),  # text between
+        ("<think>3 + 5</think><answer>8</answer>!", False),
+        ("<think></think><answer>8</answer>", False),  # an empty thought
+        ("<think>3 + 5</think><answer>  </answer>", False),
+        ("<think>3 + 5</think><answer>8", False),  # truncated
+        ("<think>3</think><think>5</think><answer>8</answer>", False),
+        ("<think><answer>7</answer></think><answer>8</answer>", False),  # an answer among the thoughts
+        ("", False),
+    ],
+)
+def test_format_of_tags(text: str, fits: bool, make_problem: MakeProblem, make_completion: Make) -> None:
+    reward = FormatReward(reward_schema.FormatReward(name="form", tags=["think", "answer"]))
+    assert reward([make_problem()], [make_completion(text)]) == [float(fits)]
+
+
+def test_format_with_pattern_and_tags_wants_both(make_problem: MakeProblem, make_completion: Make) -> None:
+    reward = FormatReward(reward_schema.FormatReward(name="form", tags=["answer"], pattern=r"\d</answer>"))
+    texts = ["<answer>8</answer>", "<answer>eight</answer>", "8</answer>"]
+    assert reward([make_problem()] * 3, [make_completion(text) for text in texts]) == [1.0, 0.0, 0.0]
+
+
+def test_format_asks_for_something() -> None:
+    with pytest.raises(ValidationError, match="neither pattern nor tags"):
+        reward_schema.FormatReward(name="form")
+
+
+def test_repetition_counts_ngrams_that_have_stood_before(make_problem: MakeProblem, make_completion: Make) -> None:
+    reward = RepetitionReward(reward_schema.RepetitionReward(name="fresh", ngram=2, free=0.25))
+    rows = [[1, 2, 3, 4, 5], [1, 2, 1, 2, 1], [7] * 9, [1], [], [1, 2, 3, 1, 2]]
+    completions = [replace_tokens(make_completion("x"), row) for row in rows]
+    # repeated shares: 0; 2 of 4; 7 of 8; no bigram twice; 1 of 4, which is free
+    expected = [1.0, (1 - 0.5) / 0.75, (1 - 7 / 8) / 0.75, 1.0, 1.0, 1.0]
+    assert reward([make_problem()] * 6, completions) == pytest.approx(expected)
+
+
+def replace_tokens(completion: Completion, token_ids: list[int]) -> Completion:
+    return completion.model_copy(update={"token_ids": token_ids})
 
 
 def test_length_falls_in_a_straight_line(make_problem: MakeProblem, make_completion: Make) -> None:
