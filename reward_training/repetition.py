@@ -1,4 +1,4 @@
-"""Punishment of repeated n-grams, after the repetition penalty of arXiv 2502.03373 (appendix C.2), on tokens instead of words.
+"""Punishment of repeated n-grams of tokens: the repetition penalty of arXiv 2502.03373 (appendix C.2), moved from [-1, 0] to [0, 1].
 
 Loops are how a policy fills its length limit, and the answer's reward says nothing of what stands before the answer.
 """

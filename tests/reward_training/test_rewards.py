@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from trl.rewards import get_repetition_penalty_reward
 
 from configs import reward_schema
 from configs.errors import ConfigError
@@ -16,7 +19,7 @@ from reward_training.format import FormatReward
 from reward_training.length import LengthReward
 from reward_training.outcome import OutcomeReward
 from reward_training.python_function import PythonReward
-from reward_training.repetition import RepetitionReward
+from reward_training.repetition import RepetitionReward, repeated_share
 from reward_training.reward import RewardError
 
 Make = Callable[..., Completion]
@@ -140,6 +143,12 @@ def test_repetition_counts_ngrams_that_have_stood_before(make_problem: MakeProbl
     # repeated shares: 0; 2 of 4; 7 of 8; no bigram twice; 1 of 4, which is free
     expected = [1.0, (1 - 0.5) / 0.75, (1 - 7 / 8) / 0.75, 1.0, 1.0, 1.0]
     assert reward([make_problem()] * 6, completions) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 3), max_size=20), st.integers(1, 4))
+def test_repetition_is_trls_penalty_moved_up_by_one(token_ids: list[int], ngram: int) -> None:
+    theirs = get_repetition_penalty_reward(ngram_size=ngram, max_penalty=-1.0)([token_ids])[0]
+    assert -repeated_share(token_ids, ngram) == pytest.approx(theirs)
 
 
 def replace_tokens(completion: Completion, token_ids: list[int]) -> Completion:
