@@ -58,6 +58,7 @@ class Learner:
             lr=self.grpo.learning_rate,
             betas=self.grpo.adam_betas,
             weight_decay=self.grpo.weight_decay,
+            fused=True,  # one pass over the memory instead of one an operation
         )
         schedule = "constant_with_warmup" if self.grpo.schedule == "constant" else self.grpo.schedule
         self.scheduler = get_scheduler(
