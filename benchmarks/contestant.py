@@ -1,6 +1,7 @@
 """One system in a process of its own, that does what the lines on its standard input say.
 
-`step` makes a training step and prints what it took; `accuracy` prints the greedy accuracy on the quickstart's dev problems.
+`step` makes a training step and prints what it took; `accuracy` prints the greedy accuracy on the quickstart's dev problems; `ready`
+is answered as soon as everything is loaded.
 
 python -m benchmarks.contestant regroup natural
 python -m benchmarks.contestant trl fixed --micro-batch 16 --bf16 --response-length 128
@@ -61,7 +62,8 @@ class Referee:
             if line.strip() == "step":
                 self.started = time.perf_counter()
                 return True
-            print(json.dumps({"accuracy": self.accuracy()}), flush=True)
+            answer = {"accuracy": self.accuracy()} if line.strip() == "accuracy" else {"ready": True}
+            print(json.dumps(answer), flush=True)
         return False
 
     def tell(self, **facts: Any) -> None:
