@@ -1,6 +1,6 @@
 """Regroup against TRL's GRPOTrainer, step by step in turns, on the same model, problems, rewards and settings.
 
-    python -m benchmarks.against_trl [--steps 10]
+    python -m benchmarks.against_trl [--steps 10] [--minutes 14]
 
 First both losses are compared on the same responses, then TRL's fastest setting is looked for, then each workload is run.
 """
@@ -21,10 +21,12 @@ from benchmarks.workloads import WORKLOADS
 from configs.files import write_json
 
 RESULTS = FOLDER / "against_trl.json"
+MIN_STEPS = 3
 
 
-def contest(workload: str, setting: Setting, num_steps: int) -> dict[str, Measured]:
-    """Both systems in turns, so that what else the machine does meets both."""
+def contest(workload: str, setting: Setting, num_steps: int, limit_s: float) -> dict[str, Measured]:
+    """Both systems in turns, so that what else the machine does meets both; after `limit_s`, MIN_STEPS must be enough."""
+    began = time.perf_counter()
     with ExitStack() as stack:
         systems = {
             "regroup": stack.enter_context(contestant("regroup", workload)),
@@ -35,18 +37,22 @@ def contest(workload: str, setting: Setting, num_steps: int) -> dict[str, Measur
                 system.step()
             taken = ", ".join(f"{name} {system.steps[-1]['seconds']:.2f} s" for name, system in systems.items())
             print(f"{workload}, step {number}{' (not counted)' if number == 0 else ''}: {taken}", flush=True)
+            if number >= MIN_STEPS and time.perf_counter() - began > limit_s:
+                break
         return {name: system.measured(after=1) for name, system in systems.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="counted steps of each system and workload")
-    num_steps = parser.parse_args(arguments).steps
+    parser.add_argument("--minutes", type=float, default=14, help=f"a slow machine makes fewer, but {MIN_STEPS}")
+    given = parser.parse_args(arguments)
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "benchmarks.agreement"], check=True)  # its memory is gone afterwards
     setting = fastest_setting()
     print(f"TRL's fastest: {setting}", flush=True)
-    found = {workload: contest(workload, setting, num_steps) for workload in WORKLOADS}
+    left = 60 * given.minutes - (time.perf_counter() - began)
+    found = {workload: contest(workload, setting, given.steps, left / len(WORKLOADS)) for workload in WORKLOADS}
     memory = max(r["regroup"].peak_mb for r in found.values()) / max(r["trl"].peak_mb for r in found.values())
     workloads = {name: {s: asdict(m) for s, m in systems.items()} for name, systems in found.items()}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     shape = WORKLOADS["fixed"]
     print(
-        f"\n{shape.num_prompts} prompts x {shape.group_size} responses of up to {shape.response_length} tokens, "
-        f"{num_steps} steps each,\n{time.perf_counter() - began:.0f} s in all, on {machine()}; written to {RESULTS}\n"
+        f"\n{shape.num_prompts} prompts x {shape.group_size} responses of up to {shape.response_length} tokens,\n{time.perf_counter() - began:.0f} s in all, on {machine()}; written to {RESULTS}\n"
     )
     for workload, systems in found.items():
         for name, measured in systems.items():

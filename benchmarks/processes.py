@@ -47,7 +47,8 @@ class Measured:
 
     def __str__(self) -> str:
         low, high = min(self.seconds), max(self.seconds)
-        return f"{self.median:6.2f} s a step ({low:.2f} to {high:.2f}), peak {self.peak_mb:,.0f} MB"
+        number = len(self.seconds)
+        return f"{self.median:6.2f} s a step ({low:.2f} to {high:.2f} in {number}), peak {self.peak_mb:,.0f} MB"
 
 
 @dataclass
