@@ -130,6 +130,14 @@ class RewardModelReport(Record):
     """mean score of chosen minus mean score of rejected"""
     length_correlation: float | None
     """Pearson correlation of score and response length in tokens"""
+    markup_correlation: float | None = None
+    """Pearson correlation of score and the share of markup characters in the response"""
+    calibration_error: float | None = None
+    """expected calibration error of the probability that it gives to the response it prefers"""
+    old_accuracy: Estimate | None = None
+    """as `accuracy`, on held-out pairs of earlier rounds; None where there are none"""
+    canary_wins: float | None = None
+    """share of canaries, responses that deserve nothing, that score over the chosen response to the same problem"""
     num_train_pairs: int
     num_held_out_pairs: int
     num_replayed_pairs: int

@@ -1,6 +1,7 @@
 """The blocks `rewards`, `combination` and `reward_models`: the objectives, their one advantage, the models behind them."""
 
 import re
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,11 +11,39 @@ from configs.block import Block, Name, PositiveFloat, PositiveInt, SaveSteps, Sh
 # ---- rewards --------------------------------------------------------------------------------------------------------
 
 
+class WeightSchedule(Block):
+    """What a weight is multiplied by over time."""
+
+    over: Literal["rounds", "steps"] = Field(description="rounds of the run, or steps of each round's training")
+    points: list[tuple[PositiveInt, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] = Field(
+        min_length=2,
+        description="(round or step, factor), straight lines between, constant outside: `[[1, 0.0], [3, 1.0]]`",
+    )
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> "WeightSchedule":
+        places = [place for place, _ in self.points]
+        if any(later <= earlier for earlier, later in pairwise(places)):
+            raise ValueError(f"points at {places} do not go up; give each {self.over[:-1]} once, in order")
+        return self
+
+
+class Floor(Block):
+    """An objective that may not be traded away: a response under it is worth little, whatever the others say."""
+
+    below: Annotated[float, Field(allow_inf_nan=False)] = Field(description="a value under this is under the floor")
+    cap: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        0.0, description="the most that the weighted sum of a response under the floor can be"
+    )
+
+
 class RewardBlock(Block):
     name: Name = Field(description="the objective's name in metrics and reports")
     weight: Annotated[float, Field(allow_inf_nan=False)] = Field(
         1.0, description="weight in the combination; 0 measures without training on it"
     )
+    schedule: WeightSchedule | None = Field(None, description="changes the weight over time; default: it stays")
+    floor: Floor | None = Field(None, description="caps the sum where this objective is low; default: none")
 
 
 class OutcomeReward(RewardBlock):
@@ -87,6 +116,50 @@ class ModelReward(RewardBlock):
     model: Name = Field(description="name of the block under `reward_models`")
 
 
+class JudgePrices(Block):
+    """What a judge's tokens cost; for the record only."""
+
+    input_per_million: Annotated[float, Field(ge=0)] = Field(description="of a million tokens that it reads")
+    output_per_million: Annotated[float, Field(ge=0)] = Field(description="of a million tokens that it writes")
+
+
+class JudgeReward(RewardBlock):
+    """A language model behind an OpenAI-compatible endpoint grades each response by a rubric, or compares responses to one
+    problem with each other; from 0 to 1."""
+
+    kind: Literal["judge"] = "judge"
+    base_url: str = Field(pattern=r"^https?://", description="address of the endpoint, mostly ending in `/v1`")
+    model: str = Field(min_length=1, description="the model's name at the endpoint")
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        None, description="environment variable that holds the key; default: none is sent"
+    )
+    rubric: str = Field(description="text file with what is good and what is bad, in words")
+    mode: Literal["score", "pairwise"] = Field(
+        "score",
+        description="a grade for each response; or the share of its comparisons with others of its group that it wins, each made in both orders",
+    )
+    max_score: PositiveInt = Field(10, description="highest grade of `mode: score`; the value is grade / max_score")
+    opponents: PositiveInt = Field(
+        2, description="comparisons that each response enters on its own account, `mode: pairwise`"
+    )
+    with_answer: bool = Field(False, description="show the gold answer to the judge")
+    max_verdict_length: PositiveInt = Field(512, description="tokens that a verdict may have")
+    concurrency: PositiveInt = Field(8, description="requests at the same time")
+    timeout_s: PositiveFloat = Field(60.0, description="limit for one request")
+    max_retries: int = Field(3, ge=0, description="of a request that failed, with growing pauses")
+    max_calls: PositiveInt | None = Field(None, description="requests of a stage; what is over is unscored")
+    max_tokens: PositiveInt | None = Field(
+        None, description="tokens read and written in a stage; what is over is unscored"
+    )
+    prices: JudgePrices | None = Field(None, description="default: no cost is recorded")
+    cache: str = Field("judge_cache.sqlite", min_length=1, description="file that keeps every verdict")
+    accepted_from: Share = Field(0.5, description="value from which a response counts as accepted in metrics")
+    canaries: Literal["stop", "off"] = Field(
+        "stop",
+        description="responses that deserve nothing are graded at the start of each stage; stop it where one is accepted, `mode: score`",
+    )
+
+
 class PythonReward(RewardBlock):
     """A function of yours: `def reward(problems, completions) -> list[float]`."""
 
@@ -97,7 +170,7 @@ class PythonReward(RewardBlock):
 
 
 Reward = Annotated[
-    OutcomeReward | FormatReward | LengthReward | RepetitionReward | ModelReward | PythonReward,
+    OutcomeReward | FormatReward | LengthReward | RepetitionReward | ModelReward | JudgeReward | PythonReward,
     Field(discriminator="kind"),
 ]
 
@@ -174,6 +247,24 @@ class TrainedRewardModel(Block):
     save_steps: SaveSteps = 100
     min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
     min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
+    min_old_accuracy: Share = Field(
+        0.5, description="the upper bound of its accuracy on held-out pairs of earlier rounds must not be under this"
+    )
+    max_old_pairs: PositiveInt = Field(64, description="most of those pairs that are scored")
+    max_calibration_error: Share | None = Field(
+        None, description="expected calibration error that is allowed; default: it is measured and refuses nothing"
+    )
+    max_length_correlation: Share | None = Field(
+        None, description="absolute correlation with length that is allowed; default: any"
+    )
+    max_markup_correlation: Share | None = Field(
+        None, description="absolute correlation with the share of markup characters that is allowed; default: any"
+    )
+    max_canary_wins: Share | None = Field(
+        None,
+        description="share of canaries (empty, the question again, nonsense, words to a judge) that may score over the chosen "
+        "response; default: any",
+    )
     when_refused: Literal["last_accepted", "without"] = Field(
         "last_accepted", description="what the round uses instead of a refused model"
     )

@@ -37,6 +37,9 @@ class EvaluationConfig(Block):
     top_p: TopP = 1.0
     top_k: TopK = 0
     bootstrap_draws: PositiveInt = Field(2000, description="draws for the 95% intervals")
+    num_kl_problems: PositiveInt = Field(
+        64, description="problems of each split, the first ones, on which the KL from the initial policy is measured"
+    )
     num_examples: PositiveInt = Field(8, description="problems whose texts are shown in the report")
 
 
@@ -70,6 +73,9 @@ class WatchRule(Block):
     metric: str = Field(description="a key of docs/metrics.md, for instance `policy/entropy`")
     above: float | None = Field(None, description="bound that the metric should not exceed")
     below: float | None = Field(None, description="bound that the metric should not fall under")
+    jump_over: PositiveInt | None = Field(
+        None, description="compare the metric's distance from its mean over so many measurements before, not itself"
+    )
     patience: PositiveInt = Field(3, description="measurements in a row out of bounds before the action")
     action: Literal["warn", "stop"] = Field(
         "warn", description="say so, or end the stage with the last good state kept"
@@ -159,7 +165,21 @@ class Config(Block):
         self._check_checker(names)
         self._check_pass_rates()
         self._check_ranks()
+        self._check_weighing()
         return self
+
+    def _check_weighing(self) -> None:
+        floored = [reward.name for reward in self.rewards if reward.floor is not None]
+        if floored and self.combination.order != "sum_then_normalize":
+            raise ValueError(
+                f"floor of {floored} caps a sum, which order={self.combination.order} never forms; "
+                "use order=sum_then_normalize"
+            )
+        idle = [r.name for r in self.evaluation.rewards if r.floor is not None or r.schedule is not None]
+        if idle:
+            raise ValueError(
+                f"evaluation.rewards {idle} only measure: schedule and floor have no meaning there; drop them"
+            )
 
     def _check_ranks(self) -> None:
         if self.grpo_config.vllm is not None and self.launcher.num_processes > 1:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,15 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from configs.errors import ConfigError
 from configs.problem_schema import ReasoningGymSource
 from configs.records import Completion, Problem
-from configs.reward_schema import FrozenRewardModel, OutcomeReward, PythonReward
+from configs.reward_schema import FrozenRewardModel, JudgeReward, OutcomeReward, PythonReward
 from configs.schema import Config
 from grpo_train.model_source import HUB_ID, is_model_folder
 from grpo_train.precision import autocast_dtype, pick_device
 from grpo_train.token_logprobs import CHUNK
 from grpo_train.trainer import num_steps
 from grpo_train.vllm_engine import VllmEngine
+from reward_training.judge import read_rubric
+from reward_training.judge_client import JudgeClient
 from reward_training.python_function import load_function
 from reward_training.scorer import build_rewards, score
 
@@ -35,6 +38,8 @@ LOGIT_COPIES = 3
 ACTIVATION_BYTES = 34
 """a token, layer and unit of width, at two bytes a number (arXiv 2205.05198, section 4.1, without the attention scores)"""
 VLLM_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 30.0
+"""a judge's first reply may wait for its model to load"""
 GOLD_SAMPLE = 16
 """problems of each source whose gold answer is checked"""
 SMALL_SPLIT = 64
@@ -92,6 +97,8 @@ def check_rewards(config: Config) -> Iterator[Check]:
             yield _check_function(reward)
         if isinstance(reward, OutcomeReward) and reward.checker == "reasoning_gym":
             yield from _check_scorer(reward, config)
+        if isinstance(reward, JudgeReward):
+            yield _check_judge(reward)
     for name, model in config.reward_models.items():
         if isinstance(model, FrozenRewardModel):
             yield _check_frozen(name, model)
@@ -112,6 +119,21 @@ def _check_scorer(reward: OutcomeReward, config: Config) -> Iterator[Check]:
     if others:
         detail = f"checker reasoning_gym cannot score {', '.join(others)}"
         yield Check(f"reward {reward.name}", "fail", detail, "use checker: exact or math_verify")
+
+
+def _check_judge(reward: JudgeReward) -> Check:
+    """Whether rubric and key are there and the endpoint answers."""
+    name = f"reward {reward.name}"
+    try:
+        read_rubric(reward)
+        with closing(JudgeClient(reward.model_copy(update={"timeout_s": PROBE_TIMEOUT_S, "max_retries": 0}))) as client:
+            failure = client.probe()
+    except ConfigError as error:
+        return Check(name, "fail", str(error), "see docs/choosing.md, A judge")
+    if failure is not None:
+        detail = f"{reward.base_url} gives no reply for {reward.model!r}: {failure.reason}"
+        return Check(name, "fail", detail, "start the endpoint, or mend base_url, model or api_key_env")
+    return Check(name, "ok", f"{reward.model} at {reward.base_url} answers")
 
 
 def _check_frozen(name: str, model: FrozenRewardModel) -> Check:

@@ -12,7 +12,8 @@ spread weigh little; or nothing (Dr. GRPO, arXiv 2503.20783, section 3.1). Two o
 
 A group is dead when it teaches nothing: highest and lowest reward no more than `spread_floor` apart (telling it by std == 0
 would let float noise keep it alive). A missing part takes the mean of its group's scored values, so it moves nobody; an
-objective that nobody in the group scored adds 0; a completion without any part stays out of mean and std and gets 0.
+objective that nobody in the group scored adds 0; a completion without any part stays out of mean and std and gets 0. A floor
+keeps an objective from being traded away: it caps the sum of a completion that is under it.
 """
 
 from __future__ import annotations
@@ -58,8 +59,12 @@ def group_advantages(
     scale: Literal["group", "batch", "none"] = "group",
     baseline: Literal["mean", "leave_one_out"] = "mean",
     spread_floor: float = 1e-6,
+    floors: Floats | None = None,
 ) -> Advantages:
     """Advantages of (N, K) parts, NaN for missing, rows of one group next to each other.
+
+    `floors` (K, 2) has [below, cap] of each objective, NaN where there is none: the sum of a row whose part is under `below` is at
+    most `cap`, and what that takes away is that objective's contribution. Missing parts count as they are filled.
 
     Raises:
         ValueError: N is no multiple of `group_size`, or K differs from the number of weights.
@@ -72,7 +77,8 @@ def group_advantages(
         )
     groups = parts.reshape(-1, group_size, num_objectives)
     scored: Bools = np.logical_not(np.isnan(groups).all(axis=2))
-    weighted = _fill_missing(groups) * weights
+    filled = _fill_missing(groups)
+    weighted = filled * weights if floors is None else _capped(filled * weights, filled, groups, floors)
     rewards = np.where(scored, weighted.sum(axis=2), np.nan)
     centered = np.where(scored[:, :, None], weighted - _mean_of(weighted, scored), 0.0)
     if order == "sum_then_normalize":
@@ -96,6 +102,16 @@ def _fill_missing(groups: Floats) -> Floats:
     known = ~np.isnan(groups)
     means = _mean_of(np.where(known, groups, 0.0), known)
     return np.where(known, groups, means)
+
+
+def _capped(weighted: Floats, filled: Floats, groups: Floats, floors: Floats) -> Floats:
+    """(G, S, K) weighted parts that sum up to no more than the cap of each floor that the row is under."""
+    is_known: Bools = np.logical_not(np.isnan(groups).all(axis=1, keepdims=True))  # an objective that nobody scored is under no floor
+    result = weighted.copy()
+    for k, (below, cap) in enumerate(floors):
+        excess = np.maximum(result.sum(axis=2) - cap, 0.0)  # NaN without a floor, and NaN is under nothing
+        result[:, :, k] -= np.where((filled[:, :, k] < below) & is_known[:, :, k], excess, 0.0)
+    return result
 
 
 def _mean_of(values: Floats, counted: Bools) -> Floats:

@@ -1,11 +1,12 @@
 """How good a policy is on held-out problems: one greedy response and several samples for each.
 
 Every estimate is the mean of a column of `rows`, one value a problem, with a bootstrap interval over problems; a problem
-that a reward could not score is left out of that reward's column and counts less in its n.
+that a reward could not score, or whose KL is not measured, is left out of that column and counts less in its n.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,16 +168,29 @@ def _voted_answer(text: str, config: Config) -> str | None:
 def _kl_initial(
     answered: Sequence[_Answered], policy_id: str, initial: Policy | None, config: Config, model: PreTrainedModel
 ) -> dict[str, dict[str, float]]:
-    """{problem key: {kl_initial: nats a token over its first sample}}; a policy's KL from itself is 0."""
+    """{problem key: {kl_initial: nats a token over its first sample}} of the first problems of each split; a policy's KL
+    from itself is 0."""
     if initial is None:
         return {}
+    measured = _first_of_each_split(answered, config.evaluation.num_kl_problems)
     if initial.id == policy_id:
-        return {entry.problem.key: {"kl_initial": 0.0} for entry in answered}
+        return {entry.problem.key: {"kl_initial": 0.0} for entry in measured}
     reference, _ = load_policy(initial.path, device=model.device, dtype=model.dtype)
-    samples = [entry.completions[1] for entry in answered]
+    samples = [entry.completions[1] for entry in measured]
     size, temperature = config.grpo_config.micro_batch_tokens, config.evaluation.temperature
     values = policy_kl(reference, samples, max_tokens=size, temperature=temperature)
     return {sample.problem_key: {"kl_initial": value} for sample, value in zip(samples, values, strict=True)}
+
+
+def _first_of_each_split(answered: Sequence[_Answered], number: int) -> list[_Answered]:
+    """At most `number` problems of each split."""
+    seen: Counter[str] = Counter()
+    found = []
+    for entry in answered:
+        seen[entry.problem.split] += 1
+        if seen[entry.problem.split] <= number:
+            found.append(entry)
+    return found
 
 
 def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round: int) -> EvalReport:
@@ -192,19 +206,14 @@ def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: 
 
 
 def _examples(answered: Sequence[_Answered], num_examples: int) -> list[dict[str, Any]]:
-    shown: dict[str, list[dict[str, Any]]] = {}
-    for entry in answered:
-        texts = [completion.text for completion in entry.completions]
-        of_split = shown.setdefault(entry.problem.split, [])
-        if len(of_split) < num_examples:
-            of_split.append(
-                {
-                    "split": entry.problem.split,
-                    "problem_key": entry.problem.key,
-                    "prompt": entry.problem.prompt,
-                    "answer": entry.problem.answer,
-                    "greedy": texts[0],
-                    "samples": texts[1:],
-                }
-            )
-    return [example for examples in shown.values() for example in examples]
+    return [
+        {
+            "split": entry.problem.split,
+            "problem_key": entry.problem.key,
+            "prompt": entry.problem.prompt,
+            "answer": entry.problem.answer,
+            "greedy": entry.completions[0].text,
+            "samples": [completion.text for completion in entry.completions[1:]],
+        }
+        for entry in _first_of_each_split(answered, num_examples)
+    ]

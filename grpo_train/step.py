@@ -42,7 +42,9 @@ from grpo_train.step_metrics import (
 from grpo_train.token_ledger import Positions, TokenLedger, token_counts
 from grpo_train.vllm_engine import VllmEngine
 from grpo_train.watch import Alarm, Watch
+from reward_training.reward import take_metrics
 from reward_training.scorer import Reward, Scoring, check_unscored
+from reward_training.weighing import Weighing
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class _Step:
 
     number: int
     """counts from 1"""
+    weighing: Weighing
     phases: Phases = field(default_factory=Phases)
     positions: Positions = field(default_factory=Positions)
     """what sampling computed"""
@@ -105,7 +108,7 @@ class Stepper:
 
     def step(self, number: int, *, is_last: bool) -> StepResult:
         """Pick, sample, score, update."""
-        step = _Step(number)
+        step = _Step(number, Weighing.at(self.config.rewards, self.round, number))
         start = step.phases.last
         grpo = self.config.grpo_config
         # dropout and rewards may draw from the global generators
@@ -114,8 +117,8 @@ class Stepper:
         reuse = self.cache.take(number, picked, self.learner.log_ratios)
         filled = self._fill(step, picked, reuse)
         batch, refused = filled.batch, filled.refused
-        parts, advantages = self._advantages(batch)
-        _, of_refused = self._advantages(refused)
+        parts, advantages = self._advantages(batch, step.weighing)
+        _, of_refused = self._advantages(refused, step.weighing)
         self.contributions.add(advantages)
         step.phases.end("score")
         out = left_out(batch.completions, grpo)
@@ -133,6 +136,7 @@ class Stepper:
             metrics |= {"groups/refused": float(len(refused.problems)), "groups/refills": float(filled.num_rounds)}
         tokens = token_counts(batch, advantages) + token_counts(refused, of_refused)
         metrics |= self.ledger.add(tokens, self._everywhere(step.positions), self._everywhere(self.learner.positions))
+        metrics |= take_metrics(self.rewards)
         metrics |= self.picker.end_step(self._pass_rates(batch + refused))
         metrics |= step.phases.seconds
         metrics["time/step"] = time.perf_counter() - start
@@ -154,7 +158,7 @@ class Stepper:
         filled = refill(
             self._ask(step, picked, reuse),
             self.config.grpo_config.refill,
-            is_dead=lambda groups: self._advantages(groups)[1].dead,
+            is_dead=lambda groups: self._advantages(groups, step.weighing)[1].dead,
             ask=ask,
         )
         scores = filled.batch.sampled_scores + filled.refused.sampled_scores
@@ -178,7 +182,7 @@ class Stepper:
         if not asked:
             return []
         problems, numbers = [problem for problem, _ in asked], [number for _, number in asked]
-        with Scoring(self.rewards) as scoring:
+        with Scoring(self.rewards, step.weighing) as scoring:
             sampled = self._sample(step, problems, numbers, attempt, scoring.begin)
             step.phases.end("generate")
             scores = scoring.finish([problem for problem, number in asked for _ in range(number)], sampled)
@@ -240,16 +244,19 @@ class Stepper:
             return None
         return EarlyStop(grpo.early_stop, batch, self.tokenizer, grpo.max_response_length, self.rewards)
 
-    def _advantages(self, groups: Groups) -> tuple[np.ndarray, Advantages]:
-        parts = parts_matrix(groups.scores, [reward.name for reward in self.rewards])
+    def _advantages(self, groups: Groups, weighing: Weighing) -> tuple[np.ndarray, Advantages]:
+        names = [reward.name for reward in self.rewards]
+        parts = parts_matrix(groups.scores, names)
+        weights, floors = weighing.columns(names)
         advantages = group_advantages(
             without(parts, left_out(groups.completions, self.config.grpo_config)),
-            np.array([reward.weight for reward in self.rewards]),
+            weights,
             self.config.grpo_config.group_size,
             order=self.config.combination.order,
             scale=self.config.combination.scale,
             baseline=self.config.combination.baseline,
             spread_floor=self.config.combination.reward_spread_floor,
+            floors=floors,
         )
         return parts, advantages
 

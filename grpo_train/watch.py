@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from configs.schema import WatchRule
@@ -18,9 +19,10 @@ class Alarm:
     value: float
 
     def __str__(self) -> str:
+        looked_at = f"{self.rule.metric} less its mean before" if self.rule.jump_over else self.rule.metric
         bound = f"above {self.rule.above:g}" if self.rule.above is not None else f"below {self.rule.below:g}"
         return (
-            f"{self.rule.metric} is {self.value:.4g} at step {self.step}: {bound} "
+            f"{looked_at} is {self.value:.4g} at step {self.step}: {bound} "
             f"for {self.rule.patience} measurements in a row"
         )
 
@@ -31,15 +33,18 @@ class Watch:
 
     rules: Sequence[WatchRule]
     counts: list[int] = field(default_factory=list)
+    before: list[list[float]] = field(default_factory=list)
+    """of each rule with `jump_over`, the last measurements, the oldest first"""
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * len(self.rules)
+        self.before = self.before or [[] for _ in self.rules]
 
     def state(self) -> dict[str, Any]:
-        return {"counts": self.counts}
+        return {"counts": self.counts, "before": self.before}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.counts = list(state["counts"])
+        self.counts, self.before = list(state["counts"]), [list(values) for values in state["before"]]
 
     def look(self, step: int, metrics: dict[str, float]) -> list[Alarm]:
         """Rules whose patience runs out at this step; each sounds once until its metric is back in bounds."""
@@ -47,11 +52,22 @@ class Watch:
         for number, rule in enumerate(self.rules):
             if rule.metric not in metrics:
                 continue
-            value = metrics[rule.metric]
+            value = self._looked_at(number, metrics[rule.metric])
+            if value is None:
+                continue
             self.counts[number] = self.counts[number] + 1 if _is_out(rule, value) else 0
             if self.counts[number] == rule.patience:
                 alarms.append(Alarm(rule, step, value))
         return alarms
+
+    def _looked_at(self, number: int, value: float) -> float | None:
+        """The metric, or its distance from its mean before; None as long as that is of too few measurements."""
+        size = self.rules[number].jump_over
+        if size is None:
+            return value
+        known = self.before[number]
+        self.before[number] = [*known, value][-size:]
+        return value - fmean(known) if len(known) == size else None
 
 
 def _is_out(rule: WatchRule, value: float) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from configs.records import Completion, PreferencePair, Problem, Score
 from configs.reward_schema import Labeler, ModelReward, OutcomeLabeler, Reward, TrainedRewardModel
+from reward_training.weighing import Weighing
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def build_pairs(
     groups: dict[str, list[_Candidate]] = {}
     by_key = {problem.key: problem for problem in problems}
     for problem, completion, score in zip(problems, completions, scores, strict=True):
-        value = _value(score, config.labeler, rewards)
+        value = _value(score, config.labeler, rewards, round)
         if value is not None:
             groups.setdefault(problem.key, []).append(_Candidate(completion, value))
     return [
@@ -50,18 +51,13 @@ def build_pairs(
     ]
 
 
-def _value(score: Score, labeler: Labeler, rewards: Sequence[Reward]) -> float | None:
+def _value(score: Score, labeler: Labeler, rewards: Sequence[Reward], round: int) -> float | None:
     """What the labeler says of a completion, or None where a reward that it needs is missing."""
     if isinstance(labeler, OutcomeLabeler):
         return score.parts[labeler.reward]
-    total = 0.0
-    for reward in rewards:
-        if not isinstance(reward, ModelReward):
-            part = score.parts[reward.name]
-            if part is None:
-                return None
-            total += reward.weight * part
-    return total
+    asked = [reward for reward in rewards if not isinstance(reward, ModelReward)]
+    parts = {reward.name: score.parts[reward.name] for reward in asked}
+    return None if None in parts.values() else Weighing.at(asked, round).total(parts)
 
 
 def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:

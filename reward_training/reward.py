@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from configs.records import Completion, Problem
 
@@ -40,3 +40,19 @@ class Reward(Protocol):
 class WorksElsewhere:
     """Marks a reward whose work is done in other processes or on other machines: its calls may come from several threads, and
     begin while responses are still being written."""
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A reward that tells what its calls took and how they ended."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """Metrics of the calls since it was last asked."""
+        ...
+
+
+def take_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
+    """Those of all rewards that have some."""
+    return {
+        key: value for reward in rewards if isinstance(reward, Metered) for key, value in reward.take_metrics().items()
+    }

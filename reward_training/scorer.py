@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from configs import reward_schema
 from configs.records import Completion, Problem, Score
 from reward_training.checker_pool import CheckerPool
 from reward_training.format import FormatReward
+from reward_training.judge import JudgeReward
 from reward_training.length import LengthReward
 from reward_training.model_reward import ModelReward
 from reward_training.model_scores import RewardModelScorer
@@ -24,6 +25,7 @@ from reward_training.outcome import OutcomeReward
 from reward_training.python_function import PythonReward
 from reward_training.repetition import RepetitionReward
 from reward_training.reward import Reward, RewardError, Unscored, Value, WorksElsewhere
+from reward_training.weighing import Weighing
 
 __all__ = [
     "Reward",
@@ -63,7 +65,7 @@ def build_rewards(
         pool = stack.enter_context(CheckerPool(sorted(modules))) if modules else None
         wanted = {c.model for c in configs if isinstance(c, reward_schema.ModelReward)} & reward_models.keys()
         scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
-        rewards = [_build(config, pool, scorers) for config in configs]
+        rewards = [_build(config, pool, scorers, stack) for config in configs]
         yield [reward for reward in rewards if reward is not None]
 
 
@@ -72,7 +74,7 @@ def _open_model(source: RewardModelSource) -> RewardModelScorer:
 
 
 def _build(
-    config: reward_schema.Reward, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer]
+    config: reward_schema.Reward, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer], stack: ExitStack
 ) -> Reward | None:
     match config:
         case reward_schema.OutcomeReward():
@@ -83,19 +85,28 @@ def _build(
             return LengthReward(config)
         case reward_schema.RepetitionReward():
             return RepetitionReward(config)
+        case reward_schema.JudgeReward():
+            return stack.enter_context(closing(JudgeReward(config)))
         case reward_schema.PythonReward():
             return PythonReward(config)
         case reward_schema.ModelReward():
             return ModelReward(config, scorers[config.model]) if config.model in scorers else None
 
 
-def score(problems: Sequence[Problem], completions: Sequence[Completion], rewards: Sequence[Reward]) -> list[Score]:
+def score(
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    rewards: Sequence[Reward],
+    weighing: Weighing | None = None,
+) -> list[Score]:
     """A Score for each completion; `problems` and `completions` are aligned one to one.
+
+    `weighing` says what the parts make in all; by default the rewards' own weights, without floors.
 
     Raises:
         RewardError: a reward raised, or returned NaN, infinity, no number, or the wrong count; names reward, problem, text.
     """
-    with Scoring(rewards) as scoring:
+    with Scoring(rewards, weighing) as scoring:
         return scoring.finish(problems, completions)
 
 
@@ -105,8 +116,9 @@ class Scoring:
     What comes out is what `score` gives: each of those rewards is asked group by group, and the others for the whole batch.
     """
 
-    def __init__(self, rewards: Sequence[Reward]) -> None:
+    def __init__(self, rewards: Sequence[Reward], weighing: Weighing | None = None) -> None:
         self._rewards = rewards
+        self._weighing = weighing or Weighing({reward.name: reward.weight for reward in rewards})
         self._begun: dict[str, dict[int, Future[list[Value]]]] = {}
         self._threads = {r.name: ThreadPoolExecutor(CALLS_AT_ONCE) for r in rewards if isinstance(r, WorksElsewhere)}
 
@@ -135,8 +147,8 @@ class Scoring:
         if len(problems) != len(completions):
             raise ValueError(f"{len(problems)} problems and {len(completions)} completions; give one a completion")
         values = {reward.name: self._values(reward, problems, completions) for reward in self._rewards}
-        weights = {reward.name: reward.weight for reward in self._rewards}
-        return [_score_of({name: row[i] for name, row in values.items()}, weights) for i in range(len(completions))]
+        rows = ({name: row[i] for name, row in values.items()} for i in range(len(completions)))
+        return [_score_of(row, self._weighing) for row in rows]
 
     def _values(self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
         begun = self._begun.get(reward.name)
@@ -147,11 +159,10 @@ class Scoring:
         return values
 
 
-def _score_of(values: Mapping[str, Value], weights: Mapping[str, float]) -> Score:
+def _score_of(values: Mapping[str, Value], weighing: Weighing) -> Score:
     parts = {name: None if isinstance(value, Unscored) else value for name, value in values.items()}
     unscored = {name: value.reason for name, value in values.items() if isinstance(value, Unscored)}
-    total = sum(weights[name] * part for name, part in parts.items() if part is not None)
-    return Score(parts=parts, unscored=unscored, total=total)
+    return Score(parts=parts, unscored=unscored, total=weighing.total(parts))
 
 
 def _values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:

@@ -10,8 +10,9 @@ from configs.files import JOURNAL, Journal, digest, read_jsonl, write_json, writ
 from configs.records import EvalReport, Policy, Problem
 from grpo_train.evaluation import evaluate, num_responses
 from grpo_train.model import load_for_sampling
+from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards
-from tasks.model_ids import model_ids
+from tasks.reward_ids import model_ids, rubric_ids
 from tasks.stage import ALONE, Context, StageSpec
 
 
@@ -29,7 +30,13 @@ class EvaluateSpec(StageSpec):
     def inputs(self) -> dict[str, str]:
         files = {f"problems/{split}": digest(Path(path)) for split, path in self.problems.items()}
         initial = {"initial_policy": self.initial_policy.id} if self.initial_policy else {}
-        return {"policy": self.policy.id} | initial | files | model_ids(self.reward_models)
+        return (
+            {"policy": self.policy.id}
+            | initial
+            | files
+            | model_ids(self.reward_models)
+            | rubric_ids([*self.config.rewards, *self.config.evaluation.rewards])
+        )
 
 
 def run(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
@@ -56,10 +63,11 @@ def run(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
             should_stop=context.should_stop,
             on_progress=on_progress,
         )
+        taken = take_metrics(rewards)
     write_json(out_dir / "report.json", {name: report.model_dump() for name, report in evaluation.reports.items()})
     write_jsonl(out_dir / "results.jsonl", evaluation.rows)
     write_jsonl(out_dir / "examples.jsonl", evaluation.examples)
-    Journal(out_dir / JOURNAL).write(spec.round, estimates(evaluation.reports))
+    Journal(out_dir / JOURNAL).write(spec.round, estimates(evaluation.reports) | taken)
 
 
 def estimates(reports: dict[str, EvalReport]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from grpo_train.ranks import Ranks
 from grpo_train.step import StepResult
 from grpo_train.trainer import TrainResult, num_steps, train
 from reward_training.scorer import RewardModelSource, build_rewards
-from tasks.model_ids import model_ids
+from tasks.reward_ids import model_ids, rubric_ids
 from tasks.stage import ALONE, Context, StageSpec
 
 CURRICULUM = "curriculum.json"
@@ -43,6 +43,7 @@ class PolicySpec(StageSpec):
             "problems": digest(Path(self.problems)),
             "curriculum": digest_json(self.curriculum),
             **model_ids(self.reward_models),
+            **rubric_ids(self.config.rewards),
         }
 
     def config_part(self) -> dict[str, Any]:

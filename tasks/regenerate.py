@@ -13,8 +13,10 @@ from configs.seeds import seed_for
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_for_sampling
 from reward_training.pairs import build_pairs
+from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
-from tasks.model_ids import model_ids
+from reward_training.weighing import Weighing
+from tasks.reward_ids import model_ids, rubric_ids
 from tasks.stage import ALONE, Context, StageSpec
 
 
@@ -37,7 +39,12 @@ class RegenerateSpec(StageSpec):
 
     def inputs(self) -> dict[str, str]:
         writers = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
-        return writers | {"problems": digest(Path(self.problems))} | model_ids(self.reward_models)
+        return (
+            writers
+            | {"problems": digest(Path(self.problems))}
+            | model_ids(self.reward_models)
+            | rubric_ids(self.config.rewards)
+        )
 
 
 def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
@@ -47,13 +54,14 @@ def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
     asked = [problems[completion.problem_key] for completion in completions]
     context.progress.say("scoring")
     with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
-        scores = score(asked, completions, rewards)
+        scores = score(asked, completions, rewards, Weighing.at(spec.config.rewards, spec.round))
+        taken = take_metrics(rewards)
     check_unscored(scores, spec.config.combination.max_unscored_share)
     pairs = _pairs(spec, asked, completions, scores)
     write_jsonl(out_dir / "completions.jsonl", completions)
     write_jsonl(out_dir / "scores.jsonl", scores)
     write_jsonl(out_dir / "pairs.jsonl", pairs)
-    Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs))
+    Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs) | taken)
 
 
 def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: Context) -> list[Completion]:

@@ -73,6 +73,7 @@ def run(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
         report = check_reward_model(
             out_dir / "model",
             held_out,
+            [pair for pair in earlier if pair.split == "held_out"],
             config=spec.block,
             num_train_pairs=len(train),
             num_replayed_pairs=num_replayed,
@@ -138,6 +139,10 @@ def metrics(report: RewardModelReport) -> dict[str, float]:
         "check/accuracy_high": report.accuracy.high if report.accuracy else None,
         "check/margin": report.margin,
         "check/length_correlation": report.length_correlation,
+        "check/markup_correlation": report.markup_correlation,
+        "check/calibration_error": report.calibration_error,
+        "check/old_accuracy": report.old_accuracy.estimate if report.old_accuracy else None,
+        "check/canary_wins": report.canary_wins,
         "check/accepted": float(report.accepted),
         "pairs/train": float(report.num_train_pairs),
         "pairs/held_out": float(report.num_held_out_pairs),

@@ -1,17 +1,21 @@
 """docs/metrics.md defines every key that the code writes, and none that it does not."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from configs.records import Estimate, Policy, Problem, RewardModelReport
+from configs.reward_schema import JudgeReward
 from configs.schema import Config
 from grpo_train.evaluation import evaluate
 from grpo_train.model import open_policy, save_policy
 from grpo_train.step import StepResult
 from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
 from grpo_train.trainer import train
+from reward_training.judge import JudgeReward as Judge
+from reward_training.reward import Unscored
 from reward_training.scorer import build_rewards
 from reward_training.trainer import METRICS
 from tasks.evaluate import estimates
@@ -122,6 +126,10 @@ def test_glossary_has_exactly_the_keys_of_a_reward_model() -> None:
         accuracy=Estimate(estimate=0.7, low=0.6, high=0.8, n=60),
         margin=0.5,
         length_correlation=0.0,
+        markup_correlation=0.0,
+        calibration_error=0.1,
+        old_accuracy=Estimate(estimate=0.7, low=0.6, high=0.8, n=60),
+        canary_wins=0.0,
         num_train_pairs=1,
         num_held_out_pairs=1,
         num_replayed_pairs=1,
@@ -146,3 +154,17 @@ def test_problem_counts_are_defined() -> None:
     counts = set(re.findall(r'^        "(\w+)": ', source.partition("counts = {")[2].partition("}")[0], re.MULTILINE))
     splits = {"train", "dev", "test", "regenerate_<round>"}
     assert {f"problems/{name}" for name in counts | splits} == _defined("Problems, once")
+
+
+def test_glossary_has_exactly_the_keys_of_a_judge(tmp_path: Path) -> None:
+    (tmp_path / "rubric.md").write_text("kind")
+    settings = JudgeReward.model_validate(
+        {
+            "name": "kind", "base_url": "http://127.0.0.1:9/v1", "model": "m", "rubric": str(tmp_path / "rubric.md"),
+            "cache": str(tmp_path / "cache.sqlite"), "prices": {"input_per_million": 1, "output_per_million": 1},
+        }
+    )  # fmt: skip
+    with closing(Judge(settings)) as judge:
+        judge._count([1.0, Unscored("timeout")])
+        keys = {re.sub("/kind/", "/<objective>/", key).replace("timeout", "<reason>") for key in judge.take_metrics()}
+    assert keys == _defined("Judges")

@@ -136,3 +136,46 @@ def test_leave_one_out_compares_each_reward_with_the_mean_of_the_others():
 def test_leave_one_out_passes_over_what_nothing_scored_and_gives_a_single_scored_row_nothing():
     result = group_advantages(column(3, 1, NAN, 7, NAN, NAN), ONE, 3, scale="none", baseline="leave_one_out")
     assert result.values.tolist() == [2.0, -2.0, 0.0, 0.0, 0.0, 0.0]
+
+
+NO_FLOOR = [NAN, NAN]
+
+
+def test_a_row_under_a_floor_is_worth_no_more_than_the_cap_and_the_floor_bears_it():
+    # answer and safety, weights 1 and 0.5; sums 1.5, 1.1, 0.4, 0.2; the second row is unsafe, so 0.3
+    parts = np.array([[1.0, 1.0], [1.0, 0.2], [0.0, 0.8], [0.0, 0.4]])
+    floors = np.array([NO_FLOOR, [0.3, 0.3]])
+    result = group_advantages(parts, np.array([1.0, 0.5]), 4, scale="none", floors=floors)
+    sums = np.array([1.5, 0.3, 0.4, 0.2])
+    assert result.rewards == pytest.approx(sums)
+    assert result.values == pytest.approx(sums - sums.mean())
+    assert result.contributions[:, 0] == pytest.approx([0.5, 0.5, -0.5, -0.5])  # the answer's part is as it was
+    assert result.contributions.sum(axis=1) == pytest.approx(result.values)
+
+
+def test_a_cap_never_raises_a_sum():
+    result = group_advantages(column(-1.0, -2.0, 0.5, 0.1), ONE, 4, scale="none", floors=np.array([[0.0, 0.0]]))
+    assert result.rewards == pytest.approx([-1.0, -2.0, 0.5, 0.1])
+
+
+def test_two_floors_cap_at_the_lower_cap():
+    parts = np.array([[0.1, 0.1, 1.0], [0.9, 0.1, 1.0]])
+    floors = np.array([[0.5, 0.4], [0.5, 0.2], NO_FLOOR])
+    result = group_advantages(parts, np.ones(3), 2, scale="none", floors=floors)
+    assert result.rewards == pytest.approx([0.2, 0.2])
+    assert result.dead.tolist() == [True]
+
+
+@given(
+    st.lists(st.booleans(), min_size=8, max_size=8),
+    st.floats(-2, 2),
+    st.floats(-2, 2),
+    st.floats(-1, 1),
+    st.floats(-1, 1),
+)
+def test_equal_rows_have_zero_advantage_whatever_is_missing_and_whatever_the_floors(missing, a, b, below, cap):
+    parts = np.array([[a, NAN if is_missing else b] for is_missing in missing])
+    floors = np.array([NO_FLOOR, [below, cap]])
+    result = group_advantages(parts, np.array([0.7, 0.3]), 4, floors=floors)
+    assert result.values.tolist() == [0.0] * 8
+    assert np.isfinite(result.rewards).all()

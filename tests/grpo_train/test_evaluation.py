@@ -67,6 +67,14 @@ def test_kl_from_equal_weights_under_another_name_is_zero_up_to_rounding(tiny, c
     assert result.reports["test"].values["kl_initial"].estimate == pytest.approx(0.0, abs=1e-5)
 
 
+def test_kl_is_measured_on_the_first_problems_of_each_split(tiny, config):
+    own = Policy(path="unused", id="p", round=0)
+    evaluation = config.evaluation.model_copy(update={"num_kl_problems": 5})
+    result = measure(tiny, config.model_copy(update={"evaluation": evaluation}), initial=own)
+    assert [report.values["kl_initial"].n for report in result.reports.values()] == [5, 5]
+    assert sum("kl_initial" in row for row in result.rows) == 10
+
+
 def test_examples_show_prompt_greedy_and_samples_of_each_split(tiny, config):
     examples = measure(tiny, config).examples
     assert [example["split"] for example in examples] == ["dev", "dev", "test", "test"]

@@ -23,3 +23,25 @@ def test_steps_that_did_not_measure_the_metric_do_not_count():
     assert watch.look(2, {}) == []
     (alarm,) = watch.look(3, {"policy/kl_initial": 3.0})
     assert str(alarm) == "policy/kl_initial is 3 at step 3: above 1 for 2 measurements in a row"
+
+
+def test_a_jump_is_the_distance_from_the_mean_before():
+    rule = WatchRule(metric="policy/entropy", above=0.3, jump_over=3, patience=1)
+    # 0.7 is 0.5 over (0.2 + 0.3 + 0.1) / 3; 0.5 is 0.13 over (0.3 + 0.1 + 0.7) / 3
+    assert sounds(rule, [0.9, 0.1, 0.2, 0.3, 0.1, 0.7, 0.5]) == [5]
+    watch = Watch([rule])
+    for step, value in enumerate([0.1, 0.2, 0.3]):
+        watch.look(step, {"policy/entropy": value})
+    (alarm,) = watch.look(3, {"policy/entropy": 0.7})
+    assert str(alarm).startswith("policy/entropy less its mean before is 0.5 at step 3: above 0.3")
+
+
+def test_a_jump_is_told_after_a_resume_as_without_one():
+    rule = WatchRule(metric="policy/entropy", above=0.3, jump_over=2, patience=1)
+    whole, broken_off = Watch([rule]), Watch([rule])
+    for step, value in enumerate([0.1, 0.2]):
+        whole.look(step, {"policy/entropy": value})
+        broken_off.look(step, {"policy/entropy": value})
+    resumed = Watch([rule])
+    resumed.restore(broken_off.state())
+    assert resumed.look(2, {"policy/entropy": 0.5}) == whole.look(2, {"policy/entropy": 0.5}) != []

@@ -1,12 +1,18 @@
-"""Reward models as inputs of a stage: named by what is in them, not by where they are."""
+"""What rewards are made of, as inputs of a stage: named by what is in it, not by where it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.files import weights_id
+from configs.files import digest, weights_id
+from configs.reward_schema import JudgeReward, Reward
 from reward_training.scorer import RewardModelSource
+
+
+def rubric_ids(rewards: Sequence[Reward]) -> dict[str, str]:
+    """{`rubric/<reward>`: digest of a judge's rubric}."""
+    return {f"rubric/{r.name}": digest(Path(r.rubric)) for r in rewards if isinstance(r, JudgeReward)}
 
 
 def model_ids(models: Mapping[str, RewardModelSource]) -> dict[str, str]:
