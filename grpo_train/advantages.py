@@ -106,7 +106,9 @@ def _fill_missing(groups: Floats) -> Floats:
 
 def _capped(weighted: Floats, filled: Floats, groups: Floats, floors: Floats) -> Floats:
     """(G, S, K) weighted parts that sum up to no more than the cap of each floor that the row is under."""
-    is_known: Bools = np.logical_not(np.isnan(groups).all(axis=1, keepdims=True))  # an objective that nobody scored is under no floor
+    is_known: Bools = np.logical_not(
+        np.isnan(groups).all(axis=1, keepdims=True)
+    )  # an objective that nobody scored is under no floor
     result = weighted.copy()
     for k, (below, cap) in enumerate(floors):
         excess = np.maximum(result.sum(axis=2) - cap, 0.0)  # NaN without a floor, and NaN is under nothing

@@ -3,7 +3,7 @@
 The loss is TRL's. Ours is what it is fed: conversations rendered and tokenised as the scorer does it, all pairs of a
 problem in the same update (the paper's section 3.5: they overfit when they are spread out), and what conversations begin with
 in common computed once (`packing`). Weights stay float32; products are bfloat16 where the hardware has it. Left out against the
-paper: the loss counts each pair alike, not each problem, and scores are centred after training (`calibration.json`).
+paper: the loss counts each pair alike, not each problem, and scores are centred on anchors after training (`calibration.json`).
 
     train_reward_model(pairs, base=Path("models/x"), out_dir=Path("reward"), config=config, seed=0,
                        on_step=lambda step, metrics: print(step, metrics), should_stop=lambda: False)
@@ -48,7 +48,8 @@ TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
 """of a forward and backward pass, counted without sharing; bounds the memory"""
 CHECKPOINTING_FROM = 1_000_000_000
 """parameters from which activations are recomputed to save memory"""
-CALIBRATION_PAIRS = 128
+NUM_ANCHORS = 64
+"""pairs whose responses say what mean and deviation are"""
 
 
 def train_reward_model(
@@ -61,13 +62,15 @@ def train_reward_model(
     on_step: Callable[[int, dict[str, float]], None],
     should_stop: Callable[[], bool],
     checkpoints: Checkpoints | None = None,
+    anchors: Sequence[PreferencePair] | None = None,
 ) -> None:
     """Train on `pairs` from `base`, a causal language model or an earlier reward model, and save to `out_dir`.
 
     With `checkpoints`, training goes on from the newest of them.
 
     `on_step(step, metrics)` gets the keys of METRICS after each update, steps counting from 1. Pairs with a conversation
-    over `max_length` are left out (`fitting_pairs` counts them).
+    over `max_length` are left out (`fitting_pairs` counts them). On the responses of `anchors`, by default of `pairs`, the
+    scores get mean 0 and standard deviation 1: with the same anchors in every round a reward means the same in every round.
 
     Raises:
         ConfigError: no pair fits, or the base does not load.
@@ -88,7 +91,7 @@ def train_reward_model(
         model.save_pretrained(str(out_dir))
         tokenizer.save_pretrained(str(out_dir))
         del model
-        _calibrate(out_dir, pairs, rows, config.max_length)
+        _calibrate(out_dir, tokenizer, anchors or pairs, config.max_length)
 
 
 def fitting_pairs(pairs: Sequence[PreferencePair], *, base: Path, max_length: int) -> tuple[list[PreferencePair], int]:
@@ -231,9 +234,11 @@ def _packed_forward(
         return SimpleNamespace(logits=conversation_scores(model, batch, forward))
 
 
-def _calibrate(folder: Path, pairs: Sequence[PreferencePair], rows: list[_Row], max_length: int) -> None:
-    """Mean and deviation of the raw scores on the first CALIBRATION_PAIRS of the training order, saved beside the model."""
-    used = [pairs[number] for number in dict.fromkeys(row.number for row in rows)][:CALIBRATION_PAIRS]
+def _calibrate(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, anchors: Sequence[PreferencePair], max_length: int
+) -> None:
+    """Mean and deviation of the raw scores on the first NUM_ANCHORS that fit, saved beside the model."""
+    used = [anchors[row.number] for row in _encode(tokenizer, anchors, max_length)[:NUM_ANCHORS]]
     with RewardModelScorer(folder, max_length=max_length) as scorer:
         texts = [(pair, text) for pair in used for text in (pair.chosen, pair.rejected)]
         conversations = [conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]

@@ -11,7 +11,7 @@ from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.check import check_reward_model
 from reward_training.pairs import select_training_pairs
-from reward_training.train import train_reward_model
+from reward_training.train import NUM_ANCHORS, train_reward_model
 from tasks.history import ModelRef, reward_model_report
 from tasks.stage import ALONE, Context, StageSpec
 
@@ -68,7 +68,9 @@ def run(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
     if len(train) < spec.block.min_pairs:
         report = _too_few(spec, len(train), len(held_out), num_replayed)
     else:
-        _train(spec, train, out_dir, context)
+        # the oldest pairs, in every round the same
+        anchors = [pair for pair in [*earlier, *new] if pair.split == "train"][:NUM_ANCHORS]
+        _train(spec, train, anchors, out_dir, context)
         context.progress.say("checking on held-out pairs")
         report = check_reward_model(
             out_dir / "model",
@@ -88,7 +90,9 @@ def _read_pairs(spec: RewardModelSpec, files: list[str]) -> list[PreferencePair]
     return [pair for pair in pairs if pair.objective == spec.name]
 
 
-def _train(spec: RewardModelSpec, train: list[PreferencePair], out_dir: Path, context: Context) -> None:
+def _train(
+    spec: RewardModelSpec, train: list[PreferencePair], anchors: list[PreferencePair], out_dir: Path, context: Context
+) -> None:
     journal = Journal(out_dir / JOURNAL)
 
     def on_step(step: int, values: dict[str, float]) -> None:
@@ -105,6 +109,7 @@ def _train(spec: RewardModelSpec, train: list[PreferencePair], out_dir: Path, co
         on_step=on_step,
         should_stop=context.should_stop,
         checkpoints=spec.checkpoints(out_dir, context.warn),
+        anchors=anchors,
     )
 
 

@@ -85,8 +85,15 @@ def test_training_reports_every_update(trained: Trained) -> None:
 
 
 def test_learns_a_preference_that_is_easy_to_see(trained: Trained) -> None:
+    config = CONFIG.model_copy(update={"max_old_pairs": 7})
     report = check_reward_model(
-        trained[0], make_pairs(100, 20), config=CONFIG, num_train_pairs=48, num_replayed_pairs=5, seed=0
+        trained[0],
+        make_pairs(100, 20),
+        make_pairs(200, 20),
+        config=config,
+        num_train_pairs=48,
+        num_replayed_pairs=5,
+        seed=0,
     )
     assert report.accuracy is not None
     assert report.accuracy.estimate == 1.0
@@ -97,6 +104,12 @@ def test_learns_a_preference_that_is_easy_to_see(trained: Trained) -> None:
     assert report.margin is not None
     assert report.margin > 0
     assert report.length_correlation is not None
+    assert report.old_accuracy is not None
+    assert (report.old_accuracy.estimate, report.old_accuracy.n <= 7) == (1.0, True)
+    assert report.calibration_error is not None
+    assert 0 <= report.calibration_error <= 0.5
+    assert report.canary_wins is not None
+    assert report.canary_wins * 64 == pytest.approx(round(report.canary_wins * 64))  # 16 problems, 4 canaries each
     assert (report.accepted, report.reasons) == (True, [])
     assert report.id == weights_id(trained[0])
 
@@ -158,6 +171,30 @@ def test_calibrated_scores_of_the_training_pairs_have_mean_0_and_deviation_1(
         values = torch.tensor(scorer.calibrated(scorer.scores(texts)))
     assert float(values.mean()) == pytest.approx(0.0, abs=0.02)
     assert float(values.std(correction=0)) == pytest.approx(1.0, abs=0.02)
+
+
+def test_scores_are_anchored_on_the_pairs_that_are_given_for_it(policy_folder: Path, tmp_path: Path) -> None:
+    """Two models that learned from other pairs agree on what an average response to the anchors is worth."""
+    anchors = make_pairs(100, 10)
+    for number in (0, 24):
+        folder = tmp_path / str(number)
+        train_reward_model(
+            make_pairs(number, 24),
+            base=policy_folder,
+            out_dir=folder,
+            config=CONFIG,
+            seed=0,
+            on_step=lambda step, metrics: None,
+            should_stop=lambda: False,
+            anchors=anchors,
+        )
+        with RewardModelScorer(folder, max_length=128) as scorer:
+            rows = [(p, t) for p in anchors for t in (p.chosen, p.rejected)]
+            values = torch.tensor(
+                scorer.calibrated(scorer.scores([conversation_text(scorer.tokenizer, p.prompt, t) for p, t in rows]))
+            )
+        assert float(values.mean()) == pytest.approx(0.0, abs=1e-3)
+        assert float(values.std(correction=0)) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_stop_is_at_a_step_boundary_and_saves_nothing(policy_folder: Path, tmp_path: Path) -> None:
