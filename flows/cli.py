@@ -55,11 +55,18 @@ def status() -> None:
 
 
 @app.command
-def doctor(config: ConfigFile, *, set_: Overrides = ()) -> None:
-    """Check files, model, data, rewards and memory before a run, and estimate the time of a round."""
+def doctor(config: ConfigFile, *, set_: Overrides = (), sample: bool = True) -> None:
+    """Check files, model, data, rewards and memory before a run; sample some problems to see what training would meet, and
+    estimate the time of a round.
+
+    Parameters
+    ----------
+    sample
+        Sample with the policy; without it nothing is said of pass rates, rewards and time.
+    """
     from flows.doctor import run_doctor
 
-    run_doctor(config, set_)
+    run_doctor(config, set_, sample=sample)
 
 
 @app.command

@@ -27,6 +27,7 @@ from flows.doctor_checks import (
     check_tokenizer,
     check_vllm,
 )
+from flows.doctor_preflight import preflight, preflight_checks, render_histogram, render_rewards
 from flows.doctor_timing import RoundTime, time_a_round
 from grpo_train.curriculum import check_difficulty
 from grpo_train.model import load_policy, load_tokenizer
@@ -102,8 +103,8 @@ def refuse_faulty(config: Config, workspace: Path) -> DoctorReport:
     return report
 
 
-def run_doctor(path: Path, overrides: tuple[str, ...]) -> None:
-    """Print the findings and the expected time of a round.
+def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -> None:
+    """Print the findings, what the policy writes to some problems and what that is worth, and the expected time of a round.
 
     Raises:
         ConfigError: something is wrong.
@@ -113,14 +114,22 @@ def run_doctor(path: Path, overrides: tuple[str, ...]) -> None:
     terminal.print(render(report))
     if report.failed:
         raise ConfigError(report.failures)
-    terminal.print(render_time(_time(config, report)))
-
-
-def _time(config: Config, report: DoctorReport) -> RoundTime:
+    if not sample:
+        return
     assert report.policy_folder is not None
     assert report.problems is not None
     model, tokenizer = load_policy(report.policy_folder, device=pick_device())
-    return time_a_round(config, model, tokenizer, report.problems.by_split["train"], report.problems.counts)
+    train = report.problems.by_split["train"]
+    found = preflight(config, model, tokenizer, train)
+    sampled = DoctorReport(list(preflight_checks(found, config)))
+    histogram = [render_histogram(found)] if found.pass_rates else []
+    for part in (render(sampled), *histogram, render_rewards(found)):
+        terminal.print("")
+        terminal.print(part)
+    terminal.print("")
+    terminal.print(render_time(time_a_round(config, model, tokenizer, train, report.problems.counts)))
+    if sampled.failed:
+        raise ConfigError(sampled.failures)
 
 
 def render(report: DoctorReport) -> Table:
