@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.reader import load_config
 from flows.cli import app
@@ -36,10 +37,13 @@ def test_make_targets_exist(path: Path) -> None:
 
 
 def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
+    """Those without a title are some blocks of one: they take the place of the README's."""
     found = [block for path in DOCUMENTS for block in blocks(path) if block.language == "yaml"]
-    assert [block.title for block in found] == ["mine.yaml"]
-    (tmp_path / "mine.yaml").write_text(found[0].text)
-    assert load_config(tmp_path / "mine.yaml").run.name == "mine"
+    [whole] = [yaml.safe_load(block.text) for block in found if block.title == "mine.yaml"]
+    for number, block in enumerate(found):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(whole | yaml.safe_load(block.text)))
+        assert load_config(path).run.name == str(number)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
