@@ -109,6 +109,23 @@ class RepetitionReward(RewardBlock):
     free: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of repeated n-grams that costs nothing")
 
 
+class ProcessReward(RewardBlock):
+    """The steps of the reasoning, each checked by itself."""
+
+    kind: Literal["process"] = "process"
+    checked_by: Name = Field(
+        "arithmetic",
+        description="`arithmetic` verifies the equations in each step; or the name of another of these rewards, which is asked for "
+        "the text up to the end of each step",
+    )
+    split: Literal["lines", "sentences"] = Field("lines", description="what a step is")
+    before: str | None = Field(None, description="only the text before this is reasoning, for instance `<answer>`")
+    reduce: Literal["mean", "min"] = Field("mean", description="how the steps' values become one")
+    if_none: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        0.0, description="value of a response in which no step can be checked"
+    )
+
+
 class ModelReward(RewardBlock):
     """The score of a reward model of the block `reward_models`."""
 
@@ -170,7 +187,14 @@ class PythonReward(RewardBlock):
 
 
 Reward = Annotated[
-    OutcomeReward | FormatReward | LengthReward | RepetitionReward | ModelReward | JudgeReward | PythonReward,
+    OutcomeReward
+    | FormatReward
+    | LengthReward
+    | RepetitionReward
+    | ProcessReward
+    | ModelReward
+    | JudgeReward
+    | PythonReward,
     Field(discriminator="kind"),
 ]
 

@@ -18,6 +18,7 @@ from configs.reward_schema import (
     ModelReward,
     OutcomeLabeler,
     OutcomeReward,
+    ProcessReward,
     PythonReward,
     Reward,
     RewardModel,
@@ -166,7 +167,18 @@ class Config(Block):
         self._check_pass_rates()
         self._check_ranks()
         self._check_weighing()
+        self._check_processes()
         return self
+
+    def _check_processes(self) -> None:
+        for rewards in (self.rewards, self.evaluation.rewards):
+            names = {r.name for r in [*self.rewards, *rewards] if not isinstance(r, ProcessReward)}
+            for reward in rewards:
+                if isinstance(reward, ProcessReward) and reward.checked_by not in {"arithmetic", *names}:
+                    raise ValueError(
+                        f"reward {reward.name!r}: checked_by={reward.checked_by!r} is neither arithmetic nor another reward; "
+                        f"rewards are {sorted(names)}"
+                    )
 
     def _check_weighing(self) -> None:
         floored = [reward.name for reward in self.rewards if reward.floor is not None]

@@ -22,6 +22,7 @@ from reward_training.length import LengthReward
 from reward_training.model_reward import ModelReward
 from reward_training.model_scores import RewardModelScorer
 from reward_training.outcome import OutcomeReward
+from reward_training.process import ProcessReward
 from reward_training.python_function import PythonReward
 from reward_training.repetition import RepetitionReward
 from reward_training.reward import Reward, RewardError, Unscored, Value, WorksElsewhere
@@ -65,12 +66,23 @@ def build_rewards(
         pool = stack.enter_context(CheckerPool(sorted(modules))) if modules else None
         wanted = {c.model for c in configs if isinstance(c, reward_schema.ModelReward)} & reward_models.keys()
         scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
-        rewards = [_build(config, pool, scorers, stack) for config in configs]
-        yield [reward for reward in rewards if reward is not None]
+        built = {config.name: _build(config, pool, scorers, stack) for config in configs}
+        for config in configs:
+            if isinstance(config, reward_schema.ProcessReward):
+                built[config.name] = _build_process(config, built)
+        yield [reward for reward in built.values() if reward is not None]
 
 
 def _open_model(source: RewardModelSource) -> RewardModelScorer:
     return RewardModelScorer(source.path, max_length=source.max_length, revision=source.revision)
+
+
+def _build_process(config: reward_schema.ProcessReward, built: Mapping[str, Reward | None]) -> Reward | None:
+    """None where the reward that checks its steps is left out."""
+    if config.checked_by == "arithmetic":
+        return ProcessReward(config)
+    checker = built[config.checked_by]
+    return None if checker is None else ProcessReward(config, checker)
 
 
 def _build(
@@ -85,6 +97,8 @@ def _build(
             return LengthReward(config)
         case reward_schema.RepetitionReward():
             return RepetitionReward(config)
+        case reward_schema.ProcessReward():
+            return None  # when the others are there
         case reward_schema.JudgeReward():
             return stack.enter_context(closing(JudgeReward(config)))
         case reward_schema.PythonReward():
