@@ -133,6 +133,19 @@ class ModelReward(RewardBlock):
     model: Name = Field(description="name of the block under `reward_models`")
 
 
+JUDGE_OPERATION = (
+    "base_url",
+    "api_key_env",
+    "concurrency",
+    "max_retries",
+    "max_calls",
+    "max_tokens",
+    "prices",
+    "cache",
+)
+"""fields of a judge that say how it is reached and what it may cost, not what it says: a run may go on with others"""
+
+
 class JudgePrices(Block):
     """What a judge's tokens cost; for the record only."""
 

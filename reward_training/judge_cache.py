@@ -33,5 +33,5 @@ class ReplyCache:
 
 
 def reply_key(*parts: str) -> str:
-    """Of the model, the endpoint and the whole question, rubric and response in it; no two questions share one."""
+    """Of the model and the whole question, rubric and response in it; no two questions share one."""
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()

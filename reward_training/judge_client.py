@@ -76,7 +76,7 @@ class JudgeClient:
 
     def _ask_one(self, question: Question) -> str | Unscored:
         config = self._config
-        key = reply_key(config.base_url, config.model, str(config.max_verdict_length), question.system, question.user)
+        key = reply_key(config.model, str(config.max_verdict_length), question.system, question.user)
         if (known := self._cache.get(key)) is not None:
             self._count(cached=1)
             return known

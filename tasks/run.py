@@ -16,6 +16,7 @@ from configs import reader
 from configs.errors import ConfigError
 from configs.files import write_atomic, write_json
 from configs.records import Policy, Record
+from configs.reward_schema import JUDGE_OPERATION
 from configs.schema import Config
 from configs.seeds import seed_for
 from tasks.clock import Clock
@@ -24,7 +25,10 @@ from tasks.terminal import Terminal
 from tasks.tracking import Tracking
 from tasks.workspace import run_folder, runs_folder
 
-FREE_TO_CHANGE = re.compile(r"run\.|tracking\.|launcher\.|keep_checkpoints$|.*\.save_steps$")
+FREE_TO_CHANGE = re.compile(
+    r"run\.|tracking\.|launcher\.|keep_checkpoints$|.*\.save_steps$"
+    rf"|(evaluation\.)?rewards\.\d+\.({'|'.join(JUDGE_OPERATION)})(\.|$)"
+)
 """fields that a resumed run may have otherwise; `rounds` may grow besides"""
 
 

@@ -17,6 +17,7 @@ from configs.checkpoints import CHECKPOINTS, Checkpoints, Seal, discard_checkpoi
 from configs.errors import StageStopped
 from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
 from configs.records import Record
+from configs.reward_schema import JUDGE_OPERATION
 from configs.schema import Config
 from tasks.allocator import reused_memory
 from tasks.mirror import TRACKING, DatasetFact, Outcome, StageFacts, Status
@@ -85,8 +86,12 @@ class StageSpec(Record):
         """Digest of each data file, or id of each model, that the stage reads. No manifests, no journals: they hold times."""
 
     def config_part(self) -> dict[str, Any]:
-        """The blocks that the stage reads."""
+        """The blocks that the stage reads, without what changes nothing in what it writes."""
         whole = self.config.model_dump(mode="json")
+        for reward in [*whole["rewards"], *whole["evaluation"]["rewards"]]:
+            if reward["kind"] == "judge":
+                for name in JUDGE_OPERATION:
+                    del reward[name]
         return {name: whole[name] for name in self.reads}
 
     def config_digest(self) -> str:

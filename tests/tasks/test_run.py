@@ -13,9 +13,11 @@ from configs.records import Policy, RoundState
 from configs.schema import Config
 from tasks import mirror
 from tasks.history import ModelRef, pair_files, problems_of_round
+from tasks.policy import PolicySpec
 from tasks.run import create_run, follow_on, follow_on_name, open_run, read_run, run_names, write_run
 from tasks.workspace import round_folder, run_folder
 
+POLICY = Policy(path="x", id="x", round=0)
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
 
@@ -55,6 +57,30 @@ def test_what_concerns_checkpoints_may_change(tmp_path: Path) -> None:
     open_run(tmp_path, tiny())
     changes = ["keep_checkpoints=1", "grpo_config.save_steps=7", "reward_models.taste.save_steps=7"]
     open_run(tmp_path, tiny(*changes))
+
+
+JUDGE = "{name: kind, kind: judge, base_url: 'http://127.0.0.1:1/v1', model: m, rubric: rubric.md, weight: 0.1}"
+
+
+def test_how_a_judge_is_reached_and_what_it_may_cost_may_change_and_what_it_says_may_not(tmp_path: Path) -> None:
+    (tmp_path / "rubric.md").write_text("kind")
+    judged = [f"rewards=[{{name: correct, kind: outcome}}, {JUDGE}]", "reward_models={}"]
+    free = [
+        "max_calls=9",
+        "base_url='http://127.0.0.1:2/v1'",
+        "concurrency=2",
+        "prices={input_per_million: 1, output_per_million: 2}",
+    ]
+    changed = tiny(*judged, *(f"rewards.1.{change}" for change in free))
+    open_run(tmp_path, tiny(*judged))
+    open_run(tmp_path, changed)
+    specs = [
+        PolicySpec(config=config, round=1, policy=POLICY, initial_policy=POLICY, problems="x", reward_models={})
+        for config in (tiny(*judged), changed)
+    ]
+    assert specs[0].config_digest() == specs[1].config_digest()
+    with pytest.raises(ConfigError, match=r"rewards\.1\.model is 'n', was 'm'"):
+        open_run(tmp_path, tiny(*judged, "rewards.1.model=n"))
 
 
 def test_going_on_keeps_the_run_file(tmp_path: Path) -> None:
