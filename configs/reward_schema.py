@@ -263,7 +263,31 @@ class ScoreLabeler(Block):
     min_margin: PositiveFloat = Field(1e-3, description="smallest difference that makes a pair")
 
 
-Labeler = Annotated[OutcomeLabeler | ScoreLabeler, Field(discriminator="kind")]
+class JudgeLabeler(Block):
+    """Higher against lower value of one judge."""
+
+    kind: Literal["judge"] = "judge"
+    reward: Name = Field(description="name of the reward of kind judge that labels; with weight 0 it labels alone")
+    min_margin: PositiveFloat = Field(0.2, description="smallest difference that makes a pair")
+
+
+class FileLabeler(Block):
+    """Pairs that somebody labelled before, in the usual form: prompt, chosen, rejected. Each round draws from them."""
+
+    kind: Literal["file"] = "file"
+    path: str = Field(min_length=1, description="JSONL file, or hub id or folder of a data set")
+    name: str | None = Field(None, description="configuration of the data set")
+    revision: str | None = Field(None, description="commit of a hub id")
+    dataset_split: str = Field("train", description="split of the data set that is read")
+    prompt: str = Field(
+        "prompt",
+        description="column of the prompt, a text or chat messages; without it, what the two conversations begin with",
+    )
+    chosen: str = Field("chosen", description="column of the better response, a text or a whole conversation")
+    rejected: str = Field("rejected", description="column of the worse one")
+
+
+Labeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler | FileLabeler, Field(discriminator="kind")]
 
 
 class TrainedRewardModel(Block):

@@ -15,6 +15,8 @@ from configs.policy_schema import PolicyConfig
 from configs.problem_schema import BandCurriculum, Curriculum, NoCurriculum, ProblemsConfig, ThresholdCurriculum
 from configs.reward_schema import (
     CombinationConfig,
+    JudgeLabeler,
+    JudgeReward,
     ModelReward,
     OutcomeLabeler,
     OutcomeReward,
@@ -232,12 +234,17 @@ class Config(Block):
 
     def _check_labelers(self) -> None:
         outcomes = [r.name for r in self.rewards if isinstance(r, OutcomeReward)]
+        judges = [r.name for r in self.rewards if isinstance(r, JudgeReward)]
         for name, model in self.trained_reward_models.items():
             labeler = model.labeler
             if isinstance(labeler, OutcomeLabeler) and labeler.reward not in outcomes:
                 raise ValueError(
                     f"reward_models.{name}.labeler.reward={labeler.reward!r} is no outcome reward; "
                     f"outcome rewards are {outcomes}"
+                )
+            if isinstance(labeler, JudgeLabeler) and labeler.reward not in judges:
+                raise ValueError(
+                    f"reward_models.{name}.labeler.reward={labeler.reward!r} is no judge; judges are {judges}"
                 )
 
     def _check_early_stop(self) -> None:

@@ -15,7 +15,14 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from configs.errors import ConfigError
 from configs.problem_schema import ReasoningGymSource
 from configs.records import Completion, Problem
-from configs.reward_schema import FrozenRewardModel, JudgeReward, OutcomeReward, PythonReward
+from configs.reward_schema import (
+    FileLabeler,
+    FrozenRewardModel,
+    JudgeReward,
+    OutcomeReward,
+    PythonReward,
+    TrainedRewardModel,
+)
 from configs.schema import Config
 from grpo_train.model_source import HUB_ID, is_model_folder
 from grpo_train.precision import autocast_dtype, pick_device
@@ -24,6 +31,7 @@ from grpo_train.trainer import num_steps
 from grpo_train.vllm_engine import VllmEngine
 from reward_training.judge import read_rubric
 from reward_training.judge_client import JudgeClient
+from reward_training.preferences import read_preferences
 from reward_training.python_function import load_function
 from reward_training.scorer import build_rewards, score
 
@@ -272,8 +280,11 @@ def check_splits(config: Config, counts: dict[str, int]) -> Iterator[Check]:
 
 
 def check_pairs(config: Config) -> Iterator[Check]:
-    """Whether regeneration can give as many pairs as each reward model asks for."""
+    """Whether regeneration, or the file that labels, can give as many pairs as each reward model asks for."""
     for name, model in config.trained_reward_models.items():
+        if isinstance(model.labeler, FileLabeler):
+            yield _check_preferences(name, model, model.labeler)
+            continue
         most = int(config.regeneration.num_problems * (1 - model.held_out_share) * model.pairs_per_problem)
         title = f"reward model {name}"
         if min(most, model.max_pairs) < model.min_pairs:
@@ -285,6 +296,19 @@ def check_pairs(config: Config) -> Iterator[Check]:
             )
         else:
             yield Check(title, "ok", f"at most {min(most, model.max_pairs)} training pairs a round")
+
+
+def _check_preferences(name: str, model: TrainedRewardModel, labeler: FileLabeler) -> Check:
+    title = f"reward model {name}"
+    try:
+        pairs = read_preferences(labeler, name=name, config=model, round=0)
+    except ConfigError as error:
+        return Check(title, "fail", str(error))
+    num_train = sum(pair.split == "train" for pair in pairs)
+    detail = f"{labeler.path}: {num_train} training and {len(pairs) - num_train} held-out pairs"
+    if num_train < model.min_pairs:
+        return Check(title, "fail", f"{detail}, under min_pairs={model.min_pairs}", "add pairs, or lower min_pairs")
+    return Check(title, "ok", detail)
 
 
 # ---- memory and disk ------------------------------------------------------------------------------------------------

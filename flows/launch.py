@@ -11,8 +11,8 @@ from configs.schema import Config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
 from tasks.mirror import TRACKING, RunTracking, load
-from tasks.run import open_run, read_run, run_name, run_names
-from tasks.tables import estimates_table, rounds_table
+from tasks.run import open_run, refuse_without_pairs, run_name, run_names
+from tasks.tables import estimates_table, rounds_table, verdict_on
 from tasks.terminal import Terminal
 from tasks.workspace import lock_holder, run_folder
 
@@ -35,14 +35,14 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
 
 
 def retrain_by_hand(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
-    """Retrain a run's reward models; prints name and id of each."""
+    """Retrain a run's reward models; prints the verdict on each."""
     root, terminal = Path.cwd(), Terminal()
     config = configured(path, overrides, name)
-    read_run(root, run_name(config))
+    refuse_without_pairs(root, config)
     if not config.trained_reward_models:
         raise ConfigError(f"{path} trains no reward model; add a block of kind `trained` to reward_models")
-    for model, model_id in in_a_flow(root, "reward-models", config).items():
-        terminal.print(f"{model} {model_id or 'was not trained'}")
+    for model, report in in_a_flow(root, "reward-models", config).items():
+        terminal.print(verdict_on(model, report))
 
 
 def evaluate_champion(path: Path, overrides: tuple[str, ...], name: str | None) -> None:

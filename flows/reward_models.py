@@ -1,25 +1,29 @@
-"""Reward models alone: retrain those of a run by hand on its pairs so far; the run's next round starts from them."""
+"""Reward models alone: retrain those of a run by hand on its pairs so far; the run's next round starts from them.
+
+One that a file labels can be trained before there is a run; the run of that name then starts with it.
+"""
 
 from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from configs.records import RewardModelReport
 from configs.schema import Config
 from flows.align import cancelled_when_stopped
 from flows.session import working_on
 from tasks import stages
-from tasks.run import open_run, read_run, run_name
+from tasks.run import open_run, refuse_without_pairs, run_name
 from tasks.workspace import workspace_lock
 
 
 @flow(name="reward-models")
-def retrain_reward_models(config: Config) -> dict[str, str] | State:
-    """{name: id} of the retrained models."""
+def retrain_reward_models(config: Config) -> dict[str, RewardModelReport] | State:
+    """The report of each."""
     return cancelled_when_stopped(lambda: _retrain(Path.cwd(), config))
 
 
-def _retrain(root: Path, config: Config) -> dict[str, str]:
-    read_run(root, run_name(config))  # a run of that name has to be there
+def _retrain(root: Path, config: Config) -> dict[str, RewardModelReport]:
+    refuse_without_pairs(root, config)
     with workspace_lock(root, run_name(config)), working_on(root, open_run(root, config)) as run:
-        return {name: stages.retrain_reward_model(run, name).id for name in config.trained_reward_models}
+        return {name: stages.retrain_reward_model(run, name) for name in config.trained_reward_models}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from configs.errors import ConfigError
 from configs.problem_schema import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
 from configs.records import Message
+from configs.rows import Row, as_messages, column, read_dataset_rows, read_jsonl_rows, shortened
 from grpo_train.overlap import normalized
 
 DRAWS_PER_PROBLEM = 20
@@ -66,8 +67,9 @@ def read_source(source: Source) -> SourceRows:
     if isinstance(source, ReasoningGymSource):
         return SourceRows(_read_family(source))
     if isinstance(source, JsonlSource):
-        return _from_rows(source, source.path, _read_jsonl(Path(source.path)))
-    return _from_rows(source, source.path, _read_dataset(source))
+        return _from_rows(source, source.path, read_jsonl_rows(Path(source.path), "problems.sources.path"))
+    rows = read_dataset_rows(source.path, source.name, source.dataset_split, source.revision)
+    return _from_rows(source, source.path, rows)
 
 
 # ---- reasoning-gym --------------------------------------------------------------------------------------------------
@@ -126,14 +128,12 @@ def _create_family(source: ReasoningGymSource, size: int) -> Any:
 # ---- rows of files and data sets ------------------------------------------------------------------------------------
 
 
-def _from_rows(
-    source: JsonlSource | DatasetSource, name: str, rows: Iterable[tuple[str, dict[str, Any]]]
-) -> SourceRows:
+def _from_rows(source: JsonlSource | DatasetSource, name: str, rows: Iterable[Row]) -> SourceRows:
     pattern = _compiled(source.answer_pattern, name)
     problems, num_unmatched = [], 0
     for place, row in rows:
-        question = _question(_column(row, source.columns.question, "question", place), place)
-        answer = _answer(_column(row, source.columns.answer, "answer", place), pattern, place)
+        question = _question(column(row, source.columns.question, "columns.question", place), place)
+        answer = _answer(column(row, source.columns.answer, "columns.answer", place), pattern, place)
         if answer is None:
             num_unmatched += 1
             continue
@@ -163,32 +163,20 @@ def _compiled(pattern: str | None, name: str) -> re.Pattern[str] | None:
     return compiled
 
 
-def _column(row: dict[str, Any], column: str, field_name: str, place: str) -> Any:
-    if column not in row:
-        raise ConfigError(
-            f"{place}: no column {column!r}; set columns.{field_name} to one of {', '.join(sorted(map(repr, row)))}"
-        )
-    return row[column]
-
-
 def _question(value: Any, place: str) -> str | list[Message]:
     if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, list) and value and all(_is_message(message) for message in value):
-        return [{"role": message["role"], "content": message["content"]} for message in value]
+    if (messages := as_messages(value)) is not None:
+        return messages
     raise ConfigError(
-        f"{place}: the question is {_short(value)}; it must be a text or a list of chat messages with role and content"
+        f"{place}: the question is {shortened(value)}; it must be a text or a list of chat messages with role and content"
     )
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
 def _answer(value: Any, pattern: re.Pattern[str] | None, place: str) -> str | None:
     """The gold answer as text; None where the pattern is not found."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigError(f"{place}: the answer is {_short(value)}; it must be a text or a number")
+        raise ConfigError(f"{place}: the answer is {shortened(value)}; it must be a text or a number")
     text = str(value).strip()
     if pattern is not None:
         match = pattern.search(text)
@@ -202,15 +190,12 @@ def _column_difficulty(row: dict[str, Any], columns: Columns, place: str) -> flo
     """A column that the configuration names must hold a number in [0, 1]; one that happens to be there may."""
     if columns.difficulty is None:
         return _difficulty(row.get("difficulty"))
-    value = _column(row, columns.difficulty, "difficulty", place)
+    value = column(row, columns.difficulty, "columns.difficulty", place)
     if (difficulty := _difficulty(value)) is None:
-        raise ConfigError(f"{place}: the difficulty is {_short(value)}; scale it to a number from 0 (easy) to 1 (hard)")
+        raise ConfigError(
+            f"{place}: the difficulty is {shortened(value)}; scale it to a number from 0 (easy) to 1 (hard)"
+        )
     return difficulty
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _other_columns(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
@@ -225,47 +210,3 @@ def _is_json(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, row) of every line that is not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; set problems.sources.path, relative to {Path.cwd()}") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path} is a folder; name a JSONL file, or use kind: dataset") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text (byte {error.start} is no UTF-8); name a JSONL file") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield f"{path} line {number}", _json_object(line, f"{path} line {number}")
-
-
-def _json_object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}: broken JSON ({error.msg} at column {error.colno}); mend the line") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{place}: {_short(row)} is no JSON object; write one {{...}} a line")
-    return row
-
-
-def _read_dataset(source: DatasetSource) -> Iterator[tuple[str, dict[str, Any]]]:
-    import datasets  # takes over a second to import
-
-    bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_dataset(source.path, source.name, split=source.dataset_split, revision=source.revision)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"data set {source.path} (name={source.name}, dataset_split={source.dataset_split}) could not be loaded: "
-            f"{str(error).partition(chr(10))[0]}; check path, name, dataset_split and the network, or use a local folder"
-        ) from error
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
-    for i, row in enumerate(rows):
-        yield f"{source.path} row {i}", dict(row)

@@ -11,7 +11,15 @@ from itertools import permutations
 import numpy as np
 
 from configs.records import Completion, PreferencePair, Problem, Score
-from configs.reward_schema import Labeler, ModelReward, OutcomeLabeler, Reward, TrainedRewardModel
+from configs.reward_schema import (
+    FileLabeler,
+    JudgeLabeler,
+    Labeler,
+    ModelReward,
+    OutcomeLabeler,
+    Reward,
+    TrainedRewardModel,
+)
 from reward_training.weighing import Weighing
 
 
@@ -53,7 +61,7 @@ def build_pairs(
 
 def _value(score: Score, labeler: Labeler, rewards: Sequence[Reward], round: int) -> float | None:
     """What the labeler says of a completion, or None where a reward that it needs is missing."""
-    if isinstance(labeler, OutcomeLabeler):
+    if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
         return score.parts[labeler.reward]
     asked = [reward for reward in rewards if not isinstance(reward, ModelReward)]
     parts = {reward.name: score.parts[reward.name] for reward in asked}
@@ -70,6 +78,7 @@ def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
 def _is_better(better: _Candidate, worse: _Candidate, labeler: Labeler) -> bool:
     if isinstance(labeler, OutcomeLabeler):
         return better.value >= 1 > worse.value
+    assert not isinstance(labeler, FileLabeler), "its pairs are read, not built"
     return better.value - worse.value >= labeler.min_margin
 
 

@@ -9,10 +9,13 @@ from typing import ClassVar
 
 from configs.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
 from configs.records import Completion, Policy, PreferencePair, Problem, Score
-from configs.seeds import seed_for
+from configs.reward_schema import FileLabeler
+from configs.schema import Config
+from configs.seeds import rng_for, seed_for
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_for_sampling
 from reward_training.pairs import build_pairs
+from reward_training.preferences import draw_preferences, read_preferences
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
 from reward_training.weighing import Weighing
@@ -44,7 +47,13 @@ class RegenerateSpec(StageSpec):
             | {"problems": digest(Path(self.problems))}
             | model_ids(self.reward_models)
             | rubric_ids(self.config.rewards)
+            | self._preference_files()
         )
+
+    def _preference_files(self) -> dict[str, str]:
+        labelers = {name: model.labeler for name, model in self.config.trained_reward_models.items()}
+        files = {name: Path(each.path) for name, each in labelers.items() if isinstance(each, FileLabeler)}
+        return {f"preferences/{name}": digest(path) for name, path in files.items() if path.is_file()}
 
 
 def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
@@ -113,13 +122,24 @@ def _pairs(
     spec: RegenerateSpec, problems: Sequence[Problem], completions: Sequence[Completion], scores: Sequence[Score]
 ) -> list[PreferencePair]:
     """Pairs for every trained reward model; a pair's `objective` is the model's name."""
-    return [
-        pair
-        for name, config in spec.config.trained_reward_models.items()
-        for pair in build_pairs(
-            problems, completions, scores, name=name, config=config, rewards=spec.config.rewards, round=spec.round
-        )
-    ]
+    pairs = []
+    for name, config in spec.config.trained_reward_models.items():
+        if isinstance(config.labeler, FileLabeler):
+            pairs += preferences(spec.config, name, spec.round)
+        else:
+            pairs += build_pairs(
+                problems, completions, scores, name=name, config=config, rewards=spec.config.rewards, round=spec.round
+            )
+    return pairs
+
+
+def preferences(config: Config, name: str, round: int) -> list[PreferencePair]:
+    """A round's draw from the file that labels for the reward model `name`."""
+    model = config.trained_reward_models[name]
+    assert isinstance(model.labeler, FileLabeler)
+    pairs = read_preferences(model.labeler, name=name, config=model, round=round)
+    rng = rng_for(config.seed, f"preferences {name}", round=round)
+    return draw_preferences(pairs, max_pairs=model.max_pairs, rng=rng)
 
 
 def _metrics(

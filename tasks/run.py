@@ -16,7 +16,7 @@ from configs import reader
 from configs.errors import ConfigError
 from configs.files import write_atomic, write_json
 from configs.records import Policy, Record
-from configs.reward_schema import JUDGE_OPERATION
+from configs.reward_schema import JUDGE_OPERATION, FileLabeler
 from configs.schema import Config
 from configs.seeds import seed_for
 from tasks.clock import Clock
@@ -106,6 +106,15 @@ def read_run(root: Path, name: str) -> RunFile:
         raise ConfigError(
             f"{path} does not fit this version: {error}; give the run a new name with --run NAME"
         ) from error
+
+
+def refuse_without_pairs(root: Path, config: Config) -> None:
+    """
+    Raises:
+        ConfigError: reward models have nothing to learn from: there is no run of that name, and no file labels.
+    """
+    if not any(isinstance(model.labeler, FileLabeler) for model in config.trained_reward_models.values()):
+        read_run(root, run_name(config))
 
 
 def write_run(root: Path, file: RunFile) -> None:

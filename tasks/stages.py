@@ -13,9 +13,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.errors import ConfigError
-from configs.files import digest
+from configs.files import digest, write_jsonl
 from configs.problem_schema import ThresholdCurriculum
 from configs.records import EvalReport, Policy, RewardModelReport, RoundState
+from configs.reward_schema import FileLabeler
 from grpo_train.model import open_policy
 from grpo_train.model_source import prepare_policy
 from grpo_train.promotion import Decision
@@ -126,7 +127,7 @@ def train_reward_model(run: Run, round: int, name: str, state: RoundState) -> Re
     last = last_accepted(run.folder, name, before=round, inherited=run.file.reward_models)
     base = last or ModelRef(id=state.champion.id, path=state.champion.path)
     folder = reward_model_folder(run.folder, round, name)
-    report = _reward_model_stage(run, round, name, base, folder, learns_from=round - 1)
+    report = _reward_model_stage(run, round, name, base, folder, *_pairs_up_to(run, round - 1))
     if not report.accepted:
         _say_refused(run, round, name, report)
     return report
@@ -136,25 +137,44 @@ def train_reward_model(run: Run, round: int, name: str, state: RoundState) -> Re
 def retrain_reward_model(run: Run, name: str) -> RewardModelReport:
     """Train a reward model again on the pairs up to the last finished round; the next round starts from it.
 
+    Before the first round, one that a file labels is trained on that.
+
     Raises:
-        ConfigError: no round is finished.
+        ConfigError: no round is finished, and no file labels.
     """
     last_round = last_finished_round(run.folder)
     if last_round is None:
-        raise ConfigError(f"run {run.name!r} has finished no round; `regroup run` makes the pairs to learn from")
+        return _train_on_file(run, name)
     round, champion = last_round.round, last_round.state.champion
     folder = by_hand_folder(run.folder, round, name)
     inherited = run.file.reward_models
     last = last_accepted(run.folder, name, before=round + 1, inherited=inherited, leave_out=folder)
     base = last or ModelRef(id=champion.id, path=champion.path)
-    return _reward_model_stage(run, round, name, base, folder, learns_from=round)
+    return _reward_model_stage(run, round, name, base, folder, *_pairs_up_to(run, round))
+
+
+def _train_on_file(run: Run, name: str) -> RewardModelReport:
+    if not isinstance(run.config.trained_reward_models[name].labeler, FileLabeler):
+        raise ConfigError(
+            f"run {run.name!r} has finished no round; `regroup run` makes the pairs that reward model {name!r} learns from, "
+            "or give it a labeler of kind file"
+        )
+    policy = _given_policy(run)
+    base = run.file.reward_models.get(name) or ModelRef(id=policy.id, path=policy.path)
+    pairs = run.folder / "preferences" / f"{name}.jsonl"
+    write_jsonl(pairs, regenerating.preferences(run.config, name, round=0))
+    return _reward_model_stage(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs], [])
+
+
+def _pairs_up_to(run: Run, round: int) -> tuple[list[Path], list[Path]]:
+    """Files of the pairs of that round, and of those before."""
+    earlier = pair_files(run.folder, before=round)
+    return [path for path in pair_files(run.folder, before=round + 1) if path not in earlier], earlier
 
 
 def _reward_model_stage(
-    run: Run, round: int, name: str, base: ModelRef, folder: Path, *, learns_from: int
+    run: Run, round: int, name: str, base: ModelRef, folder: Path, new: list[Path], earlier: list[Path]
 ) -> RewardModelReport:
-    earlier = pair_files(run.folder, before=learns_from)
-    new = [path for path in pair_files(run.folder, before=learns_from + 1) if path not in earlier]
     spec = rewarding.RewardModelSpec(
         config=run.config,
         round=round,

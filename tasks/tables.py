@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from configs.records import Estimate, EvalReport
+from configs.records import Estimate, EvalReport, RewardModelReport
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
@@ -83,3 +83,18 @@ def estimates_table(reports: Mapping[str, EvalReport]) -> Table:
 
 def _estimate(value: Estimate | None) -> str:
     return "-" if value is None else f"{value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}], n = {value.n}"
+
+
+def verdict_on(name: str, report: RewardModelReport) -> str:
+    """One line on a reward model: whether it may be used, how it did, and where it is."""
+    if not report.id:
+        return f"{name} was not trained: {'; '.join(report.reasons)}"
+    head = f"{name} {report.id[:8]} {'accepted' if report.accepted else 'refused'}"
+    accuracy = report.accuracy
+    facts = (
+        []
+        if accuracy is None
+        else [f"held-out accuracy {accuracy.estimate:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}]"]
+    )
+    facts += [f"{report.num_train_pairs} training and {report.num_held_out_pairs} held-out pairs", *report.reasons]
+    return f"{head}: {'; '.join(facts)}\n  {report.path}"
