@@ -92,6 +92,17 @@ class Checkpoints:
                 return folder, seal
         return None
 
+    def newest_before(self, step: int) -> Path | None:
+        """The newest whole checkpoint of a step before `step`; where none is left, the oldest there is."""
+        whole = []
+        for folder in saved_steps(self.stage):
+            try:
+                whole.append((self._check(folder).step, folder))
+            except (OSError, ValueError) as error:
+                self.warn(f"checkpoint {folder} is not used: {error}")
+        before = [folder for saved, folder in whole if saved < step]
+        return before[-1] if before else whole[0][1] if whole else None
+
     def _check(self, folder: Path) -> Seal:
         """Raises ValueError or OSError where the checkpoint cannot be gone on from."""
         seal = Seal.model_validate_json((folder / SEAL).read_bytes())

@@ -80,8 +80,10 @@ class WatchRule(Block):
         None, description="compare the metric's distance from its mean over so many measurements before, not itself"
     )
     patience: PositiveInt = Field(3, description="measurements in a row out of bounds before the action")
-    action: Literal["warn", "stop"] = Field(
-        "warn", description="say so, or end the stage with the last good state kept"
+    action: Literal["warn", "stop", "roll_back"] = Field(
+        "warn",
+        description="say so; end the stage with the policy as it is; or end it with the newest checkpoint from before the metric "
+        "went out of bounds, which needs `grpo_config.save_steps`",
     )
 
     @model_validator(mode="after")
@@ -170,7 +172,17 @@ class Config(Block):
         self._check_ranks()
         self._check_weighing()
         self._check_processes()
+        self._check_roll_back()
         return self
+
+    def _check_roll_back(self) -> None:
+        rules = [rule for rule in self.watch if rule.action == "roll_back"]
+        save_steps = self.grpo_config.save_steps
+        if late := [rule.metric for rule in rules if rule.patience > save_steps]:
+            raise ValueError(
+                f"watch rules on {late} roll back to a checkpoint that is gone when their patience runs out: "
+                f"grpo_config.save_steps={save_steps} must be at least their patience"
+            )
 
     def _check_processes(self) -> None:
         for rewards in (self.rewards, self.evaluation.rewards):

@@ -55,8 +55,14 @@ def read_components(folder: Path, components: Mapping[str, Component]) -> None:
             f"remove {folder.parent} to start the stage over"
         )
     for name, component in components.items():
-        file = folder / f"{name}.safetensors"
-        component.restore(values[name] | (_tensors(file) if file.exists() else {}))
+        read_component(folder, name, component)
+
+
+def read_component(folder: Path, name: str, component: Component) -> None:
+    """Restore one component from `folder`, and leave the others as they are."""
+    values: dict[str, dict[str, Any]] = json.loads((folder / STATE).read_bytes())
+    file = folder / f"{name}.safetensors"
+    component.restore(values[name] | (_tensors(file) if file.exists() else {}))
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

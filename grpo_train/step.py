@@ -18,12 +18,14 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Problem, Score
+from configs.reward_schema import ModelReward
 from configs.schema import Config
 from configs.seeds import seed_for
 from grpo_train.advantages import Advantages, Bools, group_advantages
 from grpo_train.checkpoint import Component
 from grpo_train.curriculum import ProblemPicker
 from grpo_train.early_stop import EarlyStop, left_out, without
+from grpo_train.gaps import Gaps
 from grpo_train.generation import OnGroup, Sampling, sample, stop_token_ids
 from grpo_train.groups import Groups
 from grpo_train.learner import Learner
@@ -85,7 +87,8 @@ class Stepper:
     contributions: Contributions = field(init=False)
     cache: ResponseCache = field(init=False)
     engine: VllmEngine | None = field(init=False, default=None)
-    stopped_by: str | None = field(init=False, default=None)
+    stopped_by: Alarm | None = field(init=False, default=None)
+    gaps: Gaps = field(init=False)
 
     def __post_init__(self) -> None:
         grpo = self.config.grpo_config
@@ -93,7 +96,12 @@ class Stepper:
             self.engine = VllmEngine(grpo.vllm, stop_token_ids(self.learner.actor, self.tokenizer))
         self.watch = Watch(self.config.watch)
         self.cache = ResponseCache(grpo.response_cache, grpo.group_size)
-        self.contributions = Contributions([reward.name for reward in self.rewards])
+        names = [reward.name for reward in self.rewards]
+        self.contributions = Contributions(names)
+        models = [
+            reward.name for reward in self.config.rewards if isinstance(reward, ModelReward) and reward.name in names
+        ]
+        self.gaps = Gaps(models, self.config.checker)
 
     def components(self) -> dict[str, Component]:
         """All that the next step depends on, by the name that it has in a checkpoint."""
@@ -102,13 +110,14 @@ class Stepper:
             "watch": self.watch,
             "ledger": self.ledger,
             "contributions": self.contributions,
+            "gaps": self.gaps,
             "cache": self.cache,
         }
         return self.learner.components() | ours
 
     def step(self, number: int, *, is_last: bool) -> StepResult:
         """Pick, sample, score, update."""
-        step = _Step(number, Weighing.at(self.config.rewards, self.round, number))
+        step = _Step(number, self._weighing(number))
         start = step.phases.last
         grpo = self.config.grpo_config
         # dropout and rewards may draw from the global generators
@@ -128,6 +137,7 @@ class Stepper:
             metrics["policy/kl_initial"] = self.learner.kl_initial(batch.sampled)
         right = self._right(batch.scores)
         metrics |= reward_metrics(parts, [reward.name for reward in self.rewards], advantages, batch.is_old)
+        metrics |= self.gaps.look(parts[~batch.is_old], [reward.name for reward in self.rewards])
         metrics |= group_metrics(batch.completions, right, advantages, grpo.group_size, batch.is_old)
         metrics |= response_metrics(batch.sampled)
         metrics |= reuse.metrics
@@ -142,10 +152,15 @@ class Stepper:
         metrics["time/step"] = time.perf_counter() - start
         metrics["time/tokens_per_second"] = metrics["tokens/generated"] / metrics["time/step"]
         alarms = self.watch.look(number, metrics)
-        stopped_by = next((str(alarm) for alarm in alarms if alarm.rule.action == "stop"), None)
+        stopped_by = next((alarm for alarm in alarms if alarm.rule.action != "warn"), None)
         self.stopped_by = self.learner.ranks.from_main(stopped_by)
         rollouts = rollout_rows(number, batch, advantages) + rollout_rows(number, refused, of_refused, is_refused=True)
         return StepResult(number, metrics, rollouts, alarms)
+
+    def _weighing(self, number: int) -> Weighing:
+        """As configured; a reward that a caller brings along has its own weight."""
+        configured = Weighing.at(self.config.rewards, self.round, number)
+        return replace(configured, weights={reward.name: reward.weight for reward in self.rewards} | configured.weights)
 
     def _fill(self, step: _Step, picked: list[Problem], reuse: Reuse) -> Refilled:
         """The batch: groups of the picked problems, dead ones replaced by fresh ones as far as `refill` allows."""

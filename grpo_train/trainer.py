@@ -12,12 +12,12 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.checkpoints import Checkpoints
+from configs.checkpoints import STEP, Checkpoints
 from configs.errors import StageStopped
 from configs.grpo_schema import GrpoConfig
 from configs.records import Policy, Problem
 from configs.schema import Config
-from grpo_train.checkpoint import read_components, write_components
+from grpo_train.checkpoint import read_component, read_components, write_components
 from grpo_train.curriculum import ProblemPicker
 from grpo_train.learner import Learner
 from grpo_train.step import Stepper, StepResult
@@ -37,6 +37,8 @@ class TrainResult:
     """tokens of each class of the token ledger, and `computed` and `padding` positions"""
     curriculum: dict[str, Any]
     """what the next round's picker of problems goes on from"""
+    rolled_back_to: int | None = None
+    """the step whose weights were taken in the end, where a watch rule asked for that"""
 
 
 def num_steps(config: GrpoConfig, num_problems: int) -> int:
@@ -76,6 +78,9 @@ def train(
     picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round=round, handed_on=curriculum)
     stepper = Stepper(learner, tokenizer, rewards, config, round, picker)
     done = _resume(checkpoints, stepper)
+    rolls_back = any(rule.action == "roll_back" for rule in config.watch)
+    if rolls_back and done == 0 and checkpoints is not None:
+        _save(checkpoints, 0, stepper)
     for step in range(done + 1, total + 1):
         if learner.ranks.from_main(should_stop()):
             if checkpoints is not None and checkpoints.wanted(step - 1):
@@ -88,10 +93,11 @@ def train(
             _save(checkpoints, step, stepper)
     return TrainResult(
         num_updates=step * grpo.updates_per_batch,
-        stopped_by=stepper.stopped_by,
+        stopped_by=None if stepper.stopped_by is None else str(stepper.stopped_by),
         advantage_share=stepper.contributions.shares,
         tokens=stepper.ledger.totals,
         curriculum=picker.handed_on(),
+        rolled_back_to=_roll_back(checkpoints, stepper),
     )
 
 
@@ -103,6 +109,19 @@ def _resume(checkpoints: Checkpoints | None, stepper: Stepper) -> int:
     folder, seal = newest
     read_components(folder, stepper.components())
     return seal.step
+
+
+def _roll_back(checkpoints: Checkpoints | None, stepper: Stepper) -> int | None:
+    """Take the weights from before the alarm that ended training, where its rule says so; returns their step."""
+    alarm = stepper.stopped_by
+    if alarm is None or alarm.rule.action != "roll_back" or checkpoints is None:
+        return None
+    folder = checkpoints.newest_before(alarm.since)
+    if folder is None:
+        checkpoints.warn("there is no checkpoint to roll back to; the policy stays as it is")
+        return None
+    read_component(folder, "weights", stepper.components()["weights"])
+    return int(folder.name.removeprefix(STEP))
 
 
 def _save(checkpoints: Checkpoints, step: int, stepper: Stepper) -> None:

@@ -17,6 +17,8 @@ class Alarm:
     rule: WatchRule
     step: int
     value: float
+    since: int
+    """the first of the measurements in a row"""
 
     def __str__(self) -> str:
         looked_at = f"{self.rule.metric} less its mean before" if self.rule.jump_over else self.rule.metric
@@ -33,18 +35,22 @@ class Watch:
 
     rules: Sequence[WatchRule]
     counts: list[int] = field(default_factory=list)
+    since: list[int] = field(default_factory=list)
+    """the step of the first of them"""
     before: list[list[float]] = field(default_factory=list)
     """of each rule with `jump_over`, the last measurements, the oldest first"""
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * len(self.rules)
+        self.since = self.since or [0] * len(self.rules)
         self.before = self.before or [[] for _ in self.rules]
 
     def state(self) -> dict[str, Any]:
-        return {"counts": self.counts, "before": self.before}
+        return {"counts": self.counts, "since": self.since, "before": self.before}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.counts, self.before = list(state["counts"]), [list(values) for values in state["before"]]
+        self.counts, self.since = list(state["counts"]), list(state["since"])
+        self.before = [list(values) for values in state["before"]]
 
     def look(self, step: int, metrics: dict[str, float]) -> list[Alarm]:
         """Rules whose patience runs out at this step; each sounds once until its metric is back in bounds."""
@@ -56,8 +62,10 @@ class Watch:
             if value is None:
                 continue
             self.counts[number] = self.counts[number] + 1 if _is_out(rule, value) else 0
+            if self.counts[number] == 1:
+                self.since[number] = step
             if self.counts[number] == rule.patience:
-                alarms.append(Alarm(rule, step, value))
+                alarms.append(Alarm(rule, step, value, self.since[number]))
         return alarms
 
     def _looked_at(self, number: int, value: float) -> float | None:

@@ -16,7 +16,7 @@ from configs.reward_schema import Floor, Reward, WeightSchedule
 class Weighing:
     """Weights and floors by the objective's name."""
 
-    weights: Mapping[str, float]
+    weights: dict[str, float]
     floors: Mapping[str, Floor] = field(default_factory=dict)
 
     @classmethod

@@ -109,6 +109,8 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
             raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
     if not ranks.is_main:
         return
+    if result.rolled_back_to is not None:
+        context.warn(f"round {spec.round}: the policy is that of step {result.rolled_back_to}; {result.stopped_by}")
     if adapter is not None:
         adapter.save(out_dir / FOLDER, base)
         model = adapter.merge()

@@ -4,12 +4,14 @@ import re
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.records import Estimate, Policy, Problem, RewardModelReport
 from configs.reward_schema import JudgeReward
 from configs.schema import Config
 from grpo_train.evaluation import evaluate
+from grpo_train.gaps import Gaps
 from grpo_train.model import open_policy, save_policy
 from grpo_train.step import StepResult
 from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
@@ -168,3 +170,11 @@ def test_glossary_has_exactly_the_keys_of_a_judge(tmp_path: Path) -> None:
         judge._count([1.0, Unscored("timeout")])
         keys = {re.sub("/kind/", "/<objective>/", key).replace("timeout", "<reason>") for key in judge.take_metrics()}
     assert keys == _defined("Judges")
+
+
+def test_glossary_has_exactly_the_keys_of_the_gap_to_the_checker() -> None:
+    gaps = Gaps(["quality"], "correct")
+    step = np.array([[0.0, -1.0], [1.0, 1.0]])
+    gaps.look(step, ["correct", "quality"])
+    keys = {key.replace("quality", "<objective>") for key in gaps.look(step, ["correct", "quality"])}
+    assert keys == _defined("Reward models against the checker, by step")

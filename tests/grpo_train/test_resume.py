@@ -21,7 +21,7 @@ from grpo_train.step import Stepper, StepResult
 from grpo_train.trainer import TrainResult, train
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights
 
-STATES = ["weights", "optimizer", "schedule", "picker", "watch", "ledger", "contributions", "cache"]
+STATES = ["weights", "optimizer", "schedule", "picker", "watch", "ledger", "contributions", "gaps", "cache"]
 EVERYTHING = (
     "grpo_config.max_updates=8",
     "grpo_config.epochs=4",
@@ -65,7 +65,11 @@ def attempt(
         PROBLEMS,
         policy=policy,
         initial_policy=policy,
-        rewards=[Given("fives", 1.0, reward), Given("long", 0.1, lambda completion: len(completion.token_ids) / 16)],
+        rewards=[
+            Given("fives", 1.0, reward),
+            Given("taste", 0.1, lambda completion: len(completion.token_ids) / 16),  # as a reward model, in its place
+            Given("correct", 0.2, lambda completion: float("5" in completion.text)),
+        ],
         config=config,
         round=1,
         on_step=steps.append,

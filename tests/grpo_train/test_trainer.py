@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs.errors import StageStopped
+from configs.checkpoints import Checkpoints
+from configs.errors import ConfigError, StageStopped
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema import Config
@@ -236,6 +237,41 @@ def test_a_watch_rule_ends_training_early(policy):
     _, steps, result = run(policy, config)
     assert len(steps) == 2
     assert "policy/entropy" in result.stopped_by
+
+
+@pytest.mark.parametrize(
+    ("rule", "num_steps", "rolled_back_to"),
+    [
+        ("{metric: policy/entropy, above: 0.0, patience: 2}", 2, 0),  # out of bounds from the start
+        ("{metric: curriculum/epoch, above: 1.2, patience: 2}", 5, 2),  # a third an update: from the fourth on
+    ],
+)
+def test_a_watch_rule_takes_the_policy_back_to_before_it_went_wrong(rule, num_steps, rolled_back_to, policy, tmp_path):
+    rule = rule.replace("}", ", action: roll_back}")
+    config = tiny_config(f"watch=[{rule}]", "grpo_config.save_steps=2", "grpo_config.epochs=2")
+    model, tokenizer = load_policy(policy.path, device="cpu")
+    after = {0: weights(model)}
+    checkpoints = Checkpoints(tmp_path, fingerprint="work", every=2, keep=2, warn=pytest.fail)
+    result = train(
+        model,
+        tokenizer,
+        PROBLEMS,
+        policy=policy,
+        initial_policy=policy,
+        rewards=[Given("fives", 1.0, fives)],
+        config=config,
+        round=1,
+        on_step=lambda step: after.__setitem__(step.step, weights(model)),
+        checkpoints=checkpoints,
+    )
+    assert (result.num_updates, result.rolled_back_to) == (num_steps, rolled_back_to)
+    assert torch.equal(weights(model), after[rolled_back_to])
+    assert not torch.equal(after[num_steps], after[rolled_back_to])
+
+
+def test_a_patience_that_outlives_the_checkpoints_is_refused():
+    with pytest.raises(ConfigError, match=r"save_steps=2 must be at least their patience"):
+        tiny_config("watch=[{metric: policy/entropy, above: 0.0, patience: 3, action: roll_back}]")
 
 
 def test_a_stop_is_obeyed_between_steps(policy):
