@@ -18,7 +18,7 @@ from configs.files import write_atomic
 from configs.records import Estimate, Prompt
 from configs.reward_schema import ModelReward
 from grpo_train.token_ledger import CLASSES
-from tasks.report_figures import Line, advantage_shares, over_rounds, over_steps, svg
+from tasks.report_figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off
 from tasks.run_records import RoundRecords, Row, RunRecords, read_run_records
 
 REPORT = "report.html"
@@ -149,6 +149,7 @@ def _figures(run: RunRecords) -> dict[str, Markup]:
         "steps": _steps_figure(run),
         "shares": svg([advantage_shares(run)], columns=2, label="Each objective's share of the advantage by round"),
         "proxy": _proxy_figure(run),
+        "trade_offs": _trade_offs_figure(run),
     }
 
 
@@ -214,7 +215,19 @@ def _proxy_figure(run: RunRecords) -> Markup:
     panels += [over_rounds(run, f"checker {checker}, test", [Line(checker, "test", f"sampled/{checker}")])]
     panels += [over_steps(run, f"reward model {name}, training", {name: f"objective/{name}/mean"}) for name in models]
     panels += [over_steps(run, f"checker {checker}, training", {checker: f"objective/{checker}/mean"})]
+    panels += [
+        over_distance(run, f"{name} by distance", f"objective/{name}/mean", number % 8)
+        for number, name in enumerate([*models, checker])
+    ]
     return svg(panels, columns=2, label="Reward models beside the checker")
+
+
+def _trade_offs_figure(run: RunRecords) -> Markup:
+    """Every other objective against the checker, by round."""
+    checker = run.config.checker
+    return svg(
+        [trade_off(run, checker, name) for name in _measured(run)], label="Objectives against the checker by round"
+    )
 
 
 def _samples(run: RunRecords) -> list[Sample]:

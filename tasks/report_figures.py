@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
 from configs.records import Estimate
+from grpo_train.overoptimisation import fit
 from tasks.run_records import RoundRecords, RunRecords
 
 INK = "#123456"
@@ -134,6 +137,69 @@ def advantage_shares(run: RunRecords) -> Panel | None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handlelength=1)
 
     return Panel("share of the advantage", draw)
+
+
+def over_distance(run: RunRecords, title: str, key: str, colour: int) -> Panel | None:
+    """A step metric against the distance sqrt(KL of a response) from the initial policy, with the curve of Gao et al. where there are
+    points enough. None without a step that measured both."""
+    points = [
+        (math.sqrt(kl * length), value)
+        for round in run.rounds
+        for kl, length, value in _together(round, "policy/kl_initial", "response/length_mean", key)
+        if kl >= 0
+    ]
+    if not points:
+        return None
+    curve = fit(*zip(*points, strict=True))
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*zip(*points, strict=True), "o", color=COLOURS[colour], markersize=3)
+        if curve is not None:
+            distances = np.linspace(0, max(d for d, _ in points), 60)
+            axes.plot(distances, [curve.at(d) for d in distances], color=COLOURS[colour], linewidth=1)
+        if curve is not None and curve.turn is not None and curve.turn < max(d for d, _ in points):
+            axes.axvline(curve.turn, color=INK, linewidth=0.6, alpha=0.5, linestyle=(0, (2, 2)))
+        axes.set_xlabel("sqrt(KL), nats a response")
+
+    return Panel(title, draw)
+
+
+def _together(round: RoundRecords, *keys: str) -> list[tuple[float, ...]]:
+    """The values of steps that measured all of `keys`."""
+    found = [dict(round.steps(key)) for key in keys]
+    steps = sorted(set(found[0]).intersection(*found[1:]))
+    return [tuple(values[step] for values in found) for step in steps]
+
+
+def trade_off(run: RunRecords, across: str, up: str) -> Panel | None:
+    """Two objectives' means on `test` by round: a round that no other one beats in both is filled. None where one was not measured."""
+    points = {
+        round.number: (x.estimate, y.estimate)
+        for round in run.rounds
+        if (x := round.estimate("test", f"sampled/{across}")) and (y := round.estimate("test", f"sampled/{up}"))
+    }
+    if not points:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*zip(*points.values(), strict=True), color=COLOURS[0], linewidth=0.7, alpha=0.6)
+        for number, (x, y) in points.items():
+            style = "none" if is_beaten((x, y), list(points.values())) else "full"
+            axes.plot(x, y, "o", color=COLOURS[0], fillstyle=style, markersize=5)
+            axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+
+    return Panel(f"{up} against {across}, test", draw)
+
+
+def is_beaten(point: tuple[float, float], points: Sequence[tuple[float, float]]) -> bool:
+    """Whether another point is at least as good in both and better in one.
+
+    >>> is_beaten((1, 1), [(1, 1), (2, 1)]), is_beaten((1, 2), [(2, 1), (1, 2)])
+    (True, False)
+    """
+    return any(other[0] >= point[0] and other[1] >= point[1] and other != point for other in points)
 
 
 def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Markup:

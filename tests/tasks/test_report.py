@@ -1,12 +1,15 @@
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from configs.records import EvalReport
 from tasks.report import duration, estimate, number, write_report
+from tasks.report_figures import over_distance
 from tasks.run_records import read_run_records
 from tests.tasks.synthetic_run import HOSTILE, RIGHT, write_run
 
@@ -210,3 +213,28 @@ def test_reward_model_made_by_hand_stands_apart_from_the_rounds_own(tmp_path: Pa
     page = _page(write_report(tmp_path))
     assert {0.7125, 0.8375} <= set(page.numbers)
     assert "quality, by hand after the round" in _words(page)
+
+
+def test_reward_model_and_checker_are_shown_by_distance_and_objectives_by_round(full: Path) -> None:
+    words = _words(_page(full / "report.html"))
+    for title in (
+        "quality by distance",
+        "correct by distance",
+        "quality against correct, test",
+        "sqrt(KL), nats a response",
+    ):
+        assert title in words
+
+
+def test_distance_is_the_root_of_a_responses_kl_at_the_steps_that_measured_it(full: Path) -> None:
+    records = read_run_records(full)
+    panel = over_distance(records, "quality", "objective/quality/mean", 0)
+    assert panel is not None
+    axes = Figure().subplots()
+    panel.draw(axes)
+    # by hand for step 10 of round 1: KL 0.02 nats a token, 30 - 2 + 0.4 sin(17) tokens
+    length = 28 + 0.4 * math.sin(17)
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(math.sqrt(0.02 * length))
+    assert len(axes.lines[0].get_xdata()) == 4  # two steps of two rounds: too few for a curve
+    assert len(axes.lines) == 1
+    assert over_distance(records, "none", "objective/none/mean", 0) is None
