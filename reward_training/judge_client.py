@@ -92,9 +92,9 @@ class JudgeClient:
         config = self._config
         with self._lock:
             if config.max_calls is not None and self._calls >= config.max_calls:
-                return f"max_calls={config.max_calls} are spent"
+                return "max_calls are spent"
             if config.max_tokens is not None and self._tokens >= config.max_tokens:
-                return f"max_tokens={config.max_tokens} are spent"
+                return "max_tokens are spent"
             self._calls += 1
         self._count(calls=1)
         return None

@@ -24,6 +24,10 @@ Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
 
 
+METRIC_NAME = re.compile(r"[\w .:/-]+")
+"""what MLflow takes as a metric's name"""
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Callable[..., reward_schema.JudgeReward]:
     rubric = tmp_path / "rubric.md"
@@ -158,7 +162,7 @@ def test_a_failure_is_not_remembered(
 
 @pytest.mark.parametrize(
     ("budget", "reason"),
-    [({"max_calls": 2}, "max_calls=2 are spent"), ({"max_tokens": 220}, "max_tokens=220 are spent")],
+    [({"max_calls": 2}, "max_calls are spent"), ({"max_tokens": 220}, "max_tokens are spent")],
 )
 def test_what_is_over_the_budget_is_missing_and_stops_the_stage_beyond_its_bound(
     budget: dict[str, int], reason: str, config: Callable[..., reward_schema.JudgeReward], make_problem: MakeProblem,
@@ -169,6 +173,7 @@ def test_what_is_over_the_budget_is_missing_and_stops_the_stage_beyond_its_bound
         scores = score(problems, completions, [reward])  # a request takes 110 tokens
         assert [row.parts["kind"] for row in scores] == [0.0, 0.1, None, None]
         assert scores[3].unscored == {"kind": reason}
+        assert all(METRIC_NAME.fullmatch(key) for key in reward.take_metrics())
         with pytest.raises(RewardError, match=r"could not score 2 of 4 completions .*are spent"):
             check_unscored(scores, 0.2)
 
