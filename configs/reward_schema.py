@@ -88,16 +88,23 @@ class FormatReward(RewardBlock):
 
 
 class LengthReward(RewardBlock):
-    """1 up to `target` tokens, then falling in a straight line to 0 at `limit` tokens."""
+    """1 from `shortest` to `target` tokens, falling in straight lines to 0 at `limit` and at no tokens."""
 
     kind: Literal["length"] = "length"
     target: PositiveInt = Field(description="tokens that are free")
     limit: PositiveInt = Field(description="tokens at which nothing is left; more than `target`")
+    shortest: int = Field(
+        0,
+        ge=0,
+        description="tokens under which it falls too, so that nothing is gained by saying nothing; default: off",
+    )
 
     @model_validator(mode="after")
     def _limit_over_target(self) -> "LengthReward":
         if self.limit <= self.target:
             raise ValueError(f"limit={self.limit} is not over target={self.target}; raise limit")
+        if self.shortest > self.target:
+            raise ValueError(f"shortest={self.shortest} is over target={self.target}; lower shortest")
         return self
 
 

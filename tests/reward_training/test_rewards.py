@@ -162,6 +162,15 @@ def test_length_falls_in_a_straight_line(make_problem: MakeProblem, make_complet
     assert values == [1.0, 1.0, 0.5, 0.0, 0.0]  # (20 - 15) / (20 - 10) = 0.5
 
 
+def test_length_falls_to_both_sides(make_problem: MakeProblem, make_completion: Make) -> None:
+    reward = LengthReward(reward_schema.LengthReward(name="brief", target=10, limit=20, shortest=8))
+    sizes = [0, 2, 7, 8, 10, 15]
+    values = reward([make_problem()] * 6, [make_completion("x", num_tokens=size) for size in sizes])
+    assert values == [0.0, 0.25, 0.875, 1.0, 1.0, 0.5]
+    with pytest.raises(ValidationError, match="shortest=11 is over target=10"):
+        reward_schema.LengthReward(name="brief", target=10, limit=20, shortest=11)
+
+
 def test_python_function_of_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_problem: MakeProblem, make_completion: Make
 ) -> None:
