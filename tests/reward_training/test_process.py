@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +78,16 @@ def test_every_sum_is_right_exactly_when_it_is(a: int, b: int, sign: str, off: i
 @given(st.text(alphabet="0123456789+-*/()=., x$%^\n", max_size=80))
 def test_any_text_can_be_read(text: str) -> None:
     assert all(isinstance(verdict, bool) for verdict in equations(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 20_000, "1 " * 10_000, "1.," * 7_000, "= " * 10_000, "1+" * 10_000 + "= 1", "(" * 20_000 + "= 1"]
+)
+def test_a_long_text_takes_no_longer_than_its_length(text: str) -> None:
+    """A pattern that could match a run of digits in many ways took hours on one of 4,000."""
+    began = time.perf_counter()
+    equations(text)
+    assert time.perf_counter() - began < 2
 
 
 def test_steps_end_where_lines_or_sentences_do() -> None:
