@@ -50,14 +50,55 @@ class OutcomeReward(RewardBlock):
     """1 where the final answer is right, else 0 (a reasoning-gym scorer may give parts)."""
 
     kind: Literal["outcome"] = "outcome"
-    extract: Literal["last_number", "tag", "whole"] = Field(
-        "last_number", description="the last number in the text, what stands in the last answer tag, or the whole text"
+    extract: Literal["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"] = Field(
+        "last_number",
+        description="where the answer stands: the last number, the last answer tag, the whole text; the last `\\boxed{}`, what follows the "
+        "last `####`, what follows `the answer is`, a field of the last JSON object, or `final`: whichever of these is there",
+    )
+    strict: bool = Field(
+        False,
+        description="`last_number`, `tag` and `whole` also refuse what is denied, withdrawn, one of several, or a placeholder; the other "
+        "places always do",
     )
     tag: Name = Field("answer", description="name of the tag for `extract: tag`")
-    checker: Literal["exact", "reasoning_gym", "math_verify"] = Field(
-        "exact", description="exact match after normalising, reasoning-gym's scorer, or math-verify"
+    field: Name = Field("answer", description="name of the field for `extract: json`")
+    checker: Literal["exact", "numeric", "choice", "regex", "reasoning_gym", "math_verify"] = Field(
+        "exact",
+        description="exact match after normalising; a number in any notation within `tolerance`; the letter or the text of one of the "
+        "problem's `choices`; `pattern`; reasoning-gym's scorer; or math-verify",
+    )
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1e-6, description="relative, of `checker: numeric`"
+    )
+    pattern: str | None = Field(
+        None, description="regular expression that the whole answer must match, of `checker: regex`"
+    )
+    choices: str = Field(
+        "choices", description="column with the choices, `{A: ..., B: ...}` or a list, of `checker: choice`"
     )
     timeout_s: PositiveFloat = Field(5.0, description="limit for one check; what takes longer is unscored")
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str | None) -> str | None:
+        return compiled_or_refused(pattern)
+
+    @model_validator(mode="after")
+    def _pattern_fits_checker(self) -> "OutcomeReward":
+        if (self.checker == "regex") != (self.pattern is not None):
+            raise ValueError(
+                f"checker={self.checker} and pattern={self.pattern!r} do not fit; regex alone takes a pattern"
+            )
+        return self
+
+
+def compiled_or_refused(pattern: str | None) -> str | None:
+    """The pattern; raises ValueError where it is no regular expression."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"pattern={pattern!r} is no regular expression: {error}") from error
+    return pattern
 
 
 class FormatReward(RewardBlock):
@@ -74,11 +115,7 @@ class FormatReward(RewardBlock):
     @field_validator("pattern")
     @classmethod
     def _pattern_compiles(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"pattern={pattern!r} is no regular expression: {error}") from error
-        return pattern
+        return compiled_or_refused(pattern)
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> "FormatReward":

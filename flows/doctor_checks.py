@@ -1,5 +1,6 @@
 """What the doctor looks at, one function a subject: each returns what it found and, where it is wrong, the remedy."""
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -31,6 +32,7 @@ from grpo_train.trainer import num_steps
 from grpo_train.vllm_engine import VllmEngine
 from reward_training.judge import read_rubric
 from reward_training.judge_client import JudgeClient
+from reward_training.outcome import IN_POOL
 from reward_training.preferences import read_preferences
 from reward_training.python_function import load_function
 from reward_training.scorer import build_rewards, score
@@ -178,7 +180,7 @@ def promotion_metrics(config: Config) -> list[str]:
 def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Check]:
     """Whether each outcome reward says of the gold answers that they are right; `quick` leaves out slow checkers."""
     rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeReward)]
-    asked = [reward for reward in rewards if not quick or reward.checker == "exact"]
+    asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
     sample = _sample_by_source([problem for problem in problems if problem.answer])
     if not asked or not sample:
         return
@@ -197,19 +199,35 @@ def _sample_by_source(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _gold(problem: Problem, reward: OutcomeReward) -> Completion:
-    text = f"<{reward.tag}>{problem.answer}</{reward.tag}>" if reward.extract == "tag" else problem.answer
     return Completion(
         problem_key=problem.key,
         index=0,
         prompt_ids=[],
         token_ids=[],
-        text=text,
+        text=written_as_asked(problem.answer, reward),
         finish_reason="stop",
         logprobs=[],
         policy_id="gold",
         step=0,
         seed=0,
     )
+
+
+def written_as_asked(answer: str, reward: OutcomeReward) -> str:
+    """An answer where the reward looks for it."""
+    match reward.extract:
+        case "tag":
+            return f"<{reward.tag}>{answer}</{reward.tag}>"
+        case "boxed":
+            return f"\\boxed{{{answer}}}"
+        case "hash":
+            return f"#### {answer}"
+        case "answer_is" | "final":
+            return f"The answer is {answer}"
+        case "json":
+            return json.dumps({reward.field: answer})
+        case "last_number" | "whole":
+            return answer
 
 
 def _judge_gold(reward: OutcomeReward, problems: Sequence[Problem], right: Sequence[bool]) -> Check:

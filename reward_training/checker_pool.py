@@ -27,7 +27,7 @@ JOBS_PER_WORKER = 16
 class Check:
     """One call of a function of `reward_training.checkers`; the arguments are JSON."""
 
-    checker: Literal["reasoning_gym", "math_verify"]
+    checker: Literal["reasoning_gym", "math_verify", "regex"]
     arguments: tuple[Any, ...]
     timeout_s: float
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from typing import Protocol
 
 from configs.reward_schema import OutcomeReward
+from reward_training.final_answer import final_answer
 
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _LEADING_POINT = r"(?<![\w.])\.\d+"
@@ -42,12 +43,25 @@ def whole(text: str) -> str | None:
     return text.strip() or None
 
 
-def extractor(config: OutcomeReward) -> Callable[[str], str | None]:
+class Extractor(Protocol):
+    """Takes the answer out of a response to a prompt; None where there is none."""
+
+    def __call__(self, text: str, prompt: str = "") -> str | None: ...
+
+
+def extractor(config: OutcomeReward) -> Extractor:
     """The extractor that the configuration names."""
-    match config.extract:
-        case "last_number":
-            return last_number
-        case "tag":
-            return lambda text: last_tag(text, config.tag)
-        case "whole":
-            return whole
+
+    def plainly(text: str, prompt: str = "") -> str | None:
+        match config.extract:
+            case "last_number":
+                return last_number(text)
+            case "tag":
+                return last_tag(text, config.tag)
+            case _:
+                return whole(text)
+
+    def strictly(text: str, prompt: str = "") -> str | None:
+        return final_answer(text, config.extract, tag=config.tag, field=config.field, prompt=prompt)
+
+    return strictly if config.strict or config.extract not in ("last_number", "tag", "whole") else plainly

@@ -7,20 +7,25 @@ leaves the completion unscored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from configs import reward_schema
-from configs.records import Completion, Problem
+from configs.records import Completion, Problem, Prompt
 from reward_training.checker_pool import Check, CheckerPool
-from reward_training.checkers import exact
+from reward_training.checkers import choice, exact, numeric
 from reward_training.extraction import extractor
+from reward_training.plain_text import plain
 from reward_training.reward import RewardError, Value, WorksElsewhere
+
+IN_POOL = ("reasoning_gym", "math_verify", "regex")
+"""others' code, and patterns of the user's, which may take for ever on some text"""
 
 
 class OutcomeReward(WorksElsewhere):
-    """`pool` is needed for the checkers reasoning_gym and math_verify; exact runs in place."""
+    """`pool` is needed for the checkers of IN_POOL; the others run in place."""
 
     def __init__(self, config: reward_schema.OutcomeReward, pool: CheckerPool | None = None) -> None:
-        assert pool is not None or config.checker == "exact"
+        assert pool is not None or config.checker not in IN_POOL
         self.name = config.name
         self.weight = config.weight
         self._config = config
@@ -29,7 +34,8 @@ class OutcomeReward(WorksElsewhere):
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
         """1.0 right, 0.0 wrong; a reasoning-gym scorer may give values in between."""
-        answers = [self._extract(completion.text) for completion in completions]
+        pairs = zip(problems, completions, strict=True)
+        answers = [self._extract(completion.text, asked(problem.prompt)) for problem, completion in pairs]
         first = [self._check_here(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
         left = [row for row, value in enumerate(first) if value is None]
         checked = self._check_in_pool([problems[row] for row in left], [answers[row] or "" for row in left])
@@ -43,10 +49,30 @@ class OutcomeReward(WorksElsewhere):
         match self._config.checker:
             case "exact":
                 return float(exact(answer, problem.answer))
+            case "numeric":
+                return float(numeric(answer, problem.answer, self._config.tolerance))
+            case "choice":
+                return float(choice(answer, problem.answer.strip(), self._choices(problem)))
             case "math_verify":
-                return 1.0 if exact(answer, problem.answer) else None
-            case "reasoning_gym":
+                return 1.0 if exact(answer, problem.answer) or numeric(answer, problem.answer, 0.0) else None
+            case "reasoning_gym" | "regex":
                 return None
+
+    def _choices(self, problem: Problem) -> dict[str, str]:
+        """By letter.
+
+        Raises:
+            RewardError: the problem has none, or the gold answer is none of them.
+        """
+        found = problem.meta.get(self._config.choices)
+        if isinstance(found, list):
+            found = dict(zip(ascii_uppercase, found, strict=False))
+        if not isinstance(found, dict) or problem.answer.strip() not in found:
+            raise RewardError(
+                f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has the answer {problem.answer!r} and "
+                f"the column {self._config.choices!r} {found!r}; checker choice needs a letter and {{letter: text}} or a list of texts"
+            )
+        return {str(letter): str(words) for letter, words in found.items()}
 
     def _check_in_pool(self, problems: list[Problem], answers: list[str]) -> list[Value]:
         """Equal answers to one problem are checked once."""
@@ -60,11 +86,18 @@ class OutcomeReward(WorksElsewhere):
         return [values[key] for key in keys]
 
     def _check(self, problem: Problem, answer: str) -> Check:
+        if self._config.checker == "regex":
+            return Check("regex", (answer, self._config.pattern), self._config.timeout_s)
         if self._config.checker == "math_verify":
-            return Check("math_verify", (answer, problem.answer), self._config.timeout_s)
+            return Check("math_verify", (plain(answer), problem.answer), self._config.timeout_s)
         if not {"family", "entry"} <= problem.meta.keys():
             raise RewardError(
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no reasoning-gym entry; "
                 "use checker: exact or math_verify for this source"
             )
         return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)
+
+
+def asked(prompt: Prompt) -> str:
+    """What the user said last."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

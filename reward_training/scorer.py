@@ -21,7 +21,7 @@ from reward_training.judge import JudgeReward
 from reward_training.length import LengthReward
 from reward_training.model_reward import ModelReward
 from reward_training.model_scores import RewardModelScorer
-from reward_training.outcome import OutcomeReward
+from reward_training.outcome import IN_POOL, OutcomeReward
 from reward_training.process import ProcessReward
 from reward_training.python_function import PythonReward
 from reward_training.repetition import RepetitionReward
@@ -62,8 +62,8 @@ def build_rewards(
     A reward of kind reward_model whose model is not in `reward_models` is left out: the caller says so.
     """
     with ExitStack() as stack:
-        modules = {c.checker for c in configs if isinstance(c, reward_schema.OutcomeReward) and c.checker != "exact"}
-        pool = stack.enter_context(CheckerPool(sorted(modules))) if modules else None
+        checkers = {c.checker for c in configs if isinstance(c, reward_schema.OutcomeReward)}.intersection(IN_POOL)
+        pool = stack.enter_context(CheckerPool(sorted(checkers - {"regex"}))) if checkers else None
         wanted = {c.model for c in configs if isinstance(c, reward_schema.ModelReward)} & reward_models.keys()
         scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
         built = {config.name: _build(config, pool, scorers, stack) for config in configs}

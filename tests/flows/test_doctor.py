@@ -14,12 +14,14 @@ import flows.doctor_checks as doctor_checks
 import flows.doctor_timing as doctor_timing
 from configs.errors import ConfigError
 from configs.reader import load_config
+from configs.reward_schema import OutcomeReward
 from configs.schema import Config
 from flows.cli import main
 from flows.doctor import DoctorReport, check, duration, refuse_faulty, render, render_time
 from flows.doctor_checks import Check, memory_needed, num_parameters, promotion_metrics
 from flows.doctor_timing import RoundTime, Speed, round_time
 from grpo_train.tiny_model import save_tiny_model
+from reward_training.extraction import extractor
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 Configure = Callable[..., Config]
@@ -52,6 +54,13 @@ def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Co
     # 6 updates of 16 / 4 problems each
     assert _found(report, "batches").detail == "6 updates a round on 4 problems x 4; 0.86 of 28 problems"
     assert _found(report, "gold answers, correct").detail == "16 of 16 pass"
+
+
+@pytest.mark.parametrize("extract", ["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"])
+def test_gold_answers_are_found_wherever_the_reward_looks(extract: str) -> None:
+    reward = OutcomeReward(name="correct", extract=extract, strict=True)
+    text = doctor_checks.written_as_asked("12", reward)
+    assert extractor(reward)(text, "How many are a dozen?") == "12"
 
 
 def test_quick_check_starts_no_checker_process(

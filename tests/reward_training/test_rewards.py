@@ -20,7 +20,7 @@ from reward_training.length import LengthReward
 from reward_training.outcome import OutcomeReward
 from reward_training.python_function import PythonReward
 from reward_training.repetition import RepetitionReward, repeated_share
-from reward_training.reward import RewardError
+from reward_training.reward import RewardError, Unscored
 
 Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
@@ -73,6 +73,44 @@ def test_outcome_of_the_whole_text(make_problem: MakeProblem, make_completion: M
     reward = OutcomeReward(reward_schema.OutcomeReward(name="whole", extract="whole"))
     values = reward([make_problem(answer="Paris")] * 3, [make_completion(text) for text in (" paris.", "in Paris", "")])
     assert values == [1.0, 0.0, 0.0]
+
+
+def test_a_choice_is_right_by_letter_or_text_of_the_problems_choices(
+    make_problem: MakeProblem, make_completion: Make
+) -> None:
+    reward = OutcomeReward(
+        reward_schema.OutcomeReward(name="picked", extract="final", checker="choice", choices="options")
+    )
+    texts = ["The answer is B.", "<answer>Rome</answer>", "The answer is (A).", "no idea"]
+    for options in ({"A": "Madrid", "B": "Rome"}, ["Madrid", "Rome"]):
+        problem = make_problem(answer="B", meta={"options": options})
+        assert reward([problem] * 4, [make_completion(text) for text in texts]) == [1.0, 1.0, 0.0, 0.0]
+    with pytest.raises(RewardError, match=r"has the answer '5' and the column 'options' None; checker choice needs"):
+        reward([make_problem()], [make_completion("The answer is B.")])
+
+
+def test_a_users_pattern_runs_under_a_time_limit(
+    pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    settings = {"name": "form", "extract": "whole", "checker": "regex", "timeout_s": 1.0}
+    year = OutcomeReward(reward_schema.OutcomeReward.model_validate(settings | {"pattern": "[0-9]{4}"}), pool)
+    assert year([make_problem()] * 2, [make_completion(text) for text in ("1945", "in 1945")]) == [1.0, 0.0]
+    endless = OutcomeReward(reward_schema.OutcomeReward.model_validate(settings | {"pattern": "(a+)+b"}), pool)
+    [value] = endless([make_problem()], [make_completion("a" * 40)])
+    assert value == Unscored("timeout after 1 s")
+
+
+@pytest.mark.parametrize(("checker", "pattern"), [("regex", None), ("exact", "x"), ("regex", "(")])
+def test_a_pattern_belongs_to_the_checker_regex(checker: str, pattern: str | None) -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        reward_schema.OutcomeReward.model_validate({"name": "x", "checker": checker, "pattern": pattern})
+
+
+def test_strict_refuses_what_plain_takes(make_problem: MakeProblem, make_completion: Make) -> None:
+    completions = [make_completion(text) for text in ("2 + 3 = 5", "The answer is not 5", "4 or 5")]
+    for strict, values in ((False, [1.0, 1.0, 1.0]), (True, [1.0, 0.0, 0.0])):
+        reward = OutcomeReward(reward_schema.OutcomeReward(name="correct", strict=strict))
+        assert reward([make_problem()] * 3, completions) == values
 
 
 def test_reasoning_gym_checker_needs_an_entry(

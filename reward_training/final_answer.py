@@ -1,0 +1,254 @@
+"""The answer that a text commits to in the end: its last one, unless it is denied, withdrawn, a placeholder, or one of several.
+
+`extract` says where it must stand: in a tag, a box, after ####, after a phrase such as "the answer is", in a JSON field, in the last
+number, or (`final`) in whatever of these is there, the last number at the end. What is reasoned in <think> counts for nothing.
+
+A place that stands more than once with different contents counts by its last one only where words stand between: "... <answer>9</answer>
+Wait, I counted one twice: <answer>8</answer>" is a correction, <answer>8</answer><answer>9</answer> is fishing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from reward_training.committed_number import committed_number
+from reward_training.plain_text import visible
+
+PLACEHOLDER = re.compile(
+    r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|n/?a|none|null",
+    re.IGNORECASE,
+)
+WITHDRAWN = re.compile(
+    r"\b(?:wait|oops|scratch that|i (?:was|am) wrong|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake)|i (?:made|slipped)|"
+    r"(?:actually|hmm|no),? (?:no|it|that)|it (?:must|should) be|correction|instead it is|not correct)\b",
+    re.IGNORECASE,
+)
+DOUBTED = re.compile(
+    r"\b(?:no way|doubt|not true|wrong that|n't (?:think|believe|say|know)|not (?:think|believe|sure)|cannot|can't|deny|never|unless|whether|if|suppose|"
+    r"hope|pretend|claims?|assume|want me to|end with|say(?:ing)?|write)\b[^.!?\n]*$",
+    re.IGNORECASE,
+)
+MAX_SHORT = 400
+"""characters up to which a content is read as a short answer"""
+MAX_PLACES = 64
+"""the last ones that are looked at"""
+NEAR, MAX_CONTENT = 200, 1000
+"""characters before a phrase and after it"""
+PHRASE = re.compile(
+    r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40})?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\s*:?|(?:\*\*)?:)\s*"
+    r"|\banswer\s*(?=isn't|is not)|\b(?:final|my)\s+answer\s*[:\-]?\s+(?=\S)",
+    re.IGNORECASE,
+)
+SENTENCE_END = re.compile(r"\n|[.!?]+(?=\s|$)|;")
+BECAUSE = re.compile(
+    r",?\s*\b(?:because|since|as|so that|which|where|for the reason)\b.*$|\s+[-–—]\s+.*$", re.IGNORECASE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A content that stands in a place meant for answers."""
+
+    kind: str
+    start: int
+    end: int
+    content: str
+
+
+def final_answer(
+    text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = ""
+) -> str | None:
+    """The content of the place that `extract` names, stripped; None where the text commits to nothing there."""
+    text = without_thoughts(visible(text))
+    if extract == "whole":
+        return _committed(text.strip())
+    if extract == "last_number":
+        return committed_number(text, prompt)
+    if extract == "final":
+        return _final(text, tag, field, prompt)
+    return _last(text, list(FINDERS[extract](text, tag, field)))
+
+
+def without_thoughts(text: str) -> str:
+    """What stands after the reasoning in <think>; nothing where that has no end."""
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL | re.IGNORECASE)
+    return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+
+
+# ---- places ---------------------------------------------------------------------------------------------------------
+
+
+def _tags(text: str, tag: str, field: str) -> Iterator[Place]:
+    name = re.escape(tag)
+    for match in re.finditer(rf"<{name}>([^<]*)<{name}>[^<]*</{name}>[^<]*</{name}>", text):
+        yield Place("tag", match.start(), match.start(), match.group(1))  # around another one
+    for match in re.finditer(rf"<{name}>((?:(?!<{name}>).)*?)</{name}>", text, re.DOTALL):
+        yield Place("tag", match.start(), match.end(), match.group(1))
+
+
+def _boxes(text: str, tag: str, field: str) -> Iterator[Place]:
+    for match in list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))[-MAX_PLACES:]:
+        depth, place = 1, match.end()
+        while place < len(text) and depth:
+            depth += {"{": 1, "}": -1}.get(text[place], 0) if text[place - 1] != "\\" else 0
+            place += 1
+        if not depth:
+            content = re.sub(r"\\[hv]?phantom\s*\{[^{}]*\}", "", text[match.end() : place - 1])
+            if not re.fullmatch(
+                r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", content, re.DOTALL
+            ):  # a box around a box alone is one
+                yield Place("boxed", match.start(), place, content)
+
+
+def _hashes(text: str, tag: str, field: str) -> Iterator[Place]:
+    for match in re.finditer(r"(?m)(?:^|(?<=\s))####(?!#)[ \t]*([^\n]*)", text):
+        if "####" in match.group(1):
+            yield Place("hash", match.start(), match.end(), "")  # several on one line
+        yield Place("hash", match.start(), match.end(), match.group(1))
+
+
+def _phrases(text: str, tag: str, field: str) -> Iterator[Place]:
+    for match in list(PHRASE.finditer(text))[-MAX_PLACES:]:
+        start_of_sentence = max(text.rfind(mark, 0, match.start()) for mark in ("\n", ". ", "! ", "? ")) + 1
+        before = text[max(start_of_sentence, match.start() - NEAR) : match.start()]
+        if DOUBTED.search(before) or before.count('"') % 2:
+            continue
+        rest = text[match.end() : match.end() + MAX_CONTENT]
+        if not rest.strip() or rest.startswith("\n"):
+            continue
+        end = SENTENCE_END.search(rest)
+        content, mark, after = (rest, "", "") if end is None else (rest[: end.start()], end.group(), rest[end.end() :])
+        if mark.startswith("?"):
+            continue
+        content = BECAUSE.sub("", content) + (
+            "!" if mark == "!" and not after.strip() else ""
+        )  # a factorial, it may be
+        yield Place("answer_is", match.start(), match.end() + len(content), content)
+
+
+def _objects(text: str, tag: str, field: str) -> Iterator[Place]:
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
+    place = text.find("{")
+    while place >= 0:
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            place = text.find("{", place + 1)
+            continue
+        if isinstance(value, dict) and field in value:
+            yield Place("json", place, end, _json_text(value[field]))
+        place = text.find("{", end)
+
+
+class _Twice:
+    """Stands for a key that an object has twice with different values."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found[key] = _Twice() if key in found and found[key] != value else value
+    return found
+
+
+def _json_text(value: Any) -> str:
+    """A string as it is, a number or a list as JSON; nothing for what is no answer."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or value is None or isinstance(value, dict | _Twice):
+        return ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+FINDERS: dict[str, Callable[[str, str, str], Iterator[Place]]] = {
+    "tag": _tags,
+    "boxed": _boxes,
+    "hash": _hashes,
+    "answer_is": _phrases,
+    "json": _objects,
+}
+
+
+# ---- which of them counts -------------------------------------------------------------------------------------------
+
+
+def _final(text: str, tag: str, field: str, prompt: str) -> str | None:
+    places = sorted((p for find in FINDERS.values() for p in find(text, tag, field)), key=lambda place: place.start)
+    outer = [p for p in places if not any(o is not p and o.start <= p.start and p.end <= o.end for o in places)]
+    inner = [p for p in places if p not in outer and p.kind != "answer_is"]
+    answer = _last(
+        text, [p for p in outer if not any(o.start <= i.start and i.end <= o.end for i in inner for o in [p])] + inner
+    )
+    if answer is not None:
+        return answer
+    real = [place for place in places if not _is_placeholder(place.content)]
+    rest = text[max((place.end for place in real), default=0) :]
+    if real and not WITHDRAWN.search(rest):
+        return None  # fishing, or a denied answer
+    return committed_number(rest if real else text, prompt)
+
+
+def _last(text: str, places: list[Place]) -> str | None:
+    """The content of the last place that is no placeholder, where it may count."""
+    real = [place for place in sorted(places, key=lambda p: p.start) if not _is_placeholder(place.content)]
+    if not real:
+        return None
+    last = real[-1]
+    for before, after in pairwise(real):
+        if _folded(before.content) != _folded(after.content) and not _words_between(text, before, after):
+            return None
+    if WITHDRAWN.search(text[last.end :]):
+        return None
+    return _committed(last.content.strip())
+
+
+def _is_placeholder(content: str) -> bool:
+    return PLACEHOLDER.fullmatch(content.strip()) is not None and content.strip() not in ("-", "x")
+
+
+def _folded(content: str) -> str:
+    return re.sub(r"[\s*$`]", "", content).casefold()
+
+
+def _words_between(text: str, before: Place, after: Place) -> bool:
+    """Two words, or one that corrects."""
+    between = text[before.end : after.start]
+    words = [word for word in re.findall(r"[A-Za-z]+", between) if word.lower() not in ("answer", "boxed", "json")]
+    return (
+        len(words) >= 2
+        or bool(WITHDRAWN.search(between))
+        or bool(re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between))
+    )
+
+
+DENIAL = re.compile(r"^(?:not|isn't|is not|never|n't|neither)\b\s*", re.IGNORECASE)
+EXCLUSION = re.compile(r"^(?:anything|everything|all|any\w*)\s+(?:but|except)\b", re.IGNORECASE)
+ASIDE_DENIAL = re.compile(r"\s*\(\s*(?:and not|not|rather than|instead of)\b[^()]*\)", re.IGNORECASE)
+TRAILING_DENIAL = re.compile(
+    r",?\s*\b(?:and not|not|rather than|instead of|as opposed to)\b(?!\s+sure)[^,;()]*$", re.IGNORECASE
+)
+ASSURANCE = re.compile(
+    r",?\s*(?:(?:no|without(?: a)?) doubt|of course|certainly|indeed|obviously|for sure|i am sure|definitely|exactly)\s*$",
+    re.IGNORECASE,
+)
+CORRECTION = re.compile(r"\.{2,}\s*no,? wait,?\s*|\bno,? wait,?\s*|\bscratch that[,;:]?\s*", re.IGNORECASE)
+TURN = re.compile(r"[,;:]?\s*\b(?:but|so|it's|it is|hence|therefore)\b\s*(?:it's|it is)?\s*", re.IGNORECASE)
+
+
+def _committed(content: str) -> str | None:
+    """The part of a short answer that is no denial: `Paris, not Lyon` is Paris, `not A, so B` is B, `not 44` is nothing."""
+    content = re.sub(r"^none other than\s+", "", content.strip(), flags=re.IGNORECASE)
+    if "\n" in content or len(content) > MAX_SHORT:
+        return content or None
+    if EXCLUSION.match(content):
+        return None
+    content = ASSURANCE.sub("", CORRECTION.split(content)[-1])
+    if DENIAL.match(content):
+        turn = TURN.search(content)
+        return content[turn.end() :].strip() or None if turn else None
+    return TRAILING_DENIAL.sub("", ASIDE_DENIAL.sub("", content)).strip() or None
