@@ -178,19 +178,26 @@ FINDERS: dict[str, Callable[[str, str, str], Iterator[Place]]] = {
 
 
 def _final(text: str, tag: str, field: str, prompt: str) -> str | None:
-    places = sorted((p for find in FINDERS.values() for p in find(text, tag, field)), key=lambda place: place.start)
-    outer = [p for p in places if not any(o is not p and o.start <= p.start and p.end <= o.end for o in places)]
-    inner = [p for p in places if p not in outer and p.kind != "answer_is"]
-    answer = _last(
-        text, [p for p in outer if not any(o.start <= i.start and i.end <= o.end for i in inner for o in [p])] + inner
-    )
+    places = [place for find in FINDERS.values() for place in find(text, tag, field)]
+    answer = _last(text, _innermost(places))
     if answer is not None:
         return answer
-    real = [place for place in places if not _is_placeholder(place.content)]
-    rest = text[max((place.end for place in real), default=0) :]
-    if real and not WITHDRAWN.search(rest):
+    ends = [place.end for place in places if not _is_placeholder(place.content)]
+    rest = text[max(ends, default=0) :]
+    if ends and not WITHDRAWN.search(rest):
         return None  # fishing, or a denied answer
-    return committed_number(rest if real else text, prompt)
+    return committed_number(rest, prompt)
+
+
+def _innermost(places: list[Place]) -> list[Place]:
+    """Of marked places within each other the inner ones; a phrase that holds a marked place, or stands in one, is not counted."""
+    marked = [place for place in places if place.kind != "answer_is"]
+    phrases = [
+        p for p in places if p.kind == "answer_is" and not any(p.start < m.end and m.start < p.end for m in marked)
+    ]
+    return phrases + [
+        m for m in marked if not any(o is not m and m.start <= o.start and o.end <= m.end for o in marked)
+    ]
 
 
 def _last(text: str, places: list[Place]) -> str | None:
