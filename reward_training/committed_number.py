@@ -25,10 +25,6 @@ LIST_MARK = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"[^\n.!?;]*(?:\.(?=\d)[^\n.!?;]*)*(?:[.!?;]+|\n|$)")
-COMMITS = re.compile(
-    r"=|\b(?:is|are|was|equals?|gives?|makes?|get|gets|got|has|have|so|therefore|thus|hence|total|sum|answer|result|leaves?|left|remain|means?|costs?|pays?|needs?|there|it|be|becomes?)\b|:",
-    re.IGNORECASE,
-)
 CHECKS = re.compile(r"^\s*(?:let me |to |we )?(?:check|verify|proof|double-check|test|sanity)\b", re.IGNORECASE)
 BOILERPLATE = re.compile(
     r"\b(?:let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
