@@ -92,7 +92,7 @@ def serve(
 
 @app.command
 def reward_model(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -> None:
-    """Retrain a run's reward models by hand on its pairs so far; its next round starts from them."""
+    """Retrain a run's reward models by hand on its pairs so far; its next round starts from them. Those that a file labels need no run."""
     from flows.launch import retrain_by_hand
 
     retrain_by_hand(config, set_, run_name)

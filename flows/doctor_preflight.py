@@ -84,7 +84,14 @@ def preflight(
     parts = parts_matrix(scores, names)
     weights, floors = Weighing.at(config.rewards, round=1, step=1).columns(names)
     advantages = group_advantages(
-        parts, weights, grpo.group_size, spread_floor=config.combination.reward_spread_floor, floors=floors
+        parts,
+        weights,
+        grpo.group_size,
+        order=config.combination.order,
+        scale=config.combination.scale,
+        baseline=config.combination.baseline,
+        spread_floor=config.combination.reward_spread_floor,
+        floors=floors,
     )
     right = parts[:, names.index(config.checker)] >= 1 if config.checker in names else None
     return Preflight(
