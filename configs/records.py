@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -89,6 +89,44 @@ class PreferencePair(Record):
     round: int
     split: str
     """train or held_out; all pairs of a problem are on the same side"""
+
+
+class ReviewItem(Record):
+    """Two responses to one problem that people are asked to compare, in random order; who wrote which is not shown."""
+
+    id: str
+    kind: Literal["pair", "policies"]
+    """labels for a reward model, or champion against challenger"""
+    objective: str
+    """the reward model that learns from it; `policies` where two policies are compared"""
+    run: str
+    round: int
+    problem_key: str
+    prompt: Prompt
+    first: str
+    second: str
+    sources: tuple[str, str]
+    """policy ids that wrote first and second"""
+    split: str
+    disagreement: float = 0.0
+    """in [0, 1]: how far the rewards are from one mind about the two"""
+    otherwise: float | None = None
+    """first minus second by the labeler that stands in where nobody answers; None where it sees no difference"""
+
+
+Choice = Literal["first", "second", "equal"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+
+class Verdict(Record):
+    """What one person said of a review item. Verdicts are added, never changed; a person's latest one counts."""
+
+    item: str
+    choice: Choice
+    person: str
+    given_ms: int
+    via: Literal["mlflow", "file"]
+    comment: str = ""
 
 
 class Policy(Record):

@@ -331,7 +331,38 @@ class FileLabeler(Block):
     rejected: str = Field("rejected", description="column of the worse one")
 
 
-Labeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler | FileLabeler, Field(discriminator="kind")]
+AutomaticLabeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler, Field(discriminator="kind")]
+
+
+WAITING = ("wait_minutes", "enough")
+"""fields that say how long to wait for people; they change nothing in what is asked"""
+
+
+class PeopleLabeler(Block):
+    """People, in MLflow's review queue or in a file that they fill in (`regroup review`)."""
+
+    kind: Literal["people"] = "people"
+    num_items: PositiveInt = Field(
+        64,
+        description="most pairs of responses that a round asks about; those on which reward model, judge and checker disagree "
+        "come first",
+    )
+    wait_minutes: float = Field(
+        0,
+        ge=0,
+        description="how long the next round waits for answers, from when it asked; then it goes on with those there are",
+    )
+    enough: PositiveInt | None = Field(
+        None, description="answered items from which it waits no longer; default: all of them"
+    )
+    otherwise: AutomaticLabeler | None = Field(
+        None, description="who labels what people were not asked or did not answer in time; default: nobody"
+    )
+
+
+Labeler = Annotated[
+    OutcomeLabeler | ScoreLabeler | JudgeLabeler | FileLabeler | PeopleLabeler, Field(discriminator="kind")
+]
 
 
 class TrainedRewardModel(Block):
@@ -373,6 +404,12 @@ class TrainedRewardModel(Block):
     when_refused: Literal["last_accepted", "without"] = Field(
         "last_accepted", description="what the round uses instead of a refused model"
     )
+
+    @property
+    def automatic_labeler(self) -> OutcomeLabeler | ScoreLabeler | JudgeLabeler | None:
+        """Who makes pairs of what the policy wrote: the labeler, or the one that stands in for people; a file makes none."""
+        labeler = self.labeler.otherwise if isinstance(self.labeler, PeopleLabeler) else self.labeler
+        return None if isinstance(labeler, FileLabeler) else labeler
 
 
 class FrozenRewardModel(Block):

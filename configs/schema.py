@@ -20,6 +20,7 @@ from configs.reward_schema import (
     ModelReward,
     OutcomeLabeler,
     OutcomeReward,
+    PeopleLabeler,
     ProcessReward,
     PythonReward,
     Reward,
@@ -46,6 +47,25 @@ class EvaluationConfig(Block):
     num_examples: PositiveInt = Field(8, description="problems whose texts are shown in the report")
 
 
+class PeopleConfig(Block):
+    """People compare champion and challenger blind, side by side, in random order, on problems of dev."""
+
+    num_problems: PositiveInt = Field(
+        8,
+        description="problems asked about, of the first `evaluation.num_examples`; those where both say the same are left out",
+    )
+    rule: Literal["report", "not_worse", "better"] = Field(
+        "report",
+        description="the challenger's win rate is shown only; the upper bound of its 95% interval must not be under 0.5; or the "
+        "lower bound must be over 0.5",
+    )
+    wait_minutes: float = Field(
+        0,
+        ge=0,
+        description="how long promotion waits for answers, from when it asked; then it decides on those there are",
+    )
+
+
 class PromotionConfig(Block):
     """When a challenger becomes champion; decided on dev."""
 
@@ -58,6 +78,7 @@ class PromotionConfig(Block):
         0.9, description="of the two-sided paired bootstrap interval"
     )
     tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss that `not_worse` forgives")
+    people: PeopleConfig | None = Field(None, description="people's word beside the rule; default: they are not asked")
 
 
 class RegenerationConfig(Block):
@@ -173,7 +194,16 @@ class Config(Block):
         self._check_weighing()
         self._check_processes()
         self._check_roll_back()
+        self._check_people()
         return self
+
+    def _check_people(self) -> None:
+        people, shown = self.promotion.people, self.evaluation.num_examples
+        if people is not None and people.num_problems > shown:
+            raise ValueError(
+                f"promotion.people.num_problems={people.num_problems} is more than the evaluation.num_examples={shown} problems "
+                "whose texts are kept; raise evaluation.num_examples"
+            )
 
     def _check_roll_back(self) -> None:
         rules = [rule for rule in self.watch if rule.action == "roll_back"]
@@ -248,16 +278,15 @@ class Config(Block):
         outcomes = [r.name for r in self.rewards if isinstance(r, OutcomeReward)]
         judges = [r.name for r in self.rewards if isinstance(r, JudgeReward)]
         for name, model in self.trained_reward_models.items():
-            labeler = model.labeler
+            field, labeler = f"reward_models.{name}.labeler", model.automatic_labeler
+            if isinstance(model.labeler, PeopleLabeler):
+                field += ".otherwise"
             if isinstance(labeler, OutcomeLabeler) and labeler.reward not in outcomes:
                 raise ValueError(
-                    f"reward_models.{name}.labeler.reward={labeler.reward!r} is no outcome reward; "
-                    f"outcome rewards are {outcomes}"
+                    f"{field}.reward={labeler.reward!r} is no outcome reward; outcome rewards are {outcomes}"
                 )
             if isinstance(labeler, JudgeLabeler) and labeler.reward not in judges:
-                raise ValueError(
-                    f"reward_models.{name}.labeler.reward={labeler.reward!r} is no judge; judges are {judges}"
-                )
+                raise ValueError(f"{field}.reward={labeler.reward!r} is no judge; judges are {judges}")
 
     def _check_early_stop(self) -> None:
         low_score = self.grpo_config.early_stop.low_score

@@ -16,6 +16,7 @@ from prefect.states import Cancelled
 
 from configs.errors import StageStopped
 from configs.records import RoundState
+from configs.reward_schema import PeopleLabeler
 from configs.schema import Config
 from flows.artifacts import link_to_mlflow, show_rounds
 from flows.session import current_run, stop, working_on
@@ -82,16 +83,24 @@ def baseline(round: int) -> RoundState:
         return state
 
 
+def people_label(config: Config) -> bool:
+    return any(isinstance(model.labeler, PeopleLabeler) for model in config.trained_reward_models.values())
+
+
 @flow(name="round", flow_run_name="round-{round}")
 def one_round(round: int, state: RoundState) -> RoundState:
     """Reward models, policy, evaluation, promotion, and samples that the next round's reward models learn from."""
     with stop.listening():
         run = current_run()
+        if people_label(run.config):
+            stages.take_labels(run, round)
         for name in run.config.trained_reward_models:
             stages.train_reward_model(run, round, name, state)
         models = stages.usable_reward_models(run, round)
         policy = stages.train_policy(run, round, state, models)
         stages.evaluate(run, round, policy, models)
+        if run.config.promotion.people is not None:
+            stages.compare(run, round, state.champion, policy)
         decision = stages.promote(run, round, state.champion, policy)
         champion = policy if decision.promoted else state.champion
         # a reward model can only unlearn a hack that it has seen: a refused policy is sampled too

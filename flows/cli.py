@@ -151,6 +151,46 @@ def ui(
     show_pages(Path.cwd(), port, with_prefect=prefect)
 
 
+review = App(
+    name="review",
+    help="People's labels: what they are asked, as a file to fill in, and their answers.",
+    help_format="plaintext",
+)
+app.command(review)
+
+
+@review.command(name="status")
+def review_status() -> None:
+    """Show what people were asked, run by run, and how much of it is answered."""
+    from flows.review import show_review
+
+    show_review(Path.cwd())
+
+
+@review.command(name="export")
+def review_export(
+    file: Annotated[Path, Parameter(help="new file, .csv or .jsonl")],
+    *,
+    run_name: Annotated[str | None, Parameter(name="--run", help="of this run only")] = None,
+) -> None:
+    """Write what nobody has answered yet to a file, the most disputed first; fill in its column `choice`."""
+    from flows.review import export_items
+
+    export_items(Path.cwd(), file, run_name)
+
+
+@review.command(name="import")
+def review_import(
+    file: Annotated[Path, Parameter(help="a filled-in export")],
+    *,
+    person: Annotated[str | None, Parameter(help="who answered, where the file's column `person` is empty")] = None,
+) -> None:
+    """Take in answers: `first`, `second` or `equal` in column `choice`; rows without one are left for later."""
+    from flows.review import import_verdicts
+
+    import_verdicts(Path.cwd(), file, person)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:

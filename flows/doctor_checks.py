@@ -21,6 +21,7 @@ from configs.reward_schema import (
     FrozenRewardModel,
     JudgeReward,
     OutcomeReward,
+    PeopleLabeler,
     PythonReward,
     TrainedRewardModel,
 )
@@ -303,15 +304,20 @@ def check_pairs(config: Config) -> Iterator[Check]:
         if isinstance(model.labeler, FileLabeler):
             yield _check_preferences(name, model, model.labeler)
             continue
-        most = int(config.regeneration.num_problems * (1 - model.held_out_share) * model.pairs_per_problem)
+        most = config.regeneration.num_problems * model.pairs_per_problem
+        source = "regeneration.num_problems"
+        if isinstance(model.labeler, PeopleLabeler) and model.labeler.otherwise is None:
+            most, source = (
+                min(most, model.labeler.num_items),
+                f"reward_models.{name}.labeler.num_items, or set its otherwise",
+            )
+        most = int(most * (1 - model.held_out_share))
         title = f"reward model {name}"
         if min(most, model.max_pairs) < model.min_pairs:
             detail = (
                 f"min_pairs={model.min_pairs}, but a round gives at most {min(most, model.max_pairs)} training pairs"
             )
-            yield Check(
-                title, "fail", detail, f"lower reward_models.{name}.min_pairs or raise regeneration.num_problems"
-            )
+            yield Check(title, "fail", detail, f"lower reward_models.{name}.min_pairs or raise {source}")
         else:
             yield Check(title, "ok", f"at most {min(most, model.max_pairs)} training pairs a round")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import comb
+from math import comb, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,25 @@ def bootstrap_mean(values: Sequence[float], *, seed: int, draws: int, confidence
 def _resampled_means(values: NDArray[np.float64], *, seed: int, draws: int) -> NDArray[np.float64]:
     places = np.random.default_rng(seed).integers(0, len(values), size=(draws, len(values)))
     return np.asarray(values[places].mean(axis=1))
+
+
+def wilson_mean(values: Sequence[float]) -> Estimate:
+    """Mean of values in [0, 1] with its 95% Wilson score interval (Wilson 1927), which keeps its width where all few values
+    are alike; a value between 0 and 1 counts as that part of a success.
+
+    >>> all_of_three = wilson_mean([1.0, 1.0, 1.0])
+    >>> round(all_of_three.low, 3), all_of_three.high
+    (0.439, 1.0)
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("a mean of no values is unknown; give at least one")
+    n, mean, z = len(values), sum(values) / len(values), 1.959963984540054
+    centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
+    return Estimate(estimate=mean, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
 
 
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:

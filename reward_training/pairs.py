@@ -12,9 +12,8 @@ import numpy as np
 
 from configs.records import Completion, PreferencePair, Problem, Score
 from configs.reward_schema import (
-    FileLabeler,
+    AutomaticLabeler,
     JudgeLabeler,
-    Labeler,
     ModelReward,
     OutcomeLabeler,
     Reward,
@@ -38,10 +37,11 @@ def build_pairs(
     *,
     name: str,
     config: TrainedRewardModel,
+    labeler: AutomaticLabeler,
     rewards: Sequence[Reward],
     round: int,
 ) -> list[PreferencePair]:
-    """Pairs for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
+    """Pairs that `labeler` makes for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
 
     The three sequences are aligned one to one. A completion that the labeler's rewards could not score is in no pair, and
     neither are two completions of equal text.
@@ -49,17 +49,17 @@ def build_pairs(
     groups: dict[str, list[_Candidate]] = {}
     by_key = {problem.key: problem for problem in problems}
     for problem, completion, score in zip(problems, completions, scores, strict=True):
-        value = _value(score, config.labeler, rewards, round)
+        value = labeler_value(score, labeler, rewards, round)
         if value is not None:
             groups.setdefault(problem.key, []).append(_Candidate(completion, value))
     return [
-        _pair(by_key[key], better, worse, name=name, config=config, round=round)
+        _pair(by_key[key], better, worse, name=name, config=config, labeler=labeler.kind, round=round)
         for key, candidates in groups.items()
-        for better, worse in _choose(_distinct_texts(candidates), config)
+        for better, worse in _choose(_distinct_texts(candidates), labeler, config.pairs_per_problem)
     ]
 
 
-def _value(score: Score, labeler: Labeler, rewards: Sequence[Reward], round: int) -> float | None:
+def labeler_value(score: Score, labeler: AutomaticLabeler, rewards: Sequence[Reward], round: int) -> float | None:
     """What the labeler says of a completion, or None where a reward that it needs is missing."""
     if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
         return score.parts[labeler.reward]
@@ -75,23 +75,25 @@ def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return list(first.values())
 
 
-def _is_better(better: _Candidate, worse: _Candidate, labeler: Labeler) -> bool:
+def is_better(better: float, worse: float, labeler: AutomaticLabeler) -> bool:
+    """Whether two of the labeler's values are far enough apart for a pair."""
     if isinstance(labeler, OutcomeLabeler):
-        return better.value >= 1 > worse.value
-    assert not isinstance(labeler, FileLabeler), "its pairs are read, not built"
-    return better.value - worse.value >= labeler.min_margin
+        return better >= 1 > worse
+    return better - worse >= labeler.min_margin
 
 
-def _choose(candidates: list[_Candidate], config: TrainedRewardModel) -> list[tuple[_Candidate, _Candidate]]:
+def _choose(
+    candidates: list[_Candidate], labeler: AutomaticLabeler, pairs_per_problem: int
+) -> list[tuple[_Candidate, _Candidate]]:
     """Pairs that use each completion as seldom as possible; among those the widest margin, then the earliest."""
     numbered = list(enumerate(candidates))
     possible = [
-        (i, j) for (i, better), (j, worse) in permutations(numbered, 2) if _is_better(better, worse, config.labeler)
+        (i, j) for (i, better), (j, worse) in permutations(numbered, 2) if is_better(better.value, worse.value, labeler)
     ]
     possible.sort(key=lambda pair: candidates[pair[1]].value - candidates[pair[0]].value)  # stable: ties stay in order
     uses: Counter[int] = Counter()
     chosen: list[tuple[int, int]] = []
-    while possible and len(chosen) < config.pairs_per_problem:
+    while possible and len(chosen) < pairs_per_problem:
         best = min(possible, key=lambda pair: uses[pair[0]] + uses[pair[1]])
         possible.remove(best)
         uses.update(best)
@@ -106,6 +108,7 @@ def _pair(
     *,
     name: str,
     config: TrainedRewardModel,
+    labeler: str,
     round: int,
 ) -> PreferencePair:
     return PreferencePair(
@@ -115,7 +118,7 @@ def _pair(
         rejected=worse.completion.text,
         margin=better.value - worse.value,
         objective=name,
-        labeler=config.labeler.kind,
+        labeler=labeler,
         sources=(better.completion.policy_id, worse.completion.policy_id),
         round=round,
         split="held_out" if is_held_out(problem.key, config.held_out_share) else "train",
@@ -138,19 +141,36 @@ def select_training_pairs(
 ) -> list[PreferencePair]:
     """At most `max_pairs` pairs of the training side, `replay_fraction` of them drawn from earlier rounds.
 
-    New pairs come first. Where there are too few earlier pairs all of them are taken. A pair that stands in both counts
-    as new, and a problem that was ever held out is never trained on.
+    New pairs come first. Where there are too few earlier pairs all of them are taken. A problem that was ever held out is
+    never trained on.
     """
     held_out = {pair.problem_key for pair in [*new, *earlier] if pair.split == "held_out"}
     fresh = [pair for pair in new if pair.problem_key not in held_out]
-    known = {_content(pair) for pair in fresh}
-    old = [pair for pair in earlier if pair.problem_key not in held_out and _content(pair) not in known]
+    old = [pair for pair in earlier if pair.problem_key not in held_out]
     num_new, num_old = _share_out(len(fresh), len(old), replay_fraction, max_pairs)
     return [*_draw(fresh, num_new, rng), *_draw(old, num_old, rng)]
 
 
-def _content(pair: PreferencePair) -> tuple[str, str, str]:
-    return pair.problem_key, pair.chosen, pair.rejected
+PEOPLE = "people"
+"""the labeler whose word stands"""
+
+
+def settle(
+    new: Sequence[PreferencePair], earlier: Sequence[PreferencePair]
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """New and earlier pairs with each two texts of a problem in one pair at most: a person's word stands over every other
+    labeler's, and the newest stands among equals."""
+    standing: dict[tuple[str, frozenset[str]], PreferencePair] = {}
+    for pair in [*earlier, *new]:
+        before = standing.get(_texts(pair))
+        if before is None or before.labeler != PEOPLE or pair.labeler == PEOPLE:
+            standing[_texts(pair)] = pair
+    stands = {id(pair) for pair in standing.values()}
+    return [pair for pair in new if id(pair) in stands], [pair for pair in earlier if id(pair) in stands]
+
+
+def _texts(pair: PreferencePair) -> tuple[str, frozenset[str]]:
+    return pair.problem_key, frozenset((pair.chosen, pair.rejected))
 
 
 def _share_out(num_new: int, num_old: int, replay_fraction: float, max_pairs: int) -> tuple[int, int]:

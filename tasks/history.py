@@ -10,7 +10,9 @@ from configs.records import Policy, Record, RewardModelReport
 from tasks.mirror import ROUND_FILE, RoundFile, load
 from tasks.workspace import by_hand_folder, problems_folder, reward_model_folder, round_folder
 
+PAIRS, REVIEW = "pairs.jsonl", "review.jsonl"
 INHERITED_PAIRS = "inherited_pairs.jsonl"
+INHERITED_REVIEW = "inherited_review.jsonl"
 
 
 class ModelRef(Record):
@@ -46,12 +48,20 @@ def last_accepted(
 
 
 def pair_files(run: Path, *, before: int) -> list[Path]:
-    """Files of preference pairs from rounds before `before`, and from runs before this one, oldest first."""
-    files = [
-        run / INHERITED_PAIRS,
-        *(round_folder(run, round) / "regenerate" / "pairs.jsonl" for round in range(before)),
-    ]
+    """Files of preference pairs from rounds before `before`, and from runs before this one, oldest first.
+
+    What people said of a round's samples stands in the next round's folder, beside the reward model that learns from it.
+    """
+    files = [run / INHERITED_PAIRS]
+    for round in range(before):
+        files += [round_folder(run, round) / "regenerate" / PAIRS, round_folder(run, round + 1) / "labels" / PAIRS]
     return [path for path in files if path.exists()]
+
+
+def review_files(run: Path, *, before: int) -> list[Path]:
+    """Files of what people were asked about reward models' pairs in rounds before `before`, and in runs before this one."""
+    asked = [round_folder(run, round) / "regenerate" / REVIEW for round in range(before)]
+    return [path for path in [run / INHERITED_REVIEW, *asked] if path.exists()]
 
 
 def finished_round(run: Path, round: int) -> RoundFile | None:

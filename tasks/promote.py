@@ -10,10 +10,9 @@ from configs.files import digest, write_json
 from configs.records import Policy
 from configs.seeds import seed_for
 from grpo_train.promotion import Decision, decide
+from tasks import compare
+from tasks.compare import SPLIT
 from tasks.stage import ALONE, Context, StageSpec
-
-SPLIT = "dev"
-"""the split that decides; test never does"""
 
 
 class PromoteSpec(StageSpec):
@@ -25,9 +24,12 @@ class PromoteSpec(StageSpec):
     challenger: Policy
     champion_results: str
     challenger_results: str
+    comparison: str | None = None
+    """file of what people said of the two"""
 
     def inputs(self) -> dict[str, str]:
-        return {
+        compared = {"comparison": digest(Path(self.comparison))} if self.comparison else {}
+        return compared | {
             "champion": self.champion.id,
             "challenger": self.challenger.id,
             "champion_results": digest(Path(self.champion_results)),
@@ -44,6 +46,7 @@ def run(spec: PromoteSpec, out_dir: Path, context: Context = ALONE) -> None:
         config=spec.config.promotion,
         seed=seed_for(spec.config.seed, "promotion", round=spec.round),
         draws=spec.config.evaluation.bootstrap_draws,
+        people=compare.load(Path(spec.comparison)) if spec.comparison else None,
     )
     ids = {"champion": spec.champion.id, "challenger": spec.challenger.id}
     write_json(out_dir / "decision.json", decision.model_dump(mode="json") | ids)
@@ -57,4 +60,4 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def load(out_dir: Path) -> Decision:
     """The decision."""
     data = json.loads((out_dir / "decision.json").read_bytes())
-    return Decision.model_validate({name: data[name] for name in Decision.model_fields})
+    return Decision.model_validate({name: data[name] for name in Decision.model_fields if name in data})

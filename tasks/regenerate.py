@@ -1,4 +1,5 @@
-"""Sampling on disk what the next round's reward models learn from: completions, scores, preference pairs."""
+"""Sampling on disk what the next round's reward models learn from: completions, scores, preference pairs, and what people
+are asked."""
 
 from __future__ import annotations
 
@@ -8,18 +9,21 @@ from statistics import fmean
 from typing import ClassVar
 
 from configs.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
-from configs.records import Completion, Policy, PreferencePair, Problem, Score
-from configs.reward_schema import FileLabeler
+from configs.records import Completion, Policy, PreferencePair, Problem, ReviewItem, Score
+from configs.reward_schema import FileLabeler, PeopleLabeler
 from configs.schema import Config
 from configs.seeds import rng_for, seed_for
 from grpo_train.generation import Sampling, sample
 from grpo_train.model import load_for_sampling
 from reward_training.pairs import build_pairs
 from reward_training.preferences import draw_preferences, read_preferences
+from reward_training.review import build_items
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
 from reward_training.weighing import Weighing
+from tasks.history import PAIRS, REVIEW
 from tasks.reward_ids import model_ids, rubric_ids
+from tasks.run import run_name
 from tasks.stage import ALONE, Context, StageSpec
 
 
@@ -57,7 +61,8 @@ class RegenerateSpec(StageSpec):
 
 
 def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl and the journal."""
+    """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl, review.jsonl (what people are asked) and the
+    journal."""
     problems = {problem.key: problem for problem in read_jsonl(Path(spec.problems), Problem)}
     completions = _write_completions(spec, list(problems.values()), context)
     asked = [problems[completion.problem_key] for completion in completions]
@@ -66,10 +71,13 @@ def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
         scores = score(asked, completions, rewards, Weighing.at(spec.config.rewards, spec.round))
         taken = take_metrics(rewards)
     check_unscored(scores, spec.config.combination.max_unscored_share)
-    pairs = _pairs(spec, asked, completions, scores)
+    items = _review_items(spec, asked, completions, scores)
+    pairs = _pairs(spec, asked, completions, scores, items)
     write_jsonl(out_dir / "completions.jsonl", completions)
     write_jsonl(out_dir / "scores.jsonl", scores)
-    write_jsonl(out_dir / "pairs.jsonl", pairs)
+    write_jsonl(out_dir / PAIRS, pairs)
+    if items:
+        write_jsonl(out_dir / REVIEW, items)
     Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs) | taken)
 
 
@@ -118,19 +126,57 @@ def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -
     return {source: fmean(verdicts) for source, verdicts in right.items()}
 
 
-def _pairs(
+def _review_items(
     spec: RegenerateSpec, problems: Sequence[Problem], completions: Sequence[Completion], scores: Sequence[Score]
-) -> list[PreferencePair]:
-    """Pairs for every trained reward model; a pair's `objective` is the model's name."""
-    pairs = []
+) -> list[ReviewItem]:
+    """What people are asked for each reward model that they label for."""
+    items = []
     for name, config in spec.config.trained_reward_models.items():
+        if isinstance(config.labeler, PeopleLabeler):
+            items += build_items(
+                problems,
+                completions,
+                scores,
+                name=name,
+                config=config,
+                rewards=spec.config.rewards,
+                run=run_name(spec.config),
+                round=spec.round,
+                rng=rng_for(spec.config.seed, f"review {name}", round=spec.round),
+            )
+    return items
+
+
+def _pairs(
+    spec: RegenerateSpec,
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    items: Sequence[ReviewItem],
+) -> list[PreferencePair]:
+    """Pairs for every trained reward model; a pair's `objective` is the model's name. What people are asked is left out."""
+    asked = {(item.objective, item.problem_key, frozenset((item.first, item.second))) for item in items}
+    pairs: list[PreferencePair] = []
+    for name, config in spec.config.trained_reward_models.items():
+        labeler = config.automatic_labeler
         if isinstance(config.labeler, FileLabeler):
             pairs += preferences(spec.config, name, spec.round)
-        else:
+        elif labeler is not None:
             pairs += build_pairs(
-                problems, completions, scores, name=name, config=config, rewards=spec.config.rewards, round=spec.round
+                problems,
+                completions,
+                scores,
+                name=name,
+                config=config,
+                labeler=labeler,
+                rewards=spec.config.rewards,
+                round=spec.round,
             )
-    return pairs
+    return [
+        pair
+        for pair in pairs
+        if (pair.objective, pair.problem_key, frozenset((pair.chosen, pair.rejected))) not in asked
+    ]
 
 
 def preferences(config: Config, name: str, round: int) -> list[PreferencePair]:

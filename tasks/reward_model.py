@@ -10,7 +10,7 @@ from configs.records import PreferencePair, RewardModelReport
 from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.check import check_reward_model
-from reward_training.pairs import select_training_pairs
+from reward_training.pairs import select_training_pairs, settle
 from reward_training.train import NUM_ANCHORS, train_reward_model
 from tasks.history import ModelRef, reward_model_report
 from tasks.stage import ALONE, Context, StageSpec
@@ -36,8 +36,9 @@ class RewardModelSpec(StageSpec):
 
     def config_part(self) -> dict[str, Any]:
         """Of `reward_models` this one's block only, without the distance of checkpoints, which changes nothing."""
-        block = self.block.model_dump(mode="json", exclude={"save_steps"})
-        return {"seed": self.config.seed, f"reward_models.{self.name}": block}
+        parts = super().config_part()
+        del parts["reward_models"][self.name]["save_steps"]
+        return {"seed": parts["seed"], f"reward_models.{self.name}": parts["reward_models"][self.name]}
 
     @property
     def save_steps(self) -> int:
@@ -53,7 +54,7 @@ def run(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
 
     With fewer than `min_pairs` training pairs there is no model, and the report says so.
     """
-    new, earlier = _read_pairs(spec, spec.new_pairs), _read_pairs(spec, spec.earlier_pairs)
+    new, earlier = settle(_read_pairs(spec, spec.new_pairs), _read_pairs(spec, spec.earlier_pairs))
     train = select_training_pairs(
         new,
         earlier,

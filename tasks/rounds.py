@@ -98,6 +98,8 @@ def _metrics(run: Run, state: RoundState, manifests: list[Manifest]) -> dict[str
     if state.round > 0:
         decision = promote.load(folder / "promote")
         values |= {"promotion/promoted": float(decision.promoted), "promotion/gain": decision.gain}
+        if decision.people is not None:
+            values["promotion/people_win_rate"] = decision.people.estimate
         trained = policy_stage.load_result(folder / "policy")
         values |= {f"objective/{name}/advantage_share": share for name, share in trained.advantage_share.items()}
         values |= token_metrics(trained.tokens)

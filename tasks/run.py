@@ -16,11 +16,20 @@ from configs import reader
 from configs.errors import ConfigError
 from configs.files import write_atomic, write_json
 from configs.records import Policy, Record
-from configs.reward_schema import JUDGE_OPERATION, FileLabeler
+from configs.reward_schema import JUDGE_OPERATION, WAITING, FileLabeler
 from configs.schema import Config
 from configs.seeds import seed_for
 from tasks.clock import Clock
-from tasks.history import INHERITED_PAIRS, ModelRef, last_accepted, last_finished_round, pair_files, round_policy
+from tasks.history import (
+    INHERITED_PAIRS,
+    INHERITED_REVIEW,
+    ModelRef,
+    last_accepted,
+    last_finished_round,
+    pair_files,
+    review_files,
+    round_policy,
+)
 from tasks.terminal import Terminal
 from tasks.tracking import Tracking
 from tasks.workspace import run_folder, runs_folder
@@ -28,6 +37,7 @@ from tasks.workspace import run_folder, runs_folder
 FREE_TO_CHANGE = re.compile(
     r"run\.|tracking\.|launcher\.|keep_checkpoints$|.*\.save_steps$"
     rf"|(evaluation\.)?rewards\.\d+\.({'|'.join(JUDGE_OPERATION)})(\.|$)"
+    rf"|(reward_models\.[^.]+\.labeler|promotion\.people)\.({'|'.join(WAITING)})$"
 )
 """fields that a resumed run may have otherwise; `rounds` may grow besides"""
 
@@ -215,7 +225,9 @@ def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
     champion = round_policy(folder, before.given_policy, last.state.champion.round, last.state.champion.id)
     name = follow_on_name(root, predecessor)
     following = config.model_dump(mode="json") | {"run": {"name": name}, "seed": follow_on_seed(config.seed, name)}
-    _write_inherited_pairs(folder, run_folder(root, name), before=last.round + 1)
+    _inherit(pair_files(folder, before=last.round + 1), run_folder(root, name) / INHERITED_PAIRS)
+    if asked := review_files(folder, before=last.round + 1):
+        _inherit(asked, run_folder(root, name) / INHERITED_REVIEW)
     return create_run(
         root,
         Config.model_validate(following),
@@ -232,9 +244,8 @@ def follow_on_seed(seed: int, name: str) -> int:
     return seed_for(seed, f"run {name}") % 10**9
 
 
-def _write_inherited_pairs(predecessor: Path, folder: Path, *, before: int) -> None:
-    text = b"".join(path.read_bytes() for path in pair_files(predecessor, before=before))
-    write_atomic(folder / INHERITED_PAIRS, text)
+def _inherit(files: list[Path], target: Path) -> None:
+    write_atomic(target, b"".join(path.read_bytes() for path in files))
 
 
 def _inherited_models(

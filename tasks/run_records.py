@@ -52,7 +52,7 @@ class RoundRecords:
         data = _read_json(self.folder / "promote" / "decision.json")
         if data is None:
             return None
-        return Decision.model_validate({name: data[name] for name in Decision.model_fields})
+        return Decision.model_validate({name: data[name] for name in Decision.model_fields if name in data})
 
     @cached_property
     def reward_models(self) -> dict[str, RewardModelReport]:

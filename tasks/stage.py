@@ -17,7 +17,7 @@ from configs.checkpoints import CHECKPOINTS, Checkpoints, Seal, discard_checkpoi
 from configs.errors import StageStopped
 from configs.files import MANIFEST, Manifest, digest, digest_files, digest_json, read_manifest, write_manifest
 from configs.records import Record
-from configs.reward_schema import JUDGE_OPERATION
+from configs.reward_schema import JUDGE_OPERATION, WAITING
 from configs.schema import Config
 from tasks.allocator import reused_memory
 from tasks.mirror import TRACKING, DatasetFact, Outcome, StageFacts, Status
@@ -92,6 +92,10 @@ class StageSpec(Record):
             if reward["kind"] == "judge":
                 for name in JUDGE_OPERATION:
                     del reward[name]
+        labelers = [model.get("labeler") for model in whole["reward_models"].values()]
+        for block in [*labelers, whole["promotion"]["people"]]:
+            for name in WAITING:
+                (block or {}).pop(name, None)
         return {name: whole[name] for name in self.reads}
 
     def config_digest(self) -> str:

@@ -13,30 +13,42 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.errors import ConfigError
-from configs.files import digest, write_jsonl
+from configs.files import digest, read_jsonl, write_jsonl
 from configs.problem_schema import ThresholdCurriculum
-from configs.records import EvalReport, Policy, RewardModelReport, RoundState
+from configs.records import EvalReport, Policy, ReviewItem, RewardModelReport, RoundState
 from configs.reward_schema import FileLabeler
 from grpo_train.model import open_policy
 from grpo_train.model_source import prepare_policy
 from grpo_train.promotion import Decision
 from reward_training.scorer import RewardModelSource
+from tasks import compare as comparing
 from tasks import evaluate as evaluating
+from tasks import labels as labelling
 from tasks import policy as training
 from tasks import problems as reading
 from tasks import promote as promoting
 from tasks import regenerate as regenerating
 from tasks import reward_model as rewarding
-from tasks.history import ModelRef, last_accepted, last_finished_round, pair_files, problems_of_round
+from tasks.history import (
+    REVIEW,
+    ModelRef,
+    last_accepted,
+    last_finished_round,
+    pair_files,
+    problems_of_round,
+    review_files,
+)
 from tasks.launcher import launched
 from tasks.mirror import DatasetFact, ModelFact, Outcome
-from tasks.page import show
+from tasks.page import paused_for_people, show
+from tasks.people import ask_people, desk, labels_by_hand
 from tasks.rounds import close_round, policy_model_name, reward_model_name, round_state, usable_reward_models
 from tasks.run import Run, write_run
 from tasks.stage import run_stage
 from tasks.workspace import by_hand_folder, models_folder, regeneration_split, reward_model_folder, round_folder
 
 __all__ = [
+    "compare",
     "evaluate",
     "finish_round",
     "first_state",
@@ -45,6 +57,7 @@ __all__ = [
     "regenerate",
     "retrain_reward_model",
     "round_state",
+    "take_labels",
     "train_policy",
     "train_reward_model",
     "usable_reward_models",
@@ -118,6 +131,43 @@ def first_state(run: Run) -> RoundState:
     return round_state(run, 0, run.given_policy, run.given_policy)
 
 
+# ---- people ---------------------------------------------------------------------------------------------------------
+
+
+@task(name="take labels", task_run_name="labels-{round}", timeout_seconds=30 * 24 * HOUR_S, **NEVER_STORED)
+def take_labels(run: Run, round: int) -> None:
+    """Pairs from what people said of the samples of the rounds before; waits for them as configured."""
+    folder = round_folder(run.folder, round) / "labels"
+    spec = labelling.LabelsSpec(
+        config=run.config,
+        round=round,
+        asked=[str(path) for path in review_files(run.folder, before=round)],
+        taken=[str(path) for path in pair_files(run.folder, before=round - 1)],
+    )
+    with paused_for_people() as told_to_go_on:
+        run_stage(run, spec, folder, partial(labelling.run, desk=desk(run, told_to_go_on)))
+
+
+@task(name="compare", task_run_name="compare-{round}", timeout_seconds=30 * 24 * HOUR_S, **NEVER_STORED)
+def compare(run: Run, round: int, champion: Policy, challenger: Policy) -> None:
+    """People compare two policies of this run blind; waits for them as configured."""
+    spec = comparing.CompareSpec(
+        config=run.config,
+        round=round,
+        champion=champion,
+        challenger=challenger,
+        champion_examples=str(_evaluated(run, champion.round, "examples.jsonl")),
+        challenger_examples=str(_evaluated(run, challenger.round, "examples.jsonl")),
+    )
+    with paused_for_people() as told_to_go_on:
+        folder = _comparison(run, round).parent
+        run_stage(run, spec, folder, partial(comparing.run, desk=desk(run, told_to_go_on)))
+
+
+def _comparison(run: Run, round: int) -> Path:
+    return round_folder(run.folder, round) / "compare" / comparing.COMPARISON
+
+
 # ---- reward models --------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +200,8 @@ def retrain_reward_model(run: Run, name: str) -> RewardModelReport:
     inherited = run.file.reward_models
     last = last_accepted(run.folder, name, before=round + 1, inherited=inherited, leave_out=folder)
     base = last or ModelRef(id=champion.id, path=champion.path)
-    return _reward_model_stage(run, round, name, base, folder, *_pairs_up_to(run, round))
+    new, earlier = _pairs_up_to(run, round)
+    return _reward_model_stage(run, round, name, base, folder, [*new, *labels_by_hand(run, round, name)], earlier)
 
 
 def _train_on_file(run: Run, name: str) -> RewardModelReport:
@@ -304,8 +355,9 @@ def promote(run: Run, round: int, champion: Policy, challenger: Policy) -> Decis
         round=round,
         champion=champion,
         challenger=challenger,
-        champion_results=str(_results(run, champion.round)),
-        challenger_results=str(_results(run, challenger.round)),
+        champion_results=str(_evaluated(run, champion.round, "results.jsonl")),
+        challenger_results=str(_evaluated(run, challenger.round, "results.jsonl")),
+        comparison=str(_comparison(run, round)) if run.config.promotion.people else None,
     )
     run_stage(run, spec, folder, promoting.run)
     decision = promoting.load(folder)
@@ -313,8 +365,8 @@ def promote(run: Run, round: int, champion: Policy, challenger: Policy) -> Decis
     return decision
 
 
-def _results(run: Run, round: int) -> Path:
-    return round_folder(run.folder, round) / "evaluate" / "results.jsonl"
+def _evaluated(run: Run, round: int, file: str) -> Path:
+    return round_folder(run.folder, round) / "evaluate" / file
 
 
 @task(name="regenerate", task_run_name="regenerate-{round}", timeout_seconds=48 * HOUR_S, **NEVER_STORED)
@@ -331,6 +383,8 @@ def regenerate(run: Run, round: int, policies: list[Policy], reward_models: Mapp
         reward_models=dict(reward_models),
     )
     run_stage(run, spec, folder, regenerating.run, datasets=[_dataset(run, problems, "regeneration", split)])
+    if (folder / REVIEW).exists():
+        ask_people(run, read_jsonl(folder / REVIEW, ReviewItem))
 
 
 @task(

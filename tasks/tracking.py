@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlparse
 
 from requests import RequestException
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
+ResultT = TypeVar("ResultT")
+
 SYNC_EVERY_S = 2.0
 RETRY_EVERY_S = 30.0
 METRICS_PER_REQUEST = 1000
@@ -45,6 +47,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
@@ -184,6 +187,13 @@ class Tracking:
         return record.run_id if record else None
 
     # ---- reaching the server ----
+
+    def reach(self, work: Callable[[MlflowClient, str], ResultT], *, away: ResultT) -> ResultT:
+        """What `work(client, experiment id)` returns, or `away` where the tracking server cannot be reached."""
+        found = away
+        with self._reaching():
+            found = work(self._connected, self._experiment())
+        return found
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

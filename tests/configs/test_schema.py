@@ -132,6 +132,7 @@ def _with(**blocks: Any) -> dict[str, Any]:
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 MODEL_REWARD = {"name": "q", "kind": "reward_model", "model": "quality"}
+PEOPLE = {"kind": "trained", "labeler": {"kind": "people", "otherwise": {"kind": "outcome", "reward": "rigth"}}}
 TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
 
 
@@ -181,6 +182,14 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
                 reward_models={"quality": {"kind": "trained", "labeler": {"kind": "outcome", "reward": "rigth"}}},
             ),
             "labeler.reward='rigth' is no outcome reward; outcome rewards are ['right']",
+        ),
+        (
+            _with(promotion={"people": {"num_problems": 9}}),
+            "promotion.people.num_problems=9 is more than the evaluation.num_examples=8 problems whose texts are kept",
+        ),
+        (
+            _with(rewards=[*MINIMAL["rewards"], MODEL_REWARD], reward_models={"quality": PEOPLE}),
+            "labeler.otherwise.reward='rigth' is no outcome reward; outcome rewards are ['right']",
         ),
         (_with(rewards=[{"name": "f", "kind": "format", "pattern": "x"}]), "evaluation.checker is needed"),
         (_with(evaluation={"checker": "none"}), "evaluation.checker='none' is no reward; rewards are ['right']"),

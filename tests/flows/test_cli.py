@@ -19,7 +19,20 @@ TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "status", "doctor", "fetch", "serve", "reward-model", "evaluate", "sample", "export", "report", "ui"],
+    [
+        "run",
+        "status",
+        "doctor",
+        "fetch",
+        "serve",
+        "reward-model",
+        "evaluate",
+        "sample",
+        "export",
+        "report",
+        "ui",
+        "review",
+    ],
 )
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

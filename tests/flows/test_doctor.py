@@ -158,6 +158,17 @@ def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configur
     assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=few))] == ["fail"]
 
 
+def test_people_alone_must_be_asked_enough(configure: Configure) -> None:
+    labeler = {"kind": "people", "num_items": 20}
+    alone = {"taste": {"kind": "trained", "labeler": labeler, "min_pairs": 16}}  # 20 * (1 - 0.25) = 15 train
+    [check] = doctor_checks.check_pairs(configure(reward_models=alone))
+    assert check.status == "fail"
+    assert "num_items, or set its otherwise" in check.remedy
+    stand_in = labeler | {"otherwise": {"kind": "score"}}
+    helped = {"taste": {"kind": "trained", "labeler": stand_in, "min_pairs": 16}}
+    assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=helped))] == ["ok"]
+
+
 def test_promotion_metrics_are_the_columns_that_an_evaluation_has(configure: Configure) -> None:
     names = promotion_metrics(configure(evaluation={"num_samples": 6}))
     assert {"greedy_accuracy", "pass_at_1", "pass_at_4", "maj_at_6", "greedy/correct", "sampled/brief"} <= set(names)

@@ -1,7 +1,7 @@
 import pytest
 
-from configs.schema import PromotionConfig
-from grpo_train.promotion import decide
+from configs.schema import PeopleConfig, PromotionConfig
+from grpo_train.promotion import decide, win_rate
 
 
 def rows(values):
@@ -52,3 +52,37 @@ def test_other_problems_and_unknown_metrics_are_refused():
         decide(rows([1, 0]), rows([1, 0, 1]), config=PromotionConfig(), seed=0, draws=10)
     with pytest.raises(ValueError, match=r"accuracy_of_dreams.*greedy_accuracy"):
         judge([1], [1], metric="accuracy_of_dreams")
+
+
+def people(rule, leanings, gain=1):
+    config = PromotionConfig(rule="better", people=PeopleConfig(rule=rule))
+    before, after = rows([0] * 20), rows([gain] * 20)
+    return decide(before, after, config=config, seed=0, draws=200, people=win_rate(leanings))
+
+
+@pytest.mark.parametrize(
+    ("rule", "wins", "losses", "promoted"),
+    [
+        # Wilson's 95% interval of 9 in 10 is [0.60, 0.98], of 5 in 10 [0.24, 0.76], of 1 in 10 [0.02, 0.40]
+        ("better", 9, 1, True),
+        ("better", 5, 5, False),
+        ("not_worse", 5, 5, True),
+        ("not_worse", 1, 9, False),
+        ("report", 1, 9, True),
+        ("better", 0, 0, False),
+        ("not_worse", 0, 0, True),
+    ],
+)
+def test_peoples_word_counts_beside_the_rule(rule, wins, losses, promoted):
+    decision = people(rule, [1.0] * wins + [-1.0] * losses)
+    assert decision.promoted is promoted
+    assert f"people.rule {rule}" in decision.reason
+
+
+def test_people_cannot_promote_what_the_rule_refuses():
+    assert not people("better", [1.0] * 30, gain=0).promoted
+
+
+def test_win_rate_counts_a_tie_as_half_a_win_and_knows_nothing_of_nobody():
+    assert win_rate([1.0, 0.0, -1.0, 1.0]).estimate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert win_rate([]) is None

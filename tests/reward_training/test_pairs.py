@@ -17,7 +17,7 @@ from configs.reward_schema import (
     ScoreLabeler,
     TrainedRewardModel,
 )
-from reward_training.pairs import build_pairs, is_held_out, select_training_pairs
+from reward_training.pairs import build_pairs, is_held_out, select_training_pairs, settle
 
 REWARDS: list[Reward] = [
     OutcomeReward(name="correct", weight=1.0),
@@ -39,7 +39,11 @@ def make_row(text: str, index: int, key: str = "p", **parts: float | None) -> tu
 
 def build(rows: list[tuple[Problem, Completion, Score]], config: TrainedRewardModel) -> list[PreferencePair]:
     problems, completions, scores = zip(*rows, strict=True)
-    return build_pairs(problems, completions, scores, name="quality", config=config, rewards=REWARDS, round=2)
+    labeler = config.automatic_labeler
+    assert labeler is not None
+    return build_pairs(
+        problems, completions, scores, name="quality", config=config, labeler=labeler, rewards=REWARDS, round=2
+    )
 
 
 def test_outcome_pairs_right_with_wrong() -> None:
@@ -165,10 +169,18 @@ def test_held_out_problems_are_never_trained_on() -> None:
     assert [p.problem_key for p in chosen] == ["a", "d"]
 
 
-def test_pair_that_comes_again_counts_once() -> None:
-    rng = np.random.default_rng(0)
-    chosen = select_training_pairs([pair("a", 2)], [pair("a", 1)], replay_fraction=0.5, max_pairs=10, rng=rng)
-    assert [p.round for p in chosen] == [2]
+def test_two_texts_are_in_one_pair_the_newest() -> None:
+    again, turned = pair("a", 2), pair("b", 2).model_copy(update={"chosen": "bad", "rejected": "good"})
+    assert settle([again, turned], [pair("a", 1), pair("b", 1), pair("c", 1)]) == ([again, turned], [pair("c", 1)])
+
+
+def test_a_persons_word_stands_over_newer_labels_of_others_and_under_a_newer_persons() -> None:
+    said = pair("a", 1).model_copy(update={"labeler": "people"})
+    against = pair("a", 2).model_copy(update={"chosen": "bad", "rejected": "good"})
+    assert settle([against], [said]) == ([], [said])
+    later = against.model_copy(update={"labeler": "people"})
+    assert settle([later], [said]) == ([later], [])
+    assert settle([said], [against]) == ([said], [])
 
 
 def test_same_generator_selects_the_same() -> None:
