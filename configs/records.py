@@ -69,7 +69,8 @@ class Score(Record):
     total: float
     """weighted sum of the scored parts, for labels, best-of-N and reports; advantages are made from `parts`"""
     steps: list[tuple[int, float]] | None = None
-    """(end_token, value) for each step of the reasoning, or None"""
+    """(number of characters of the text up to its end, value) for each step of the reasoning that was checked, where a reward
+    keeps them; otherwise None"""
 
 
 class PreferencePair(Record):

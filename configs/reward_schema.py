@@ -164,7 +164,11 @@ class ProcessReward(RewardBlock):
     )
     split: Literal["lines", "sentences"] = Field("lines", description="what a step is")
     before: str | None = Field(None, description="only the text before this is reasoning, for instance `<answer>`")
-    reduce: Literal["mean", "min"] = Field("mean", description="how the steps' values become one")
+    reduce: Literal["mean", "min", "per_step"] = Field(
+        "mean",
+        description="how the steps' values become one; or, `per_step`, that they do not: a token's advantage then comes from the "
+        "steps that end at it or later (DeepSeekMath's process supervision)",
+    )
     if_none: Annotated[float, Field(allow_inf_nan=False)] = Field(
         0.0, description="value of a response in which no step can be checked"
     )

@@ -195,6 +195,7 @@ class Config(Block):
         self._check_processes()
         self._check_roll_back()
         self._check_people()
+        self._check_per_step()
         return self
 
     def _check_people(self) -> None:
@@ -223,6 +224,25 @@ class Config(Block):
                         f"reward {reward.name!r}: checked_by={reward.checked_by!r} is neither arithmetic nor another reward; "
                         f"rewards are {sorted(names)}"
                     )
+
+    def _check_per_step(self) -> None:
+        names = self.per_step_rewards
+        if len(names) > 1:
+            raise ValueError(f"rewards {names} are all kept per step; one can be, so reduce the others by mean or min")
+        if names and self.grpo_config.loss == "gspo":
+            raise ValueError(
+                f"reward {names[0]!r} gives each token an advantage of its own, but grpo_config.loss=gspo has one ratio a response; "
+                "use another loss, or reduce by mean or min"
+            )
+        if floored := [r.name for r in self.rewards if r.name in names and r.floor is not None]:
+            raise ValueError(
+                f"reward {floored[0]!r} is kept per step and part of no sum that its floor could cap; drop it"
+            )
+
+    @property
+    def per_step_rewards(self) -> list[str]:
+        """Names of the training rewards whose steps have advantages of their own; one at most."""
+        return [r.name for r in self.rewards if isinstance(r, ProcessReward) and r.reduce == "per_step"]
 
     def _check_weighing(self) -> None:
         floored = [reward.name for reward in self.rewards if reward.floor is not None]

@@ -18,7 +18,8 @@ keeps an objective from being traded away: it caps the sum of a completion that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -41,6 +42,40 @@ class Advantages:
     """(N / group_size,) groups without a difference"""
     contributions: Floats
     """(N, K) what each objective adds to `values`"""
+    by_token: tuple[Floats, ...] | None = None
+    """(T_i,) of each completion, what rewards of single steps add to its tokens; None where no reward is kept per step"""
+
+    @property
+    def means(self) -> Floats:
+        """(N,) mean advantage of each completion's tokens."""
+        if self.by_token is None:
+            return self.values
+        of_steps = np.array([row.mean() if row.size else 0.0 for row in self.by_token], dtype=np.float64)
+        return np.asarray(self.values + of_steps)
+
+    @property
+    def moves(self) -> Bools:
+        """(N,) whether a completion has a token with an advantage other than 0."""
+        if self.by_token is None:
+            return np.asarray(self.values != 0.0)
+        pairs = zip(self.values, self.by_token, strict=True)
+        return np.array([value != 0.0 or bool((row != 0.0).any()) for value, row in pairs], dtype=np.bool_)
+
+    def of(self, rows: Sequence[int], width: int) -> Floats:
+        """(B,) advantages of some completions, or (B, width) of their tokens, 0 behind each one's end."""
+        values = self.values[rows]
+        if self.by_token is None:
+            return values
+        matrix = np.zeros((len(rows), width))
+        for place, row in enumerate(rows):
+            length = len(self.by_token[row])
+            matrix[place, :length] = values[place] + self.by_token[row]
+        return matrix
+
+    def kept(self, keep: Bools) -> Advantages:
+        """Those of some completions, as the update needs them."""
+        by_token = self.by_token and tuple(row for row, is_kept in zip(self.by_token, keep, strict=True) if is_kept)
+        return replace(self, values=self.values[keep], by_token=by_token)
 
     @property
     def shares(self) -> Floats:

@@ -121,7 +121,9 @@ class Learner:
             logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
             loss = policy_loss(
                 logprobs,
-                torch.tensor(advantages.values[batch.rows], dtype=torch.float32, device=logprobs.device),
+                torch.tensor(
+                    advantages.of(batch.rows, batch.mask.shape[1]), dtype=torch.float32, device=logprobs.device
+                ),
                 batch.mask,
                 grpo=self.grpo,
                 size=size,
@@ -144,7 +146,7 @@ class Learner:
     def _rows(self, completions: Sequence[Completion], advantages: Advantages) -> list[int]:
         """What this rank differentiates: the responses to its share of the prompts that move the policy."""
         keep_all = self.reference is not None
-        rows = [i for i, value in enumerate(advantages.values) if keep_all or value != 0.0]
+        rows = [i for i, moves in enumerate(advantages.moves) if keep_all or moves]
         prompts = list(dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows))
         mine = set(self.ranks.share(prompts))
         return [row for row in rows if tuple(completions[row].prompt_ids) in mine]

@@ -66,7 +66,7 @@ def policy_loss(
 
     Args:
         logprobs: (B, T) float32 log-probabilities of the response tokens, with gradient.
-        advantages: (B,) one a response.
+        advantages: (B,) one a response, or (B, T) one a token.
         mask: (B, T) 1 on response tokens, 0 on padding.
         grpo: which loss, its clip ranges, and the KL term.
         size: of the whole batch.
@@ -77,7 +77,7 @@ def policy_loss(
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
     logprobs = torch.where(mask.bool(), logprobs, 0.0)
     old = logprobs.detach() if old_logprobs is None else torch.where(mask.bool(), old_logprobs, 0.0)
-    advantage = advantages.unsqueeze(1)
+    advantage = advantages.unsqueeze(1) if advantages.dim() == 1 else advantages
     ratio = _ratio(logprobs - old, mask, grpo)
     bounded = _bounded(ratio, advantage, grpo)
     per_token = -bounded.detach() * advantage * logprobs if grpo.loss == "cispo" else -bounded * advantage

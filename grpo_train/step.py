@@ -21,7 +21,7 @@ from configs.records import Completion, Problem, Score
 from configs.reward_schema import ModelReward
 from configs.schema import Config
 from configs.seeds import seed_for
-from grpo_train.advantages import Advantages, Bools, group_advantages
+from grpo_train.advantages import Advantages, Floats, group_advantages
 from grpo_train.checkpoint import Component
 from grpo_train.curriculum import ProblemPicker
 from grpo_train.early_stop import EarlyStop, left_out, without
@@ -32,6 +32,7 @@ from grpo_train.learner import Learner
 from grpo_train.prompt_variants import varied
 from grpo_train.refill import Refilled, refill
 from grpo_train.response_cache import ResponseCache, Reuse
+from grpo_train.step_advantages import add_steps, token_steps
 from grpo_train.step_metrics import (
     Contributions,
     Phases,
@@ -89,6 +90,8 @@ class Stepper:
     engine: VllmEngine | None = field(init=False, default=None)
     stopped_by: Alarm | None = field(init=False, default=None)
     gaps: Gaps = field(init=False)
+    per_step: str | None = field(init=False, default=None)
+    """the reward whose steps have advantages of their own"""
 
     def __post_init__(self) -> None:
         grpo = self.config.grpo_config
@@ -102,6 +105,7 @@ class Stepper:
             reward.name for reward in self.config.rewards if isinstance(reward, ModelReward) and reward.name in names
         ]
         self.gaps = Gaps(models, self.config.checker)
+        self.per_step = next((name for name in names if name in self.config.per_step_rewards), None)
 
     def components(self) -> dict[str, Component]:
         """All that the next step depends on, by the name that it has in a checkpoint."""
@@ -131,7 +135,8 @@ class Stepper:
         self.contributions.add(advantages)
         step.phases.end("score")
         out = left_out(batch.completions, grpo)
-        metrics = self.learner.update(*_trained_on(batch.completions, advantages, out), batch.is_old[~out])
+        kept = [completion for completion, is_out in zip(batch.completions, out, strict=True) if not is_out]
+        metrics = self.learner.update(kept, advantages.kept(~out), batch.is_old[~out])
         step.phases.end("update")
         if grpo.monitor_kl_every and (is_last or number % grpo.monitor_kl_every == 0):
             metrics["policy/kl_initial"] = self.learner.kl_initial(batch.sampled)
@@ -141,7 +146,7 @@ class Stepper:
         metrics |= group_metrics(batch.completions, right, advantages, grpo.group_size, batch.is_old)
         metrics |= response_metrics(batch.sampled)
         metrics |= reuse.metrics
-        metrics |= self.cache.add(batch.completions, batch.scores, advantages.values, right, batch.is_old)
+        metrics |= self.cache.add(batch.completions, batch.scores, advantages.means, right, batch.is_old)
         if grpo.refill:
             metrics |= {"groups/refused": float(len(refused.problems)), "groups/refills": float(filled.num_rounds)}
         tokens = token_counts(batch, advantages) + token_counts(refused, of_refused)
@@ -263,9 +268,11 @@ class Stepper:
         names = [reward.name for reward in self.rewards]
         parts = parts_matrix(groups.scores, names)
         weights, floors = weighing.columns(names)
+        out = left_out(groups.completions, self.config.grpo_config)
+        column = names.index(self.per_step) if self.per_step else None
         advantages = group_advantages(
-            without(parts, left_out(groups.completions, self.config.grpo_config)),
-            weights,
+            without(parts, out),
+            weights if column is None else _but(weights, column),
             self.config.grpo_config.group_size,
             order=self.config.combination.order,
             scale=self.config.combination.scale,
@@ -273,7 +280,23 @@ class Stepper:
             spread_floor=self.config.combination.reward_spread_floor,
             floors=floors,
         )
-        return parts, advantages
+        if column is None:
+            return parts, advantages
+        rows = zip(groups.completions, groups.scores, out, strict=True)
+        steps = [[] if is_out else token_steps(self.tokenizer, text, score) for text, score, is_out in rows]
+        lengths = [len(completion.token_ids) for completion in groups.completions]
+        size, combination = self.config.grpo_config.group_size, self.config.combination
+        weight = float(weights[column])
+        return parts, add_steps(
+            advantages,
+            steps,
+            lengths,
+            parts=parts[:, column],
+            column=column,
+            weight=weight,
+            group_size=size,
+            combination=combination,
+        )
 
     def _right(self, scores: Sequence[Score]) -> list[bool] | None:
         """What the checker says of each completion, or None where it is not among the training rewards."""
@@ -282,9 +305,6 @@ class Stepper:
         return [(s.parts[self.config.checker] or 0.0) >= 1 for s in scores]
 
 
-def _trained_on(
-    completions: list[Completion], advantages: Advantages, out: Bools
-) -> tuple[list[Completion], Advantages]:
-    """What the update sees: all but the rows that are left out."""
-    kept = [completion for completion, is_out in zip(completions, out, strict=True) if not is_out]
-    return kept, replace(advantages, values=advantages.values[~out])
+def _but(weights: Floats, column: int) -> Floats:
+    """The weights with one objective left out."""
+    return np.where(np.arange(len(weights)) == column, 0.0, weights)

@@ -44,7 +44,7 @@ def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advanta
         metrics |= _mean_and_std(f"objective/{name}", column)
         metrics[f"objective/{name}/advantage_share"] = float(share)
         metrics[f"objective/{name}/unscored_share"] = float(np.isnan(column).mean())
-    values = advantages.values
+    values = advantages.means
     return metrics | {
         "advantage/std": float(values.std()),
         "advantage/min": float(values.min()),
@@ -119,7 +119,7 @@ def rollout_rows(
     step: int, groups: Groups, advantages: Advantages, *, is_refused: bool = False
 ) -> list[dict[str, Any]]:
     """One row a completion for rollouts.jsonl and the tables."""
-    rows = zip(groups.asked, groups.completions, groups.scores, advantages.values, strict=True)
+    rows = zip(groups.asked, groups.completions, groups.scores, advantages.means, strict=True)
     return [
         {
             "step": step,

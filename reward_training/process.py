@@ -2,8 +2,8 @@
 
 A text's steps are its lines or sentences. `checked_by: arithmetic` verifies the equations in each; the name of another reward has that
 one look at the text up to the end of each step, as a reward model or a judge can. A response's value is the mean or the
-minimum over its steps (the paper's section 2.6 takes the product; the minimum is arXiv 2312.08935's). Left out: labels of steps
-that people gave.
+minimum over its steps (the paper's section 2.6 takes the product; the minimum is arXiv 2312.08935's), or the steps are kept and
+each moves its own tokens (`grpo_train/step_advantages.py`). Left out: labels of steps that people gave.
 
 A step that cannot be checked (no equation in it, a judge that did not answer) counts for nothing, so a policy that stops writing
 equations is not punished by the mean: `if_none` says what a response without any checked step is worth.
@@ -18,7 +18,7 @@ from statistics import fmean
 from configs import reward_schema
 from configs.records import Completion, Problem
 from reward_training.arithmetic import equations
-from reward_training.reward import Reward, Unscored, Value
+from reward_training.reward import Found, Reward, Stepwise, Unscored, Value
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 LINE_END = re.compile(r"\n+")
@@ -33,36 +33,47 @@ class ProcessReward:
         self._config = config
         self._checker = checker
 
-    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
         """Values in the checker's own range; arithmetic's are in [0, 1]."""
         ends = [step_ends(self._reasoning(completion.text), self._config.split) for completion in completions]
         if self._checker is None:
-            checked = [_arithmetic(c.text, of_text) for c, of_text in zip(completions, ends, strict=True)]
+            checked: list[list[Found]] = [
+                [*_arithmetic(c.text, of_text)] for c, of_text in zip(completions, ends, strict=True)
+            ]
         else:
             checked = self._ask(self._checker, problems, completions, ends)
-        return [self._reduced(values) for values in checked]
+        return [self._reduced(*row) for row in zip(checked, ends, strict=True)]
 
     def _reasoning(self, text: str) -> str:
         return text if self._config.before is None else text.partition(self._config.before)[0]
 
     def _ask(
         self, checker: Reward, problems: Sequence[Problem], completions: Sequence[Completion], ends: list[list[int]]
-    ) -> list[list[Value]]:
+    ) -> list[list[Found]]:
         """What the other reward says of each response up to each of its steps."""
         rows = [(row, end) for row, of_text in enumerate(ends) for end in of_text]
         drafts = [completions[row].model_copy(update={"text": completions[row].text[:end]}) for row, end in rows]
         values = checker([problems[row] for row, _ in rows], drafts) if rows else []
-        checked: list[list[Value]] = [[] for _ in completions]
+        checked: list[list[Found]] = [[] for _ in completions]
         for (row, _), value in zip(rows, values, strict=True):
             checked[row].append(value)
         return checked
 
-    def _reduced(self, values: Sequence[Value]) -> Value:
-        known = [value for value in values if not isinstance(value, Unscored)]
-        if known:
-            return fmean(known) if self._config.reduce == "mean" else min(known)
+    def _reduced(self, values: Sequence[Found], ends: Sequence[int]) -> Found:
+        steps = [(end, value) for end, value in zip(ends, values, strict=True) if isinstance(value, float | int)]
+        if steps:
+            return self._value([value for _, value in steps], steps)
         failed = next((v for v in values if isinstance(v, Unscored) and v is not NOTHING_TO_CHECK), None)
         return self._config.if_none if failed is None else failed
+
+    def _value(self, known: Sequence[float], steps: Sequence[tuple[int, float]]) -> Found:
+        match self._config.reduce:
+            case "mean":
+                return fmean(known)
+            case "min":
+                return min(known)
+            case "per_step":
+                return Stepwise(fmean(known), tuple(steps))
 
 
 NOTHING_TO_CHECK = Unscored("no equation")

@@ -20,7 +20,18 @@ class Unscored:
     reason: str
 
 
+@dataclass(frozen=True)
+class Stepwise:
+    """A value with those of the steps of the reasoning that it comes from."""
+
+    value: float
+    steps: tuple[tuple[int, float], ...]
+    """(number of characters of the text up to the step's end, value)"""
+
+
 Value = float | Unscored
+Found = Value | Stepwise
+"""what a reward may return for a completion"""
 
 
 class Reward(Protocol):
@@ -32,7 +43,7 @@ class Reward(Protocol):
     @property
     def weight(self) -> float: ...
 
-    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Found]:
         """A value for each completion; `problems` and `completions` are aligned one to one."""
         ...
 

@@ -25,7 +25,7 @@ from reward_training.outcome import IN_POOL, OutcomeReward
 from reward_training.process import ProcessReward
 from reward_training.python_function import PythonReward
 from reward_training.repetition import RepetitionReward
-from reward_training.reward import Reward, RewardError, Unscored, Value, WorksElsewhere
+from reward_training.reward import Found, Reward, RewardError, Stepwise, Unscored, WorksElsewhere
 from reward_training.weighing import Weighing
 
 __all__ = [
@@ -133,7 +133,7 @@ class Scoring:
     def __init__(self, rewards: Sequence[Reward], weighing: Weighing | None = None) -> None:
         self._rewards = rewards
         self._weighing = weighing or Weighing({reward.name: reward.weight for reward in rewards})
-        self._begun: dict[str, dict[int, Future[list[Value]]]] = {}
+        self._begun: dict[str, dict[int, Future[list[Found]]]] = {}
         self._threads = {r.name: ThreadPoolExecutor(CALLS_AT_ONCE) for r in rewards if isinstance(r, WorksElsewhere)}
 
     def __enter__(self) -> Self:
@@ -164,7 +164,7 @@ class Scoring:
         rows = ({name: row[i] for name, row in values.items()} for i in range(len(completions)))
         return [_score_of(row, self._weighing) for row in rows]
 
-    def _values(self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+    def _values(self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
         begun = self._begun.get(reward.name)
         if begun is None:
             return _values(reward, problems, completions)
@@ -173,13 +173,20 @@ class Scoring:
         return values
 
 
-def _score_of(values: Mapping[str, Value], weighing: Weighing) -> Score:
-    parts = {name: None if isinstance(value, Unscored) else value for name, value in values.items()}
+def _score_of(values: Mapping[str, Found], weighing: Weighing) -> Score:
+    parts = {name: _number(value) for name, value in values.items()}
+    steps = next((list(value.steps) for value in values.values() if isinstance(value, Stepwise)), None)
     unscored = {name: value.reason for name, value in values.items() if isinstance(value, Unscored)}
-    return Score(parts=parts, unscored=unscored, total=weighing.total(parts))
+    return Score(parts=parts, unscored=unscored, total=weighing.total(parts), steps=steps)
 
 
-def _values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+def _number(value: Found) -> float | None:
+    if isinstance(value, Unscored):
+        return None
+    return value.value if isinstance(value, Stepwise) else value
+
+
+def _values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
     """What the reward returned, each value checked."""
     if not completions:
         return []
@@ -196,8 +203,12 @@ def _values(reward: Reward, problems: Sequence[Problem], completions: Sequence[C
     return [_value(reward, *row) for row in zip(problems, completions, values, strict=True)]
 
 
-def _value(reward: Reward, problem: Problem, completion: Completion, value: object) -> Value:
+def _value(reward: Reward, problem: Problem, completion: Completion, value: object) -> Found:
     if isinstance(value, Unscored):
+        return value
+    if isinstance(value, Stepwise):
+        for each in (value.value, *(of_step for _, of_step in value.steps)):
+            _value(reward, problem, completion, each)
         return value
     try:
         number = float(value)  # type: ignore[arg-type]

@@ -132,6 +132,7 @@ def _with(**blocks: Any) -> dict[str, Any]:
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 MODEL_REWARD = {"name": "q", "kind": "reward_model", "model": "quality"}
+STEPS = {"name": "steps", "kind": "process", "reduce": "per_step"}
 PEOPLE = {"kind": "trained", "labeler": {"kind": "people", "otherwise": {"kind": "outcome", "reward": "rigth"}}}
 TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
 
@@ -182,6 +183,18 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
                 reward_models={"quality": {"kind": "trained", "labeler": {"kind": "outcome", "reward": "rigth"}}},
             ),
             "labeler.reward='rigth' is no outcome reward; outcome rewards are ['right']",
+        ),
+        (
+            _with(rewards=[*MINIMAL["rewards"], STEPS, STEPS | {"name": "more"}]),
+            "rewards ['steps', 'more'] are all kept per step; one can be, so reduce the others by mean or min",
+        ),
+        (
+            _with(rewards=[*MINIMAL["rewards"], STEPS], grpo_config={"loss": "gspo"}),
+            "'steps' gives each token an advantage of its own, but grpo_config.loss=gspo has one ratio a response",
+        ),
+        (
+            _with(rewards=[*MINIMAL["rewards"], STEPS | {"floor": {"below": 0.5, "cap": 0.1}}]),
+            "reward 'steps' is kept per step and part of no sum that its floor could cap",
         ),
         (
             _with(promotion={"people": {"num_problems": 9}}),

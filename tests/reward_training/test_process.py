@@ -17,8 +17,8 @@ from configs.schema import Config
 from reward_training import process
 from reward_training.arithmetic import equations
 from reward_training.process import step_ends
-from reward_training.reward import Unscored, Value
-from reward_training.scorer import build_rewards
+from reward_training.reward import RewardError, Stepwise, Unscored, Value
+from reward_training.scorer import build_rewards, score
 
 Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
@@ -169,3 +169,29 @@ def test_a_checker_that_is_not_there_is_refused_by_name() -> None:
     }
     with pytest.raises(ValidationError, match="checked_by='prm' is neither arithmetic nor another reward"):
         Config.model_validate(settings)
+
+
+def test_steps_that_are_kept_carry_their_ends_and_their_mean(make_problem: MakeProblem, make_completion: Make) -> None:
+    reward = process.ProcessReward(ProcessReward(name="steps", reduce="per_step", if_none=0.3))
+    text = "1 + 1 = 2\nso\n2 + 2 = 5"
+    values = reward([make_problem()] * 2, [make_completion(text), make_completion("so")])
+    assert values == [Stepwise(0.5, ((9, 1.0), (len(text), 0.0))), 0.3]
+
+
+def test_a_score_holds_the_kept_steps_and_their_mean_as_its_part(
+    make_problem: MakeProblem, make_completion: Make
+) -> None:
+    settings = [ProcessReward(name="steps", reduce="per_step", weight=2.0), FormatReward(name="digits", pattern="5")]
+    with build_rewards(settings, {}) as rewards:
+        [found] = score([make_problem()], [make_completion("1 + 1 = 2\n2 + 2 = 5")], rewards)
+    assert found.parts == {"steps": 0.5, "digits": 1.0}
+    assert found.steps == [(9, 1.0), (19, 0.0)]
+    assert found.total == 2.0
+
+
+def test_a_step_that_is_no_number_stops_the_stage(make_problem: MakeProblem, make_completion: Make) -> None:
+    reward = process.ProcessReward(
+        ProcessReward(name="steps", reduce="per_step", checked_by="asked"), Asked([float("nan")])
+    )
+    with pytest.raises(RewardError, match=r"'steps' on problem .* returned nan"):
+        score([make_problem()], [make_completion("a")], [reward])
