@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.block import Block, Name, PositiveFloat, PositiveInt, SaveSteps, Share, Temperature, TopK, TopP
+from configs.lora_schema import LoraSettings
 
 
 class LoopStop(Block):
@@ -84,14 +85,9 @@ class ResponseCacheConfig(Block):
 KlEstimator = Literal["k1", "k2", "k3"]
 
 
-class LoraConfig(Block):
+class LoraConfig(LoraSettings):
     """Train a low-rank adapter (arXiv 2106.09685) in place of all weights."""
 
-    rank: PositiveInt = Field(16, description="of the change to each matrix")
-    alpha: PositiveInt = Field(32, description="the change is scaled by alpha / rank")
-    target_modules: str | list[str] = Field(
-        "all-linear", description="modules by the end of their names, or all-linear: every linear layer but the last"
-    )
     between_rounds: Literal["merge", "carry_on"] = Field(
         "merge",
         description="each round starts a new adapter on the merged champion, so that ranks add up; or trains the champion's "

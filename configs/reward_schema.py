@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.block import Block, Name, PositiveFloat, PositiveInt, SaveSteps, Share
+from configs.lora_schema import LoraSettings
+from configs.policy_schema import PolicyConfig
 
 # ---- rewards --------------------------------------------------------------------------------------------------------
 
@@ -374,6 +376,19 @@ class TrainedRewardModel(Block):
 
     kind: Literal["trained"] = "trained"
     labeler: Labeler = Field(description="who says which completion is better")
+    start_from: Literal["last_accepted", "backbone"] = Field(
+        "last_accepted",
+        description="train the last accepted one on, the first round's from the backbone; or begin each round anew from the backbone",
+    )
+    backbone: PolicyConfig | None = Field(
+        None,
+        description="a causal language model, which gets a head, or a folder of a ready-made classifier with one output; "
+        "default: the champion",
+    )
+    lora: LoraSettings | None = Field(
+        None,
+        description="train an adapter, which is merged at the end, and the head instead of all weights; it wants a higher learning_rate",
+    )
     pairs_per_problem: PositiveInt = Field(4, description="most pairs that one problem gives")
     max_pairs: PositiveInt = Field(2048, description="most training pairs of a round, replayed ones included")
     held_out_share: Share = Field(0.25, description="share of the problems whose pairs only check")

@@ -141,8 +141,11 @@ def write_run_report(root: Path, name: str) -> None:
 
 
 def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
-    """Make the configured model ready in a local folder."""
+    """Make the configured models ready in local folders: reward models' backbones, then the policy."""
     from grpo_train.model_source import prepare_policy
 
-    policy = prepare_policy(load_config(path, list(overrides)).policy, models_folder(Path.cwd()))
-    Terminal().print_path(policy.path)
+    config = load_config(path, list(overrides))
+    for model in config.trained_reward_models.values():
+        if model.backbone is not None:
+            Terminal().print_path(prepare_policy(model.backbone, models_folder(Path.cwd())).path)
+    Terminal().print_path(prepare_policy(config.policy, models_folder(Path.cwd())).path)

@@ -29,6 +29,7 @@ from configs.errors import ConfigError, StageStopped
 from configs.records import PreferencePair
 from configs.reward_schema import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
+from reward_training.adapter import add_adapter, merged
 from reward_training.attention import fit_attention
 from reward_training.backbone import load_backbone, load_tokenizer, set_pad_token
 from reward_training.model_scores import (
@@ -86,8 +87,11 @@ def train_reward_model(
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
+        adapter = add_adapter(model, config.lora, seed) if config.lora else None
         hooks = Hooks(on_step, should_stop, checkpoints)
         _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)
+        if adapter is not None:
+            model = merged(adapter)
         model.save_pretrained(str(out_dir))
         tokenizer.save_pretrained(str(out_dir))
         del model

@@ -175,7 +175,7 @@ def _comparison(run: Run, round: int) -> Path:
 def train_reward_model(run: Run, round: int, name: str, state: RoundState) -> RewardModelReport:
     """Train a round's reward model on the pairs of the round before; `state` is what that round handed on."""
     last = last_accepted(run.folder, name, before=round, inherited=run.file.reward_models)
-    base = last or ModelRef(id=state.champion.id, path=state.champion.path)
+    base = _reward_model_base(run, name, last, state.champion)
     folder = reward_model_folder(run.folder, round, name)
     report = _reward_model_stage(run, round, name, base, folder, *_pairs_up_to(run, round - 1))
     if not report.accepted:
@@ -199,9 +199,24 @@ def retrain_reward_model(run: Run, name: str) -> RewardModelReport:
     folder = by_hand_folder(run.folder, round, name)
     inherited = run.file.reward_models
     last = last_accepted(run.folder, name, before=round + 1, inherited=inherited, leave_out=folder)
-    base = last or ModelRef(id=champion.id, path=champion.path)
+    base = _reward_model_base(run, name, last, champion)
     new, earlier = _pairs_up_to(run, round)
     return _reward_model_stage(run, round, name, base, folder, [*new, *labels_by_hand(run, round, name)], earlier)
+
+
+def _reward_model_base(run: Run, name: str, last: ModelRef | None, champion: Policy) -> ModelRef:
+    """What a reward model is trained from: the last accepted one, or the backbone, by default the champion's."""
+    model = run.config.trained_reward_models[name]
+    if last is not None and model.start_from == "last_accepted":
+        return last
+    if model.backbone is None:
+        return ModelRef(id=champion.id, path=champion.path)
+    try:
+        found = prepare_policy(model.backbone, models_folder(run.workspace))
+    except ConfigError as error:
+        message = str(error).replace("policy.path", f"reward_models.{name}.backbone.path")
+        raise ConfigError(message) from error
+    return ModelRef(id=found.id, path=str(Path(found.path).absolute()))
 
 
 def _train_on_file(run: Run, name: str) -> RewardModelReport:
@@ -210,8 +225,7 @@ def _train_on_file(run: Run, name: str) -> RewardModelReport:
             f"run {run.name!r} has finished no round; `regroup run` makes the pairs that reward model {name!r} learns from, "
             "or give it a labeler of kind file"
         )
-    policy = _given_policy(run)
-    base = run.file.reward_models.get(name) or ModelRef(id=policy.id, path=policy.path)
+    base = _reward_model_base(run, name, run.file.reward_models.get(name), _given_policy(run))
     pairs = run.folder / "preferences" / f"{name}.jsonl"
     write_jsonl(pairs, regenerating.preferences(run.config, name, round=0))
     return _reward_model_stage(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs], [])

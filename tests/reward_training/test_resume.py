@@ -13,9 +13,12 @@ import torch
 from configs.checkpoints import SEAL, Checkpoints, saved_steps
 from configs.errors import StageStopped
 from configs.files import weights_id
+from configs.lora_schema import LoraSettings
+from configs.reward_schema import TrainedRewardModel
 from reward_training.train import train_reward_model
 from tests.reward_training.test_train import CONFIG, make_pairs
 
+ADAPTED = CONFIG.model_copy(update={"lora": LoraSettings(rank=2, alpha=4)})
 Steps = list[tuple[int, dict[str, float]]]
 
 
@@ -34,7 +37,9 @@ def base(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def attempt(base: Path, folder: Path, *, stop_after: int = 1000, every: int = 100) -> Outcome:
+def attempt(
+    base: Path, folder: Path, *, stop_after: int = 1000, every: int = 100, config: TrainedRewardModel = CONFIG
+) -> Outcome:
     """A training of 12 updates from the newest checkpoint in `folder`, as a new process would do it."""
     torch.manual_seed(stop_after)
     steps: Steps = []
@@ -43,7 +48,7 @@ def attempt(base: Path, folder: Path, *, stop_after: int = 1000, every: int = 10
         make_pairs(0, 24),
         base=base,
         out_dir=folder / "model",
-        config=CONFIG,
+        config=config,
         seed=0,
         on_step=lambda step, metrics: steps.append((step, metrics)),
         # asked after each step, before it is told of
@@ -70,6 +75,14 @@ def test_a_stopped_training_that_goes_on_ends_as_if_it_had_not_been(
     stopped(base, tmp_path / "stage", after=3)
     stopped(base, tmp_path / "stage", after=8)
     assert attempt(base, tmp_path / "stage") == Outcome(undisturbed.weights, undisturbed.steps[8:])
+
+
+def test_an_adapter_that_goes_on_ends_as_if_it_had_not_been_stopped(base: Path, tmp_path: Path) -> None:
+    undisturbed = attempt(base, tmp_path / "undisturbed", config=ADAPTED)
+    with pytest.raises(StageStopped):
+        attempt(base, tmp_path / "stage", stop_after=5, config=ADAPTED)
+    again = attempt(base, tmp_path / "stage", config=ADAPTED)
+    assert again == Outcome(undisturbed.weights, undisturbed.steps[5:])
 
 
 def test_a_training_that_is_done_is_not_stopped(base: Path, tmp_path: Path, undisturbed: Outcome) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from configs.errors import ConfigError
 from configs.files import MANIFEST, digest, digest_json, read_manifest, weights_id
 from configs.records import Policy, RoundState
 from configs.schema import Config
+from grpo_train.model import save_policy
+from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
 from tasks import stages
 from tasks.history import last_finished_round
 from tasks.run import Run, follow_on, read_run, stored_config
@@ -259,3 +262,35 @@ def test_a_stop_is_heard_between_steps(copied: Path) -> None:
     with pytest.raises(StageStopped):
         stages.train_policy.fn(run, 2, state, {})
     assert read_manifest(run.folder / "round_002" / "policy") is None
+
+
+def test_a_reward_model_may_begin_each_round_anew_from_a_backbone_of_its_own(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    run = open_in(
+        tmp_path,
+        tiny(*ONE_ROUND, "reward_models.taste.start_from=backbone", "reward_models.taste.backbone.path=./other"),
+    )
+    run.tracking.start()
+    state = baseline(run)
+    with pytest.raises(ConfigError, match=r"reward_models\.taste\.backbone\.path=\./other does not exist"):
+        stages.train_reward_model.fn(run, 1, "taste", state)
+    tokenizer = build_tiny_tokenizer()
+    backbone = save_policy(build_tiny_model(tokenizer, seed=5), tokenizer, tmp_path / "other", round=0)
+    for round in (1, 2):
+        stages.train_reward_model.fn(run, round, "taste", state)
+        folder = run.folder / f"round_{round:03d}" / "reward_model" / "taste"
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        assert manifest.inputs["base"] == backbone.id
+
+
+def test_by_default_a_reward_model_is_trained_on_from_the_last_accepted_one(copied: Path) -> None:
+    run = open_in(copied, tiny(*ONE_ROUND))
+    last = run.folder / "round_001" / "reward_model" / "taste"
+    stages.retrain_reward_model.fn(run, "taste")
+    manifest = read_manifest(run.folder / "round_001" / "reward_model_by_hand" / "taste")
+    assert manifest is not None
+    assert manifest.inputs["base"] == weights_id(last / "model")
