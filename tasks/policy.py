@@ -16,6 +16,7 @@ from grpo_train.model import load_policy, open_policy, save_policy
 from grpo_train.ranks import Ranks
 from grpo_train.step import StepResult
 from grpo_train.trainer import TrainResult, num_steps, train
+from grpo_train.watch import Alarm
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.reward_ids import model_ids, rubric_ids
 from tasks.stage import ALONE, Context, StageSpec
@@ -80,7 +81,7 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
         journal.write(result.step, result.metrics)
         append_jsonl(out_dir / "rollouts.jsonl", result.rollouts)
         for alarm in result.alarms:
-            context.warn(f"round {spec.round}, step {result.step}: {alarm}")
+            context.warn(f"round {spec.round}, step {result.step}: {alarm}{what_now(alarm, spec)}")
         context.written()
         context.progress.set(result.step, total=total, unit="updates")
 
@@ -118,6 +119,15 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     facts = asdict(result)
     write_json(out_dir / CURRICULUM, facts.pop("curriculum"))
     write_json(out_dir / "result.json", facts)
+
+
+def what_now(alarm: Alarm, spec: PolicySpec) -> str:
+    """A reward model that is exploited can only unlearn that from what exploits it."""
+    if alarm.rule.action == "warn" or not alarm.rule.metric.startswith("gap/"):
+        return ""
+    if spec.round < spec.config.rounds:
+        return f"; round {spec.round + 1} retrains the reward models on what this policy writes"
+    return f"; set rounds={spec.round + 1} to retrain the reward models on what this policy writes and go on"
 
 
 def load(out_dir: Path, round: int) -> Policy:

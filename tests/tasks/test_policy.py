@@ -4,10 +4,13 @@ from pathlib import Path
 import pytest
 
 import grpo_train.learner as learner
+from configs.records import Policy
+from configs.schema import WatchRule
 from grpo_train.learner import TrainingDiverged
 from grpo_train.model import open_policy
 from grpo_train.tiny_model import save_tiny_model
-from tasks.policy import PolicySpec, run
+from grpo_train.watch import Alarm
+from tasks.policy import PolicySpec, run, what_now
 from tests.tasks.stage_kit import tiny, write_sums
 
 
@@ -36,3 +39,28 @@ def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, mo
         run(spec, out_dir)
     assert open_policy(out_dir / "last_good", 1).id != given.id
     assert not (out_dir / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "action", "rounds", "then"),
+    [
+        ("gap/taste", "roll_back", 2, "; round 2 retrains the reward models on what this policy writes"),
+        ("gap/taste", "stop", 1, "; set rounds=2 to retrain the reward models on what this policy writes and go on"),
+        ("gap/taste", "warn", 2, ""),
+        ("policy/entropy", "stop", 2, ""),
+    ],
+)
+def test_a_gap_that_ends_training_asks_for_retraining(
+    tmp_path: Path, metric: str, action: str, rounds: int, then: str
+) -> None:
+    given = Policy(path="nowhere", id="p", round=0)
+    spec = PolicySpec(
+        config=tiny(f"rounds={rounds}"),
+        round=1,
+        policy=given,
+        initial_policy=given,
+        problems=str(write_sums(tmp_path)),
+        reward_models={},
+    )
+    rule = WatchRule.model_validate({"metric": metric, "above": 1.0, "action": action})
+    assert what_now(Alarm(rule, step=3, value=2.0, since=1), spec) == then
