@@ -14,6 +14,7 @@ from typing import Any
 from reward_training.extraction import NUMBER
 from reward_training.plain_text import plain, visible
 from reward_training.quantity import in_words, quantity
+from reward_training.units import is_another_unit
 
 MAX_EXPONENT = 1000
 """a number with a larger exponent is compared as text: it cannot be a sensible answer and costs memory to expand"""
@@ -33,14 +34,17 @@ def exact(answer: str, gold: str) -> bool:
     return normalised(answer) == normalised(gold)
 
 
-def numeric(answer: str, gold: str, tolerance: float = 1e-6) -> bool:
-    """Equal as numbers within a relative tolerance, whatever their notation; a unit of the gold answer must not be another one.
+def numeric(answer: str, gold: str, tolerance: float = 1e-6, question: str = "") -> bool:
+    """Equal as numbers within a relative tolerance, whatever their notation; the unit must not be another one than the gold
+    answer's, or than the question asks for.
 
     >>> numeric("$1,250.50", "1250.5"), numeric("3/4", "0.75"), numeric("15 m", "15 cm"), numeric("4 or 5", "4")
     (True, True, False, False)
     """
     found, wanted = quantity(answer), quantity(gold)
     if found is None or wanted is None or (found.unit and wanted.unit and found.unit != wanted.unit):
+        return False
+    if not wanted.unit and is_another_unit(found.unit, question):
         return False
     return abs(found.value - wanted.value) <= Fraction(tolerance) * abs(wanted.value)
 
@@ -154,7 +158,10 @@ def _formula(text: str) -> str | None:
 
 
 def _solutions_as_set(text: str) -> str:
-    """`x = 1 or x = 2` as a set; other texts as they are."""
+    """`x = 1 or x = 2` as a set, and `1 or 2` too; other texts as they are."""
+    alternatives = re.split(r"\s*(?:\\text\s*\{\s*or\s*\}|\bor\b)\s*", text)
+    if len(alternatives) > 1 and all(quantity(part) is not None for part in alternatives):
+        return "$\\{" + ", ".join(part.strip("$ ") for part in alternatives) + "\\}$"
     parts = re.split(r"\s*(?:\\text\{\s*(?:or|and)\s*\}|\bor\b|\band\b|,)\s*", text)
     solutions = [re.fullmatch(r"([a-z])\s*=\s*(.+)", part.strip()) for part in parts]
     if len(parts) < 2 or not all(solutions) or len({match[1] for match in solutions if match}) > 1:

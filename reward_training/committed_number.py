@@ -27,8 +27,22 @@ LIST_MARK = re.compile(
 SENTENCE = re.compile(r"[^\n.!?;]*(?:\.(?=\d)[^\n.!?;]*)*(?:[.!?;]+|\n|$)")
 CHECKS = re.compile(r"^\s*(?:let me |to |we )?(?:check|verify|proof|double-check|test|sanity)\b", re.IGNORECASE)
 BOILERPLATE = re.compile(
-    r"\b(?:let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
+    r"\b(?:sent from|signature|unsubscribe|let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
     re.IGNORECASE,
+)
+REFERENCE = re.compile(r"(?m)^\s*\[\d+\].*$|\b(?:pp?|ch|vol|sec|fig|eq)\.\s*\d+(?:\s*-\s*\d+)?", re.IGNORECASE)
+"""an entry of a list of sources, and the page or chapter that a text points to"""
+DENIED_AFTER = re.compile(
+    r"^\s*(?:(?:is|was|are|were|be|can|could|would|will|does|did|has)\s*(?:not\b|n't|never\b)|cannot\b|"
+    r"(?:is|was|are|were|must be|has to be)\s+(?:wrong|incorrect|false|too (?:low|high|much|many|few|small|large|big)|no longer)\b)",
+    re.IGNORECASE,
+)
+DENIED_VERB = re.compile(
+    r"\b(?:did|does|do|was|were|is|are)\s*(?:not|n't)(?:\s+(?!and\b|but\b|so\b|because\b|only\b)[a-z]+){0,3}\s*$",
+    re.IGNORECASE,
+)
+SUPPOSES = re.compile(
+    r"^\s*(?:but |and |so |now )?(?:if|suppose|assum\w+|when|since|because|although|imagine)\b", re.IGNORECASE
 )
 DENIES = re.compile(
     r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bthan|≠|!=|\bneither|\bnor|\bwithout|\bbut not|\bcannot be|\bexcept|\bunlike|\bover|\bunder|\bnearly|\balmost)(?:\s+(?:be|the|a|an|it's|it is|is|exactly|even|equal to|only))*\s*$",
@@ -38,7 +52,7 @@ DOUBTS = re.compile(r"n't (?:think|believe|say|know)|\b(?:doubt|no way|not sure|
 GRADING = re.compile(r"\b(?:scores?|grades?|rewards?|verdict|rating|marks|points)\b", re.IGNORECASE)
 ENUMERATION = re.compile(r"(?<!\d)(?:\d{1,20}(?:\s*,\s*|\s+)){6,}\d")
 UNCERTAIN = re.compile(
-    r"\b(?:between|either|or|maybe|perhaps|could be|might be|possibly|more than|less than|at least|at most)\b",
+    r"\b(?:possible|candidates?|options|guess(?:es)?|any of|one of|between|either|or|maybe|perhaps|could be|might be|possibly|more than|less than|at least|at most)\b",
     re.IGNORECASE,
 )
 FILLERS = {"the", "and", "that", "are", "told", "has", "have", "was", "were", "know", "given"}
@@ -68,6 +82,7 @@ def committed_number(text: str, prompt: str = "") -> str | None:
 
 def _readable(text: str) -> str:
     text = re.sub(r"<[^<>]{0,200}>|```\w*|\*\*|`", " ", text)
+    text = re.sub(r"\bnone other than\b", "", REFERENCE.sub(" ", text), flags=re.IGNORECASE)
     text = re.sub(r"\\(?:times|cdot)", "*", text)
     text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
     text = LIST_MARK.sub(" ", plain(text))
@@ -116,8 +131,10 @@ def _in_sentence(sentence: str) -> str | None:
             sentence[max(0, match.start() - NEAR) : match.start()],
             sentence[match.end() : match.end() + NEAR],
         )
-        if DENIES.search(before) or DOUBTS.search(before):
+        if any(sign.search(before) for sign in (DENIES, DENIED_VERB, DOUBTS)) or DENIED_AFTER.match(after):
             continue
+        if not is_finished and SUPPOSES.match(sentence):
+            return None
         following = re.split(r",?\s*\b(?:not|rather than|instead of|and not)\b", after)[0]
         if not is_finished and (GOES_ON.search(following) or len(re.findall(r"[A-Za-z]+", following)) > MAX_UNIT_WORDS):
             return None

@@ -62,6 +62,8 @@ def extractor(config: OutcomeReward) -> Extractor:
                 return whole(text)
 
     def strictly(text: str, prompt: str = "") -> str | None:
-        return final_answer(text, config.extract, tag=config.tag, field=config.field, prompt=prompt)
+        return final_answer(
+            text, config.extract, tag=config.tag, field=config.field, prompt=prompt, letters=config.checker == "choice"
+        )
 
     return strictly if config.strict or config.extract not in ("last_number", "tag", "whole") else plainly

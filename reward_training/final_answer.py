@@ -18,6 +18,7 @@ from typing import Any
 
 from reward_training.committed_number import committed_number
 from reward_training.plain_text import visible
+from reward_training.quantity import quantity
 
 PLACEHOLDER = re.compile(
     r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|n/?a|none|null",
@@ -61,16 +62,19 @@ class Place:
 
 
 def final_answer(
-    text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = ""
+    text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = "", letters: bool = False
 ) -> str | None:
-    """The content of the place that `extract` names, stripped; None where the text commits to nothing there."""
+    """The content of the place that `extract` names, stripped; None where the text commits to nothing there.
+
+    With `letters`, `final` takes a letter that the text commits to where there is no such place, before it looks for a number.
+    """
     text = without_thoughts(visible(text))
     if extract == "whole":
         return _committed(text.strip())
     if extract == "last_number":
         return committed_number(text, prompt)
     if extract == "final":
-        return _final(text, tag, field, prompt)
+        return _final(text, tag, field, prompt, letters=letters)
     return _last(text, list(FINDERS[extract](text, tag, field)))
 
 
@@ -107,6 +111,8 @@ def _boxes(text: str, tag: str, field: str) -> Iterator[Place]:
 
 def _hashes(text: str, tag: str, field: str) -> Iterator[Place]:
     for match in re.finditer(r"(?m)(?:^|(?<=\s))####(?!#)[ \t]*([^\n]*)", text):
+        if DOUBTED.search(text[max(text.rfind("\n", 0, match.start()) + 1, match.start() - NEAR) : match.start()]):
+            continue  # the mark is spoken of
         if "####" in match.group(1):
             yield Place("hash", match.start(), match.end(), "")  # several on one line
         yield Place("hash", match.start(), match.end(), match.group(1))
@@ -116,7 +122,11 @@ def _phrases(text: str, tag: str, field: str) -> Iterator[Place]:
     for match in list(PHRASE.finditer(text))[-MAX_PLACES:]:
         start_of_sentence = max(text.rfind(mark, 0, match.start()) for mark in ("\n", ". ", "! ", "? ")) + 1
         before = text[max(start_of_sentence, match.start() - NEAR) : match.start()]
-        if DOUBTED.search(before) or before.count('"') % 2:
+        if (
+            DOUBTED.search(before)
+            or before.count('"') % 2
+            or before.rstrip()[-1:] in ("'", "\u2018", "\u201c", "\u00ab")
+        ):
             continue
         rest = text[match.end() : match.end() + MAX_CONTENT]
         if not rest.strip() or rest.startswith("\n"):
@@ -177,7 +187,7 @@ FINDERS: dict[str, Callable[[str, str, str], Iterator[Place]]] = {
 # ---- which of them counts -------------------------------------------------------------------------------------------
 
 
-def _final(text: str, tag: str, field: str, prompt: str) -> str | None:
+def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool) -> str | None:
     places = [place for find in FINDERS.values() for place in find(text, tag, field)]
     answer = _last(text, _innermost(places))
     if answer is not None:
@@ -186,7 +196,26 @@ def _final(text: str, tag: str, field: str, prompt: str) -> str | None:
     rest = text[max(ends, default=0) :]
     if ends and not WITHDRAWN.search(rest):
         return None  # fishing, or a denied answer
-    return committed_number(rest, prompt)
+    return (committed_letter(rest) if letters else None) or committed_number(rest, prompt)
+
+
+LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
+LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
+LETTER_NAMED = re.compile(
+    rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)\s*:?\s*{LETTER}(?![\w'])"
+)
+
+
+def committed_letter(text: str) -> str | None:
+    """The one choice that a text names as its answer, alone in a sentence or as an option; None where it names several.
+
+    >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
+    ('B', None)
+    """
+    found = {
+        match.group(1) for pattern in (LETTER_ALONE, LETTER_NAMED) for match in pattern.finditer(text[-MAX_CONTENT:])
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _innermost(places: list[Place]) -> list[Place]:
@@ -207,7 +236,7 @@ def _last(text: str, places: list[Place]) -> str | None:
         return None
     last = real[-1]
     for before, after in pairwise(real):
-        if _folded(before.content) != _folded(after.content) and not _words_between(text, before, after):
+        if not _is_same(before.content, after.content) and not _is_replaced(text[before.end : after.start]):
             return None
     if WITHDRAWN.search(text[last.end :]):
         return None
@@ -218,19 +247,30 @@ def _is_placeholder(content: str) -> bool:
     return PLACEHOLDER.fullmatch(content.strip()) is not None and content.strip() not in ("-", "x")
 
 
+def _is_same(one: str, other: str) -> bool:
+    """Whether two contents say the same, as text or as numbers."""
+    if _folded(one) == _folded(other):
+        return True
+    values = quantity(one), quantity(other)
+    return values[0] is not None and values[0] == values[1]
+
+
 def _folded(content: str) -> str:
-    return re.sub(r"[\s*$`]", "", content).casefold()
+    bare = re.sub(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}", r"\1", content)
+    return re.sub(r"[\s*$`]", "", bare).casefold()
 
 
-def _words_between(text: str, before: Place, after: Place) -> bool:
-    """Two words, or one that corrects."""
-    between = text[before.end : after.start]
+ALTERNATIVE = re.compile(r"\b(?:or|another|others?|alternatively|also|either|else)\b", re.IGNORECASE)
+
+
+def _is_replaced(between: str) -> bool:
+    """Whether what stands between two answers makes the second take the first one's place: two words, or one that corrects."""
+    if WITHDRAWN.search(between) or re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between):
+        return True
+    if ALTERNATIVE.search(between) and not SENTENCE_END.search(between):
+        return False
     words = [word for word in re.findall(r"[A-Za-z]+", between) if word.lower() not in ("answer", "boxed", "json")]
-    return (
-        len(words) >= 2
-        or bool(WITHDRAWN.search(between))
-        or bool(re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between))
-    )
+    return len(words) >= 2
 
 
 DENIAL = re.compile(r"^(?:not|isn't|is not|never|n't|neither)\b\s*", re.IGNORECASE)

@@ -50,7 +50,7 @@ class OutcomeReward(WorksElsewhere):
             case "exact":
                 return float(exact(answer, problem.answer))
             case "numeric":
-                return float(numeric(answer, problem.answer, self._config.tolerance))
+                return float(numeric(answer, problem.answer, self._config.tolerance, asked(problem.prompt)))
             case "choice":
                 return float(choice(answer, problem.answer.strip(), self._choices(problem)))
             case "math_verify":

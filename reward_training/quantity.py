@@ -22,8 +22,11 @@ GROUPED = r"\d{1,3}(?:,\d{2,3})*,\d{3}|\d{1,3}(?: \d{3})+(?!\d)"
 UNSIGNED = rf"(?:(?:{GROUPED}|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 NUMBER = re.compile(rf"([-+]?)\s*({UNSIGNED})")
 POWER_OF_TEN = re.compile(r"\s*(?:\*|x|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d+)\s*\}?")
+PURE_POWER = re.compile(r"([-+]?)\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d+)\s*\}?")
 MIXED = re.compile(r"([-+]?)(\d+)\s+(\d+)\s*/\s*(\d+)")
 FRACTION = re.compile(rf"([-+]?)\s*({UNSIGNED})\s*/\s*({UNSIGNED})")
+LOOKALIKE = re.compile(r"(?:[OoI]|(?![\u00b0\u00b5\u03bc])[^\W\d_a-zA-Z])(?!\w)")
+"""a letter that is written like a digit, right behind a number"""
 UNIT = re.compile(r"[\s\-]*((?:[^\W\d_]|[°%$€£₹/. ']|\^-?\d+)*)")
 LEADING = re.compile(
     r"^(?:(?:it|that|this|which|they|x|y|z|n|k|[a-zA-Z]\([a-z]\)|(?:the )?(?:answer|result|total|sum|product|value|area|length))\s*(?:is|are|=|equals|:)\s*"
@@ -71,7 +74,9 @@ ONES = [
 ]
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORDS = {word: number for number, word in enumerate(ONES)} | {word: 10 * (n + 2) for n, word in enumerate(TENS)}
-HAN = {character: number for number, character in enumerate("零一二三四五六七八九")}
+HAN = {character: number for number, character in enumerate("零一二三四五六七八九")} | {"\u3007": 0, "两": 2}
+HAN_UNITS = {"十": 10, "百": 100, "千": 1000}
+HAN_MYRIADS = {"万": 10**4, "亿": 10**8}
 
 
 @dataclass(frozen=True)
@@ -167,21 +172,37 @@ def in_words(text: str) -> Quantity | None:
 
 
 def _han(text: str) -> int | None:
-    """Up to 99."""
-    if not text or any(character not in "零一二三四五六七八九十" for character in text):
+    """Chinese numerals, with units (三千五百) or digit by digit (二〇二四).
+
+    >>> _han("三千零五"), _han("十二万"), _han("二〇二四"), _han("五六百")
+    (3005, 120000, 2024, None)
+    """
+    if not text or any(c not in HAN and c not in HAN_UNITS and c not in HAN_MYRIADS for c in text):
         return None
-    tens, ten, ones = text.partition("十")
-    if not ten:
-        return HAN[text] if len(text) == 1 else None
-    if len(tens) > 1 or len(ones) > 1:
-        return None
-    return 10 * (HAN[tens] if tens else 1) + (HAN[ones] if ones else 0)
+    if all(c in HAN for c in text):
+        return int("".join(str(HAN[c]) for c in text)) if len(text) == 1 or len(text) > 2 else None
+    total, below, digit = 0, 0, None
+    smallest = 10**9
+    for character in text:
+        if character in HAN:
+            if digit:
+                return None
+            digit = HAN[character]
+            continue
+        unit = HAN_UNITS.get(character) or HAN_MYRIADS[character]
+        if character in HAN_MYRIADS:
+            total, below, digit, smallest = total + (below + (digit or 0)) * unit, 0, None, 10**9
+            continue
+        if unit >= smallest or (digit is None and unit != 10):
+            return None
+        below, digit, smallest = below + (1 if digit is None else digit) * unit, None, unit
+    return total + below + (digit or 0)
 
 
 def _written(text: str) -> Quantity | None:
     """A number in digits, then at most a unit."""
     sign, text = _leading_currency(text)
-    for pattern, read in ((MIXED, _mixed), (FRACTION, _fraction), (NUMBER, _number)):
+    for pattern, read in ((PURE_POWER, _power), (MIXED, _mixed), (FRACTION, _fraction), (NUMBER, _number)):
         match = pattern.match(text)
         if match is None:
             continue
@@ -215,6 +236,13 @@ def _number(match: re.Match[str]) -> Fraction | None:
     return -value if sign == "-" else value
 
 
+def _power(match: re.Match[str]) -> Fraction | None:
+    sign, exponent = match.group(1), int(match.group(2))
+    if abs(exponent) > MAX_EXPONENT:
+        return None
+    return (-1 if sign == "-" else 1) * Fraction(10) ** exponent
+
+
 def _fraction(match: re.Match[str]) -> Fraction | None:
     sign, top, bottom = match.groups()
     upper, lower = (NUMBER.fullmatch(part) for part in (top, bottom))
@@ -242,6 +270,8 @@ def _unit(rest: str) -> str | None:
     if match is None or rest[0] in "^.,":
         return None
     words = match.group(1).strip()
+    if LOOKALIKE.match(rest) or re.fullmatch(r"[OoIl\u041e\u043e\u0417]{2,}", words):
+        return None
     if OTHER_VALUES.search(words) or len(words.split()) > 4:
         return None
     if any(word.strip(".").lower() in MAGNITUDES for word in words.split()) or re.match(r"[a-zA-Z]\b(?!$)", rest):
