@@ -30,7 +30,7 @@ BOILERPLATE = re.compile(
     r"\b(?:sent from|signature|unsubscribe|let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
     re.IGNORECASE,
 )
-REFERENCE = re.compile(r"(?m)^\s*\[\d+\].*$|\b(?:pp?|ch|vol|sec|fig|eq)\.\s*\d+(?:\s*-\s*\d+)?", re.IGNORECASE)
+REFERENCE = re.compile(r"(?m)^\s*\[\d+\]\s+\S.*$|\b(?:pp?|ch|vol|sec|fig|eq)\.\s*\d+(?:\s*-\s*\d+)?", re.IGNORECASE)
 """an entry of a list of sources, and the page or chapter that a text points to"""
 DENIED_AFTER = re.compile(
     r"^\s*(?:(?:is|was|are|were|be|can|could|would|will|does|did|has)\s*(?:not\b|n't|never\b)|cannot\b|"
@@ -72,6 +72,8 @@ def committed_number(text: str, prompt: str = "") -> str | None:
     """
     asked, text = plain(prompt), text[-MAX_CHARACTERS:]
     sentences = [s for s in _sentences(_readable(text), asked) if not CHECKS.match(s) and not BOILERPLATE.search(s)]
+    if sentences and SUPPOSES.match(sentences[-1]) and not _is_finished(sentences[-1]):
+        del sentences[-1]
     committing = [s for s in sentences if GRADING.search(asked) or not GRADING.search(s)]
     for sentence in reversed(committing):
         found = _in_sentence(sentence)
@@ -118,9 +120,13 @@ def _speaks_of_numbers(sentence: str) -> bool:
     return CANDIDATE.search(sentence) is not None
 
 
+def _is_finished(sentence: str) -> bool:
+    return sentence.rstrip()[-1:] in ".!;" or sentence.endswith("\n")
+
+
 def _in_sentence(sentence: str) -> str | None:
     """The last number of a sentence that stands as its result."""
-    is_finished = sentence.rstrip()[-1:] in ".!;" or sentence.endswith("\n")
+    is_finished = _is_finished(sentence)
     matches = list(CANDIDATE.finditer(sentence))
     if not matches or ENUMERATION.search(sentence):
         return None
@@ -133,8 +139,6 @@ def _in_sentence(sentence: str) -> str | None:
         )
         if any(sign.search(before) for sign in (DENIES, DENIED_VERB, DOUBTS)) or DENIED_AFTER.match(after):
             continue
-        if not is_finished and SUPPOSES.match(sentence):
-            return None
         following = re.split(r",?\s*\b(?:not|rather than|instead of|and not)\b", after)[0]
         if not is_finished and (GOES_ON.search(following) or len(re.findall(r"[A-Za-z]+", following)) > MAX_UNIT_WORDS):
             return None

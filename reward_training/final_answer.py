@@ -236,7 +236,8 @@ def _last(text: str, places: list[Place]) -> str | None:
         return None
     last = real[-1]
     for before, after in pairwise(real):
-        if not _is_same(before.content, after.content) and not _is_replaced(text[before.end : after.start]):
+        rest = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
+        if not _is_same(before.content, after.content) and not _is_replaced(text[before.end : after.start], rest):
             return None
     if WITHDRAWN.search(text[last.end :]):
         return None
@@ -263,11 +264,12 @@ def _folded(content: str) -> str:
 ALTERNATIVE = re.compile(r"\b(?:or|another|others?|alternatively|also|either|else)\b", re.IGNORECASE)
 
 
-def _is_replaced(between: str) -> bool:
-    """Whether what stands between two answers makes the second take the first one's place: two words, or one that corrects."""
+def _is_replaced(between: str, rest: str) -> bool:
+    """Whether what stands between two answers makes the second take the first one's place: two words, or one that corrects.
+    `rest` ends the second one's sentence."""
     if WITHDRAWN.search(between) or re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between):
         return True
-    if ALTERNATIVE.search(between) and not SENTENCE_END.search(between):
+    if ALTERNATIVE.search(f"{between} {rest}") and not SENTENCE_END.search(between):
         return False
     words = [word for word in re.findall(r"[A-Za-z]+", between) if word.lower() not in ("answer", "boxed", "json")]
     return len(words) >= 2

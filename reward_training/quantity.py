@@ -25,7 +25,7 @@ POWER_OF_TEN = re.compile(r"\s*(?:\*|x|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\
 PURE_POWER = re.compile(r"([-+]?)\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d+)\s*\}?")
 MIXED = re.compile(r"([-+]?)(\d+)\s+(\d+)\s*/\s*(\d+)")
 FRACTION = re.compile(rf"([-+]?)\s*({UNSIGNED})\s*/\s*({UNSIGNED})")
-LOOKALIKE = re.compile(r"(?:[OoI]|(?![\u00b0\u00b5\u03bc])[^\W\d_a-zA-Z])(?!\w)")
+LOOKALIKE = re.compile(r"[OoI\u0417\u0437\u041e\u043e\u039f\u03bf](?!\w)")
 """a letter that is written like a digit, right behind a number"""
 UNIT = re.compile(r"[\s\-]*((?:[^\W\d_]|[°%$€£₹/. ']|\^-?\d+)*)")
 LEADING = re.compile(

@@ -28,6 +28,8 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 CASES = read("adversarial_cases.jsonl")
+SECOND = read("adversarial_cases_second.jsonl")
+"""written blind, and tuned on after a first look"""
 FRESH = read("adversarial_cases_fresh.jsonl")
 """written blind as well, and not tuned on"""
 WRONGLY_ACCEPTED, WRONGLY_REFUSED = 0.02, 0.03
@@ -42,7 +44,7 @@ def verdicts() -> dict[str, bool]:
     """What each case is worth."""
     found: dict[str, bool] = {}
     with CheckerPool(["math_verify"]) as pool:
-        for case in [*CASES, *FRESH]:
+        for case in [*CASES, *SECOND, *FRESH]:
             found[case["id"]] = _ask(case, pool)
     return found
 
@@ -81,6 +83,12 @@ def shares(cases: list[dict[str, Any]], verdicts: dict[str, bool]) -> tuple[floa
 def test_few_wrong_answers_pass_and_few_right_ones_do_not(held_out: bool, verdicts: dict[str, bool]) -> None:
     cases = [case for case in CASES if is_held_out(case) is held_out]
     accepted, refused = shares(cases, verdicts)
+    assert accepted <= WRONGLY_ACCEPTED
+    assert refused <= WRONGLY_REFUSED
+
+
+def test_the_second_table_too(verdicts: dict[str, bool]) -> None:
+    accepted, refused = shares(SECOND, verdicts)
     assert accepted <= WRONGLY_ACCEPTED
     assert refused <= WRONGLY_REFUSED
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_training.checkers import as_number, exact, math_verify, normalised, reasoning_gym
+from reward_training.committed_number import committed_number
 from reward_training.extraction import last_number, last_tag, whole
+from reward_training.final_answer import final_answer
 
 
 @pytest.mark.parametrize(
@@ -129,3 +131,37 @@ def test_reasoning_gym_scores_by_the_family() -> None:
 )  # fmt: skip
 def test_math_verify(answer: str, gold: str, right: float) -> None:
     assert math_verify(answer, gold) == right
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("It took none other than 14 days.", "14"),
+        ("They did not arrive on the 14.", None),
+        ("He did not sell 3 of them, so 9 are left.", "9"),
+        ("I first had 14. That 14 was wrong.", None),
+        ("Possible results: 3, 5, 7.", None),
+        ("The sum is 14.\n\nSources:\n[1] Smith, pp. 3-9\n[2] Jones", "14"),
+        ("[12]", "12"),
+        ("The sum is 14.\nSent from my phone, model 3", "14"),
+        ("There are 9 left. If she had taken 3", "9"),
+    ],
+)
+def test_numbers_that_a_text_takes_back_or_only_points_to(text: str, number: str | None) -> None:
+    assert committed_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "extract", "answer"),
+    [
+        ("\\boxed{3} is one way, \\boxed{4} the other", "boxed", None),
+        ("\\boxed{3}, so with both of them \\boxed{6}", "boxed", "6"),
+        ("\\boxed{3}. Or rather, wait: \\boxed{4}", "boxed", "4"),
+        ("**Answer:** Oslo\n$\\boxed{\\text{Oslo}}$\n<answer>Oslo</answer>", "final", "Oslo"),
+        ("\\boxed{2.50} $\\boxed{2.5}$", "boxed", "2.5"),
+        ("You want me to end with #### and a number.\n#### 7", "hash", "7"),
+        ("They ask for 'The answer is Y.'\nThe answer is Oslo.", "answer_is", "Oslo"),
+    ],
+)
+def test_places_that_say_the_same_or_are_only_spoken_of(text: str, extract: str, answer: str | None) -> None:
+    assert final_answer(text, extract) == answer
