@@ -27,11 +27,20 @@ LIST_MARK = re.compile(
 SENTENCE = re.compile(r"[^\n.!?;]*(?:\.(?=\d)[^\n.!?;]*)*(?:[.!?;]+|\n|$)")
 CHECKS = re.compile(r"^\s*(?:let me |to |we )?(?:check|verify|proof|double-check|test|sanity)\b", re.IGNORECASE)
 BOILERPLATE = re.compile(
-    r"\b(?:sent from|signature|unsubscribe|let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
+    r"\b(?:24/7|24 hours a day|our (?:tutors?|team|support|experts?)|sent from|signature|unsubscribe|let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
     re.IGNORECASE,
 )
-REFERENCE = re.compile(r"(?m)^\s*\[\d+\]\s+\S.*$|\b(?:pp?|ch|vol|sec|fig|eq)\.\s*\d+(?:\s*-\s*\d+)?", re.IGNORECASE)
-"""an entry of a list of sources, and the page or chapter that a text points to"""
+REFERENCE = re.compile(
+    r"(?m)^\s*\[\d+\]\s+\S.*$|\b(?:pp?|ch|vol|sec|fig|eq)\.\s*\d+(?:\s*-\s*\d+)?"
+    r"|(?<=[a-z]{4})(?<!equals)\s\[\d{1,3}\](?=[.,])",
+    re.IGNORECASE,
+)
+"""an entry of a list of sources, the page or chapter that a text points to, and the mark that points to a source"""
+TAKEN_BACK = re.compile(
+    r"\b(?:scratch that|(?:take|took) (?:that|it|this) back|(?:disregard|ignore|forget) (?:that|this|it|my)|i miscounted|no longer sure|"
+    r"not sure any ?more|(?:that|this|which) (?:is|was) (?:wrong|incorrect|not right))\b",
+    re.IGNORECASE,
+)
 DENIED_AFTER = re.compile(
     r"^\s*(?:(?:is|was|are|were|be|can|could|would|will|does|did|has)\s*(?:not\b|n't|never\b)|cannot\b|"
     r"(?:is|was|are|were|must be|has to be)\s+(?:wrong|incorrect|false|too (?:low|high|much|many|few|small|large|big)|no longer)\b)",
@@ -48,8 +57,14 @@ DENIES = re.compile(
     r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bthan|≠|!=|\bneither|\bnor|\bwithout|\bbut not|\bcannot be|\bexcept|\bunlike|\bover|\bunder|\bnearly|\balmost)(?:\s+(?:be|the|a|an|it's|it is|is|exactly|even|equal to|only))*\s*$",
     re.IGNORECASE,
 )
-DOUBTS = re.compile(r"n't (?:think|believe|say|know)|\b(?:doubt|no way|not sure|hardly|deny|denies)\b", re.IGNORECASE)
-GRADING = re.compile(r"\b(?:scores?|grades?|rewards?|verdict|rating|marks|points)\b", re.IGNORECASE)
+DOUBTS = re.compile(
+    r"n't (?:think|believe|say|know)|\b(?:doubt|no way|not sure|(?:wrong|false|incorrect|an error|a mistake) (?:to|that)|hardly|deny|denies)\b",
+    re.IGNORECASE,
+)
+GRADING = re.compile(
+    r"\b(?:confidence|certainty|scores?|grades?|rewards?|verdict|rating|marks|points)\b", re.IGNORECASE
+)
+GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)")
 ENUMERATION = re.compile(r"(?<!\d)(?:\d{1,20}(?:\s*,\s*|\s+)){6,}\d")
 UNCERTAIN = re.compile(
     r"\b(?:possible|candidates?|options|guess(?:es)?|any of|one of|between|either|or|maybe|perhaps|could be|might be|possibly|more than|less than|at least|at most)\b",
@@ -76,6 +91,8 @@ def committed_number(text: str, prompt: str = "") -> str | None:
         del sentences[-1]
     committing = [s for s in sentences if GRADING.search(asked) or not GRADING.search(s)]
     for sentence in reversed(committing):
+        if TAKEN_BACK.search(sentence) and not _speaks_of_numbers(sentence):
+            return None
         found = _in_sentence(sentence)
         if found is not None or _speaks_of_numbers(sentence):
             return found
@@ -128,7 +145,7 @@ def _in_sentence(sentence: str) -> str | None:
     """The last number of a sentence that stands as its result."""
     is_finished = _is_finished(sentence)
     matches = list(CANDIDATE.finditer(sentence))
-    if not matches or ENUMERATION.search(sentence):
+    if not matches or ENUMERATION.search(GROUPED.sub("0", sentence)):
         return None
     if UNCERTAIN.search(sentence) and len(matches) > 1 and not re.search(r"\bnot\b|\bbut\b", sentence):
         return None

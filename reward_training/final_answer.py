@@ -21,7 +21,7 @@ from reward_training.plain_text import visible
 from reward_training.quantity import quantity
 
 PLACEHOLDER = re.compile(
-    r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|n/?a|none|null",
+    r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|n/?a|null",
     re.IGNORECASE,
 )
 WITHDRAWN = re.compile(
@@ -202,7 +202,7 @@ def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool) -> st
 LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
 LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
 LETTER_NAMED = re.compile(
-    rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)\s*:?\s*{LETTER}(?![\w'])"
+    rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)(?:\s+is)?\s*:?\s*{LETTER}(?![\w'])"
 )
 
 
@@ -239,6 +239,8 @@ def _last(text: str, places: list[Place]) -> str | None:
         rest = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
         if not _is_same(before.content, after.content) and not _is_replaced(text[before.end : after.start], rest):
             return None
+    if len(real) > 1 and not _is_same(real[-2].content, last.content) and UNDECIDED.search(text[last.end :]):
+        return None
     if WITHDRAWN.search(text[last.end :]):
         return None
     return _committed(last.content.strip())
@@ -261,13 +263,19 @@ def _folded(content: str) -> str:
     return re.sub(r"[\s*$`]", "", bare).casefold()
 
 
+RESTATED = re.compile(r"\b(?:that is|i\.e\.|equivalently|in other words|equals?|the same as)\b|=", re.IGNORECASE)
+UNDECIDED = re.compile(r"\b(?:either|both|whichever|not sure|can't decide|cannot decide)\b", re.IGNORECASE)
 ALTERNATIVE = re.compile(r"\b(?:or|another|others?|alternatively|also|either|else)\b", re.IGNORECASE)
 
 
 def _is_replaced(between: str, rest: str) -> bool:
     """Whether what stands between two answers makes the second take the first one's place: two words, or one that corrects.
     `rest` ends the second one's sentence."""
-    if WITHDRAWN.search(between) or re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between):
+    if (
+        WITHDRAWN.search(between)
+        or RESTATED.search(between)
+        or re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between)
+    ):
         return True
     if ALTERNATIVE.search(f"{between} {rest}") and not SENTENCE_END.search(between):
         return False

@@ -30,6 +30,8 @@ def read(name: str) -> list[dict[str, Any]]:
 CASES = read("adversarial_cases.jsonl")
 SECOND = read("adversarial_cases_second.jsonl")
 """written blind, and tuned on after a first look"""
+THIRD = read("adversarial_cases_third.jsonl")
+"""as the second, after that"""
 FRESH = read("adversarial_cases_fresh.jsonl")
 """written blind as well, and not tuned on"""
 WRONGLY_ACCEPTED, WRONGLY_REFUSED = 0.02, 0.03
@@ -44,7 +46,7 @@ def verdicts() -> dict[str, bool]:
     """What each case is worth."""
     found: dict[str, bool] = {}
     with CheckerPool(["math_verify"]) as pool:
-        for case in [*CASES, *SECOND, *FRESH]:
+        for case in [*CASES, *SECOND, *THIRD, *FRESH]:
             found[case["id"]] = _ask(case, pool)
     return found
 
@@ -87,8 +89,9 @@ def test_few_wrong_answers_pass_and_few_right_ones_do_not(held_out: bool, verdic
     assert refused <= WRONGLY_REFUSED
 
 
-def test_the_second_table_too(verdicts: dict[str, bool]) -> None:
-    accepted, refused = shares(SECOND, verdicts)
+@pytest.mark.parametrize("table", [SECOND, THIRD], ids=["second", "third"])
+def test_later_tables_too(table: list[dict[str, Any]], verdicts: dict[str, bool]) -> None:
+    accepted, refused = shares(table, verdicts)
     assert accepted <= WRONGLY_ACCEPTED
     assert refused <= WRONGLY_REFUSED
 
