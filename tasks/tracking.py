@@ -1,4 +1,4 @@
-"""MLflow, told from files: the only import of mlflow.
+"""MLflow, told from files; beside `review_queue` the only import of mlflow.
 
 A parent run per Regroup run, a child per round, a grandchild per stage, each found again by a tag of ours. All goes
 through one client with explicit run ids. What a stage wrote on disk is sent as it comes; what could not be sent, because

@@ -6,13 +6,14 @@ import configs
 from configs.reader import load_config
 
 PRESETS = sorted(Path(configs.__file__).parent.glob("*.yaml"))
+EXPERIMENTS = sorted((Path(configs.__file__).parents[1] / "docs" / "experiments").glob("*.yaml"))
 
 
 def test_the_presets_are_there() -> None:
     assert {"gsm8k.yaml", "long_chains.yaml", "quickstart.yaml", "tiny.yaml"} <= {path.name for path in PRESETS}
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PRESETS, *EXPERIMENTS], ids=lambda path: path.stem)
 def test_preset_parses_and_trains_a_reward_model(path: Path) -> None:
     config = load_config(path)
     assert config.run.name == path.stem
