@@ -81,7 +81,8 @@ class PreferencePair(Record):
     chosen: str
     rejected: str
     margin: float
-    """score of chosen minus score of rejected, in the labeler's units"""
+    """score of chosen minus score of rejected, in the labeler's units; 0 where people see no difference: such a pair teaches
+    nothing and takes back what others said of the two"""
     objective: str
     """the reward model that learns from the pair"""
     labeler: str

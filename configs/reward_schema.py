@@ -340,6 +340,8 @@ class FileLabeler(Block):
 AutomaticLabeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler, Field(discriminator="kind")]
 
 
+FOUR_WEEKS = 28 * 24 * 60
+WaitMinutes = Annotated[float, Field(ge=0, le=FOUR_WEEKS, allow_inf_nan=False)]
 WAITING = ("wait_minutes", "enough")
 """fields that say how long to wait for people; they change nothing in what is asked"""
 
@@ -353,9 +355,8 @@ class PeopleLabeler(Block):
         description="most pairs of responses that a round asks about; those on which reward model, judge and checker disagree "
         "come first",
     )
-    wait_minutes: float = Field(
+    wait_minutes: WaitMinutes = Field(
         0,
-        ge=0,
         description="how long the next round waits for answers, from when it asked; then it goes on with those there are",
     )
     enough: PositiveInt | None = Field(

@@ -26,6 +26,7 @@ from configs.reward_schema import (
     Reward,
     RewardModel,
     TrainedRewardModel,
+    WaitMinutes,
 )
 
 
@@ -59,9 +60,8 @@ class PeopleConfig(Block):
         description="the challenger's win rate is shown only; the upper bound of its 95% interval must not be under 0.5; or the "
         "lower bound must be over 0.5",
     )
-    wait_minutes: float = Field(
+    wait_minutes: WaitMinutes = Field(
         0,
-        ge=0,
         description="how long promotion waits for answers, from when it asked; then it decides on those there are",
     )
 

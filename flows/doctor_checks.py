@@ -14,6 +14,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from configs.errors import ConfigError
+from configs.policy_schema import PolicyConfig
 from configs.problem_schema import ReasoningGymSource
 from configs.records import Completion, Problem
 from configs.reward_schema import (
@@ -26,7 +27,7 @@ from configs.reward_schema import (
     TrainedRewardModel,
 )
 from configs.schema import Config
-from grpo_train.model_source import HUB_ID, is_model_folder
+from grpo_train.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from grpo_train.precision import autocast_dtype, pick_device
 from grpo_train.token_logprobs import CHUNK
 from grpo_train.trainer import num_steps
@@ -37,6 +38,7 @@ from reward_training.outcome import IN_POOL
 from reward_training.preferences import read_preferences
 from reward_training.python_function import load_function
 from reward_training.scorer import build_rewards, score
+from tasks.workspace import models_folder
 
 GB = 1e9
 TRAINING_BYTES = 16
@@ -113,6 +115,8 @@ def check_rewards(config: Config) -> Iterator[Check]:
     for name, model in config.reward_models.items():
         if isinstance(model, FrozenRewardModel):
             yield _check_frozen(name, model)
+        elif model.backbone is not None:
+            yield _check_backbone(name, model.backbone)
     yield _check_promotion_metric(config)
 
 
@@ -155,6 +159,22 @@ def _check_frozen(name: str, model: FrozenRewardModel) -> Check:
         return Check(title, "warn", f"{model.path} is no folder here", "a hub must be reachable for the first use")
     remedy = f"set reward_models.{name}.path to a folder with config.json and safetensors, or to a hub id"
     return Check(title, "fail", f"{model.path} holds no model", remedy)
+
+
+def _check_backbone(name: str, backbone: PolicyConfig) -> Check:
+    title, field = f"reward model {name}", f"reward_models.{name}.backbone.path"
+    try:
+        folder = policy_folder(backbone, models_folder(Path.cwd()))
+    except ConfigError as error:
+        return Check(title, "fail", str(error).replace("policy.path", field))
+    if is_model_folder(folder) or backbone.wheel is not None or backbone.path.startswith(BUILTIN):
+        return Check(title, "ok", f"begins from {backbone.path}")
+    if Path(backbone.path).exists():
+        remedy = f"set {field} to a folder with config.json and safetensors"
+        return Check(title, "fail", f"{backbone.path} holds no model", remedy)
+    return Check(
+        title, "warn", f"{backbone.path} is no folder here", "a hub must be reachable; `regroup fetch` takes it"
+    )
 
 
 def _check_promotion_metric(config: Config) -> Check:

@@ -14,6 +14,7 @@ from rich.table import Table
 from configs.errors import ConfigError
 from configs.files import write_atomic
 from configs.records import CHOICES, Prompt, ReviewItem, Verdict
+from configs.rows import Row, read_jsonl_rows
 from tasks.review_desk import Asked, ReviewDesk
 from tasks.terminal import Terminal
 
@@ -112,32 +113,18 @@ def _check_ending(file: Path) -> None:
         raise ConfigError(f"{file} must end in .csv or .jsonl")
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(file: Path) -> Iterator[Row]:
+    if not file.exists():
+        raise ConfigError(f"{file} does not exist; `regroup review export {file}` makes it")
+    if file.suffix == ".jsonl":
+        yield from read_jsonl_rows(file, "FILE")
+        return
     try:
         text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file} does not exist; `regroup review export {file}` makes it") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    if file.suffix == ".csv":
-        for row in (reader := csv.DictReader(text.splitlines(keepends=True))):
-            yield f"{file}, line {reader.line_num}", row
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            yield f"{file}, line {number}", _object(line, f"{file}, line {number}")
-
-
-def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{place}: no JSON ({error}); each line is one object as exported") from error
-    if not isinstance(row, dict):
-        raise ConfigError(
-            f"{place}: {type(row).__name__} where an object is wanted; each line is one object as exported"
-        )
-    return row
+    for row in (reader := csv.DictReader(text.splitlines(keepends=True))):
+        yield f"{file} line {reader.line_num}", row
 
 
 def _verdict(row: dict[str, Any], place: str, known: set[str], somebody: str, now_ms: int) -> Verdict:

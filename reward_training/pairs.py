@@ -159,13 +159,13 @@ def settle(
     new: Sequence[PreferencePair], earlier: Sequence[PreferencePair]
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """New and earlier pairs with each two texts of a problem in one pair at most: a person's word stands over every other
-    labeler's, and the newest stands among equals."""
+    labeler's, and the newest stands among equals. Two texts between which people see no difference are in none."""
     standing: dict[tuple[str, frozenset[str]], PreferencePair] = {}
     for pair in [*earlier, *new]:
         before = standing.get(_texts(pair))
         if before is None or before.labeler != PEOPLE or pair.labeler == PEOPLE:
             standing[_texts(pair)] = pair
-    stands = {id(pair) for pair in standing.values()}
+    stands = {id(pair) for pair in standing.values() if pair.margin}
     return [pair for pair in new if id(pair) in stands], [pair for pair in earlier if id(pair) in stands]
 
 

@@ -177,14 +177,14 @@ def opinion(verdicts: Sequence[Verdict]) -> float | None:
 def label_items(
     items: Sequence[ReviewItem], verdicts: Mapping[str, Sequence[Verdict]], *, stand_in: str | None
 ) -> list[PreferencePair]:
-    """A pair for each item on which people lean to one side, and, where nobody answered and `stand_in` names a labeler,
-    for each on which that one does. `verdicts` are by item id."""
+    """A pair for each item that people answered, of margin 0 where they lean to no side, and, where nobody answered and
+    `stand_in` names a labeler, for each on which that one leans to a side. `verdicts` are by item id."""
     pairs = []
     for item in items:
         leaning, labeler = opinion(verdicts.get(item.id, [])), PEOPLE
         if leaning is None and stand_in is not None:
             leaning, labeler = item.otherwise, stand_in
-        if leaning:
+        if leaning is not None:
             pairs.append(_pair(item, leaning, labeler))
     return pairs
 

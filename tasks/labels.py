@@ -37,19 +37,21 @@ class LabelsSpec(StageSpec):
 
 def run(spec: LabelsSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
     """Wait as configured; write pairs.jsonl (those that are new), verdicts.jsonl (what they rest on) and the journal."""
-    items = [item for path in spec.asked for item in read_jsonl(Path(path), ReviewItem)]
-    newest = max((item.round for item in items), default=0)
-    taken = {_content(pair) for path in spec.taken for pair in read_jsonl(Path(path), PreferencePair)}
+    by_file = [read_jsonl(Path(path), ReviewItem) for path in spec.asked]
+    taken = [pair for path in spec.taken for pair in read_jsonl(Path(path), PreferencePair)]
+    newest = {_texts(pair): _said(pair) for pair in taken}
     pairs: list[PreferencePair] = []
     metrics: dict[str, float] = {}
     used: Answers = {}
     for name, labeler in spec.labelers().items():
-        mine = [item for item in items if item.objective == name]
-        last = [item for item in mine if item.round == newest]
+        mine = [item for items in by_file for item in items if item.objective == name]
+        last = [item for item in by_file[-1] if item.objective == name] if by_file else []
         desk.wait(last, minutes=labeler.wait_minutes, enough=labeler.enough, context=context)
         answers = desk.answers(mine)
         stand_in = labeler.otherwise.kind if labeler.otherwise else None
-        new = [pair for pair in label_items(mine, answers, stand_in=stand_in) if _content(pair) not in taken]
+        new = [
+            pair for pair in label_items(mine, answers, stand_in=stand_in) if newest.get(_texts(pair)) != _said(pair)
+        ]
         pairs += new
         used |= answers
         metrics |= _metrics(name, last, answers, new)
@@ -58,8 +60,13 @@ def run(spec: LabelsSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) 
     Journal(out_dir / JOURNAL).write(spec.round, metrics)
 
 
-def _content(pair: PreferencePair) -> tuple[str, str, str, str, str]:
-    return pair.objective, pair.problem_key, pair.chosen, pair.rejected, pair.labeler
+def _texts(pair: PreferencePair) -> tuple[str, str, frozenset[str]]:
+    return pair.objective, pair.problem_key, frozenset((pair.chosen, pair.rejected))
+
+
+def _said(pair: PreferencePair) -> tuple[str, str | None]:
+    """Who said it, and which of the two is better; None where neither is."""
+    return pair.labeler, pair.chosen if pair.margin else None
 
 
 def _metrics(
@@ -72,7 +79,7 @@ def _metrics(
         f"labels/{name}/asked": float(len(last)),
         f"labels/{name}/answered": float(len(known)),
         f"labels/{name}/people": float(len(people)),
-        f"labels/{name}/pairs": float(len(new)),
+        f"labels/{name}/pairs": float(sum(pair.margin > 0 for pair in new)),
     }
     if decided:
         agreeing = sum((leaning > 0) == (other > 0) for leaning, other in decided)

@@ -54,7 +54,8 @@ def run(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
 
     With fewer than `min_pairs` training pairs there is no model, and the report says so.
     """
-    new, earlier = settle(_read_pairs(spec, spec.new_pairs), _read_pairs(spec, spec.earlier_pairs))
+    all_new, all_earlier = _read_pairs(spec, spec.new_pairs), _read_pairs(spec, spec.earlier_pairs)
+    new, earlier = settle(all_new, all_earlier)
     train = select_training_pairs(
         new,
         earlier,
@@ -69,8 +70,8 @@ def run(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
     if len(train) < spec.block.min_pairs:
         report = _too_few(spec, len(train), len(held_out), num_replayed)
     else:
-        # the oldest pairs, in every round the same
-        anchors = [pair for pair in [*earlier, *new] if pair.split == "train"][:NUM_ANCHORS]
+        # the oldest pairs, in every round the same, whatever was said of them since
+        anchors = [pair for pair in [*all_earlier, *all_new] if pair.split == "train"][:NUM_ANCHORS]
         _train(spec, train, anchors, out_dir, context)
         context.progress.say("checking on held-out pairs")
         report = check_reward_model(

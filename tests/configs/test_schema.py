@@ -196,6 +196,7 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
             _with(rewards=[*MINIMAL["rewards"], STEPS | {"floor": {"below": 0.5, "cap": 0.1}}]),
             "reward 'steps' is kept per step and part of no sum that its floor could cap",
         ),
+        (_with(promotion={"people": {"wait_minutes": float("inf")}}), "wait_minutes: Input should be"),
         (
             _with(promotion={"people": {"num_problems": 9}}),
             "promotion.people.num_problems=9 is more than the evaluation.num_examples=8 problems whose texts are kept",

@@ -158,6 +158,22 @@ def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configur
     assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=few))] == ["fail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("builtin:tiny", "ok", "begins from builtin:tiny"),
+        ("./no/such/folder", "fail", "reward_models.taste.backbone.path=./no/such/folder does not exist"),
+        ("some/model", "warn", "some/model is no folder here"),
+    ],
+)
+def test_a_backbone_is_looked_for_before_the_run(configure: Configure, path: str, status: str, said: str) -> None:
+    model = {"kind": "trained", "labeler": {"kind": "score"}, "backbone": {"path": path}}
+    checks = doctor_checks.check_rewards(configure(reward_models={"taste": model}))
+    [check] = [check for check in checks if check.name == "reward model taste"]
+    assert check.status == status
+    assert said in check.detail
+
+
 def test_people_alone_must_be_asked_enough(configure: Configure) -> None:
     labeler = {"kind": "people", "num_items": 20}
     alone = {"taste": {"kind": "trained", "labeler": labeler, "min_pairs": 16}}  # 20 * (1 - 0.25) = 15 train

@@ -183,6 +183,13 @@ def test_a_persons_word_stands_over_newer_labels_of_others_and_under_a_newer_per
     assert settle([said], [against]) == ([said], [])
 
 
+def test_where_people_see_no_difference_no_label_stands() -> None:
+    equal = pair("a", 2).model_copy(update={"labeler": "people", "margin": 0.0})
+    assert settle([equal], [pair("a", 1), pair("b", 1)]) == ([], [pair("b", 1)])
+    said = pair("a", 3).model_copy(update={"labeler": "people"})
+    assert settle([said], [pair("a", 1), equal]) == ([said], [])
+
+
 def test_same_generator_selects_the_same() -> None:
     new, earlier = [pair(f"n{i}", 2) for i in range(50)], [pair(f"o{i}", 1) for i in range(50)]
     runs = [

@@ -150,6 +150,7 @@ def test_people_label_before_the_stand_in_and_equal_is_a_label_too() -> None:
     assert [(p.problem_key, p.chosen, p.rejected, p.margin, p.labeler) for p in pairs] == [
         ("p", "two", "one", 1.0, "people"),
         ("q", "two", "one", 0.25, "score"),
+        ("r", "one", "two", 0.0, "people"),  # takes back what the stand-in may have said
     ]
     assert pairs[0].sources == ("B", "A")
     assert [p.problem_key for p in label_items(items, {"p": [said("second")]}, stand_in=None)] == ["p"]

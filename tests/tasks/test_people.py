@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource, Feedback
 from mlflow.tracing.client import TracingClient
 
-from configs.files import read_jsonl
+from configs.files import Journal, read_jsonl
 from configs.records import PreferencePair, ReviewItem, RoundState, Verdict
 from tasks import stages
 from tasks.review_desk import ReviewDesk
@@ -24,6 +24,7 @@ OVERRIDES = (
     "rounds=1",
     "grpo_config.max_updates=2",
     "reward_models.taste.held_out_share=0.25",
+    "reward_models.taste.min_pairs=1",
     "reward_models.taste.labeler={kind: people, num_items: 30, otherwise: {kind: score}}",
     "promotion.people={num_problems: 4}",
 )
@@ -83,11 +84,12 @@ def test_answers_from_mlflow_and_from_a_file_become_the_next_rounds_pairs(run: R
     answer_in_mlflow(run, three, "equal")
     stages.take_labels.fn(run, 1)
     labelled = pairs(run.folder / "round_001" / "labels" / "pairs.jsonl")
-    people = [pair for pair in labelled if pair.labeler == "people"]
+    *people, equal = [pair for pair in labelled if pair.labeler == "people"]
     assert [(p.chosen, p.rejected, p.sources) for p in people] == [
         (one.second, one.first, one.sources[::-1]),
         (two.first, two.second, two.sources),
     ]
+    assert (equal.problem_key, equal.margin) == (three.problem_key, 0.0)
     stood_in = {pair.problem_key for pair in labelled if pair.labeler == "score"}
     assert stood_in == {item.problem_key for item in rest if item.otherwise}
     stages.train_reward_model.fn(run, 1, "taste", state)
@@ -108,6 +110,17 @@ def test_a_finished_stage_of_labels_is_not_taken_again_and_a_late_answer_comes_i
     [late] = pairs(run.folder / "round_002" / "labels" / "pairs.jsonl")
     assert (late.labeler, late.problem_key) == ("people", one.problem_key)
     assert {late.chosen, late.rejected} == {one.first, one.second}
+    for round, choice in ((3, "equal"), (4, "first"), (5, "second"), (6, "first"), (7, "first")):
+        answer_in_mlflow(run, one, choice)
+        stages.take_labels.fn(run, round)
+    changed = [pairs(run.folder / f"round_{round:03d}" / "labels" / "pairs.jsonl") for round in range(3, 8)]
+    assert [[(p.chosen, p.margin) for p in each] for each in changed] == [
+        [(one.first, 0.0)],
+        [(one.first, 1.0)],
+        [(one.second, 1.0)],
+        [(one.first, 1.0)],
+        [],  # said before
+    ]
 
 
 def test_a_model_retrained_by_hand_learns_from_answers_up_to_now(run: Run) -> None:
@@ -128,9 +141,13 @@ def test_a_follow_on_takes_answers_to_what_its_predecessor_asked(run: Run) -> No
     answer_in_mlflow(run, items(run)[0], "first")
     after = open_in(run.workspace, stored_config(read_run(run.workspace, file.name)))
     after.tracking.start()
+    baseline(after)
     stages.take_labels.fn(after, 1)
-    labelled = pairs(after.folder / "round_001" / "labels" / "pairs.jsonl")
-    assert [pair.labeler for pair in labelled].count("people") == 1
+    folder = after.folder / "round_001" / "labels"
+    assert [pair.labeler for pair in pairs(folder / "pairs.jsonl")].count("people") == 1
+    told = {line.key: line.value for line in Journal(folder / "journal.jsonl").read()}
+    # waited for, and counted, are the follow-on's own items alone
+    assert (told["labels/taste/asked"], told["labels/taste/answered"]) == (len(items(after)), 0.0)
 
 
 def test_people_compare_two_policies_blind_and_their_word_stands_in_the_decision(run: Run) -> None:
@@ -169,3 +186,27 @@ def test_how_long_to_wait_may_change_while_a_run_is_stopped(run: Run) -> None:
     state = stages.first_state(again)
     stages.regenerate.fn(again, 0, [state.policy], {})
     assert (run.folder / "round_000" / "regenerate" / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_what_people_take_back_leaves_the_anchors_as_they_were(run: Run) -> None:
+    state = baseline(run)
+    stages.take_labels.fn(run, 1)
+    stages.train_reward_model.fn(run, 1, "taste", state)
+    labelled = pairs(run.folder / "round_001" / "labels" / "pairs.jsonl")
+    for number, item in enumerate(items(run)):
+        answer_in_mlflow(run, item, ("first", "equal")[number % 2])
+    seen: list[list[PreferencePair]] = []
+
+    def train(*args: object, anchors: list[PreferencePair], **kwargs: object) -> None:
+        seen.append(anchors)
+        raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.reward_model.train_reward_model", train)
+        patch.setattr("tasks.reward_model.NUM_ANCHORS", 10_000)
+        stages.take_labels.fn(run, 2)
+        with pytest.raises(InterruptedError):
+            stages.train_reward_model.fn(run, 2, "taste", state)
+    taken_back = [pair for pair in labelled if pair.split == "train"]
+    assert taken_back
+    assert all(pair in seen[0] for pair in taken_back)
