@@ -33,6 +33,7 @@ def losses_agree() -> str:
     sampling = Sampling(workload.group_size, 0.8, TOKENS)
     completions = sample(student.model, student.tokenizer, asked, sampling, seed=0, policy_id="base")
     advantages = torch.tensor(np.random.default_rng(0).normal(size=len(completions)), dtype=torch.float32)
+    advantages = advantages.to(student.model.device)
     ours, our_gradient = _ours(student.model, student.config, completions, advantages)
     with TemporaryDirectory() as scratch:
         trainer = trl_trainer(student, micro_batch=8, bf16=False, scratch=scratch)
@@ -80,6 +81,7 @@ def _theirs(
     trainer.current_gradient_accumulation_steps = 1
     model = trainer.model
     assert isinstance(model, torch.nn.Module)
+    inputs = {name: values.to(advantages.device) for name, values in inputs.items()}
     model.zero_grad()
     loss = trainer._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
     loss.backward()

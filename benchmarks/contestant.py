@@ -20,6 +20,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -41,6 +42,7 @@ from configs.records import Policy, Problem
 from configs.schema import Config
 from grpo_train.adapter import Adapter
 from grpo_train.generation import Sampling, sample
+from grpo_train.precision import pick_device
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
 from reward_training.scorer import score
@@ -100,7 +102,9 @@ def open_student(workload: Workload, config: Config) -> Student:
 
 
 def peak_memory_mb() -> float:
-    """The most resident memory that this process has had."""
+    """The most memory that this process has had: of the GPU where it works there, else resident."""
+    if pick_device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -166,7 +170,7 @@ def trl_trainer(student: Student, *, micro_batch: int, bf16: bool, scratch: str)
     rows = [{"prompt": problem.prompt, "key": problem.key} for problem in asked]
     arguments = GRPOConfig(
         output_dir=scratch,
-        use_cpu=True,
+        use_cpu=pick_device().type == "cpu",
         bf16=bf16,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=grpo.batch_size // micro_batch,

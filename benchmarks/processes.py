@@ -7,7 +7,7 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
@@ -15,6 +15,7 @@ from threading import Timer
 from typing import Any
 
 MICRO_BATCHES = (8, 16, 32)
+"""of TRL; on a GPU with more responses a step larger ones are worth a try"""
 PILOT_TOKENS = 16
 """length of the responses on which TRL's settings are compared: their order is that of the whole length"""
 
@@ -112,15 +113,15 @@ def contestant(system: str, workload: str, *arguments: str) -> Iterator[Contesta
         process.wait()
 
 
-def fastest_setting() -> Setting:
-    """TRL's, by one step each.
+def fastest_setting(shape: Sequence[str] = (), micro_batches: Sequence[int] = MICRO_BATCHES) -> Setting:
+    """TRL's, by one step each, with responses of PILOT_TOKENS; `shape` has `benchmarks.contestant`'s options for the rest.
 
     bfloat16 is left as soon as a step in it takes twice as long as the fastest: a processor without it can take twenty times as long.
     """
     seconds: dict[Setting, float] = {}
-    for setting in (Setting(micro_batch, bf16) for bf16, micro_batch in product((False, True), MICRO_BATCHES)):
+    for setting in (Setting(micro_batch, bf16) for bf16, micro_batch in product((False, True), micro_batches)):
         limit = 2 * min(seconds.values()) if seconds else math.inf
-        with contestant("trl", "fixed", *setting.arguments, "--response-length", str(PILOT_TOKENS)) as trl:
+        with contestant("trl", "fixed", *shape, *setting.arguments, "--response-length", str(PILOT_TOKENS)) as trl:
             seconds[setting] = trl.step_within(limit)
         print(f"TRL, {setting}: {seconds[setting]:.2f} s a step of {PILOT_TOKENS} tokens", flush=True)
         if setting.bf16 and seconds[setting] == math.inf:

@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from configs.files import write_json
+from grpo_train.precision import pick_device
 from reward_training.precision import has_bfloat16
 
 FOLDER = Path("build/benchmarks")
@@ -29,11 +30,13 @@ def kept(case: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
+    device = pick_device()
     return {
         "cores": psutil.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "has_bfloat16": has_bfloat16(torch.device("cpu")),
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "has_bfloat16": has_bfloat16(device),
         "torch": torch.__version__,
     }
 

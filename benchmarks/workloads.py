@@ -17,6 +17,7 @@ from configs.records import Completion, Problem
 from configs.schema import Config
 from grpo_train.curriculum import ProblemPicker
 from grpo_train.model import load_policy
+from grpo_train.precision import pick_device
 from grpo_train.problems import load_problems
 from reward_training.reward import Reward
 from reward_training.scorer import build_rewards
@@ -26,8 +27,13 @@ NEVER_WRITTEN = "<reponame>"
 """a reserved token of SmolLM2; as end of sequence it makes every response full length"""
 ROUND = 1
 SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-MODEL_SIZES = {"50M": (384, 1024, 16, 6, 2), "135M": (576, 1536, 30, 9, 3), "360M": (960, 2560, 32, 15, 5)}
-"""SHAPE of each; the last two are SmolLM2's"""
+MODEL_SIZES = {
+    "50M": (384, 1024, 16, 6, 2),
+    "135M": (576, 1536, 30, 9, 3),
+    "360M": (960, 2560, 32, 15, 5),
+    "1.7B": (2048, 8192, 24, 32, 32),
+}
+"""SHAPE of each; the last three are SmolLM2's"""
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ WORKLOADS = {name: Workload(name, name == "fixed") for name in ("natural", "fixe
 
 
 def open_model(workload: Workload) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The policy in float32, on a CPU."""
-    model, tokenizer = load_policy(MODEL, device="cpu")
+    """The policy in float32, on the GPU where there is one."""
+    model, tokenizer = load_policy(MODEL, device=pick_device())
     if workload.model_size != "135M":
         model = _of_another_size(model, workload.model_size)
     if workload.is_fixed:
@@ -87,6 +93,7 @@ def _of_another_size(model: PreTrainedModel, size: str) -> PreTrainedModel:
     config.update(dict(zip(SHAPE, MODEL_SIZES[size], strict=True)))
     torch.manual_seed(0)
     other: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    other.to(model.device)  # type: ignore[arg-type]
     other.eval()  # type: ignore[no-untyped-call]
     return other
 
