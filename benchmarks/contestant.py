@@ -165,6 +165,7 @@ def run_trl(student: Student, micro_batch: int, bf16: bool) -> None:
 def trl_trainer(student: Student, *, micro_batch: int, bf16: bool, scratch: str) -> GRPOTrainer:
     """TRL with the settings that ours has."""
     config, grpo = student.config, student.config.grpo_config
+    micro_batch = min(micro_batch, grpo.batch_size)
     asked = in_order(student.problems["train"], config, MAX_STEPS)
     rewards = open_rewards(student.workload, config)
     rows = [{"prompt": problem.prompt, "key": problem.key} for problem in asked]
@@ -223,6 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model-size", choices=list(MODEL_SIZES), default="135M")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", choices=["group", "batch"], default="group", help="what advantages are divided by")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings than the quickstart's"
+    )
     given = parser.parse_args(arguments)
     workload = replace(
         WORKLOADS[given.workload],
@@ -232,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model_size=given.model_size,
         seed=given.seed,
     )
-    student = open_student(workload, workload.settings(**{"combination.scale": given.scale}))
+    changes = dict(change.split("=", 1) for change in given.set)
+    student = open_student(workload, workload.settings(**{"combination.scale": given.scale} | changes))
     if given.system == "regroup":
         run_regroup(student)
     else:

@@ -160,6 +160,11 @@ class GrpoConfig(Block):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="of the arithmetic; weights stay float32. auto: bfloat16 where the hardware has it"
     )
+    deterministic: bool = Field(
+        False,
+        description="on a GPU: updates by kernels that give the same bits every time, so that a resumed training ends with the weights "
+        "of one that was not stopped. A CPU does so anyway",
+    )
     micro_batch_tokens: PositiveInt = Field(
         4096, description="of prompts and responses, padding included, per forward and backward pass; bounds the memory"
     )

@@ -25,7 +25,7 @@ from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.checkpoint import Component, OptimizerState, ScheduleState, Weights
 from grpo_train.loss import BatchSize, Loss, policy_loss, truncated_weights
 from grpo_train.model import load_policy
-from grpo_train.precision import autocast_dtype
+from grpo_train.precision import autocast_dtype, deterministic_kernels
 from grpo_train.ranks import Ranks
 from grpo_train.response_logprobs import (
     MicroBatch,
@@ -101,7 +101,8 @@ class Learner:
         self.positions = Positions()
         metrics: dict[str, float] = {}
         for number in range(self.grpo.updates_per_batch):
-            metrics = self._update_once(completions, advantages, old)
+            with deterministic_kernels(self.grpo.deterministic):
+                metrics = self._update_once(completions, advantages, old)
             self._refresh_actor()
             if number == 0:
                 mismatch = metrics["policy/sampler_mismatch"]

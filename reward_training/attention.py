@@ -22,7 +22,13 @@ GROUPED = "grouped"
 
 def fit_attention(model: PreTrainedModel, num_tokens: int) -> None:
     """Set the model's attention for rows of up to `num_tokens`: plain products for short ones on a CPU, else torch's fused
-    kernel. A model that was loaded with another one (flash attention) keeps it."""
+    kernel. A model that was loaded with another one (flash attention) keeps it.
+
+    On a GPU cuDNN's kernel is left out: it makes a plan for every new shape, and here nearly every call has one, since rows
+    leave the batch and responses grow.
+    """
+    if model.device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if model.device.type != "cpu" or model.config._attn_implementation not in (GROUPED, "eager", "sdpa"):
         return
     is_plain = model._supports_attention_backend and _multiplies_like_llama(type(model).__module__)

@@ -98,7 +98,8 @@ def test_the_same_draws_write_the_same(tiny: Any) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tiny: Any, tmp_path: Path, precision: str) -> None:
     policy: Policy = save_policy(*tiny, tmp_path / "policy", round=0)
-    config = tiny_config(*EVERYTHING, f"grpo_config.precision={precision}")
+    settings = (*EVERYTHING, f"grpo_config.precision={precision}", "grpo_config.deterministic=true")
+    config = tiny_config(*settings)
     undisturbed = attempt(policy, config, None)
     stopped(policy, config, tmp_path / "stage", after=3)
     resumed = attempt(policy, config, tmp_path / "stage")
