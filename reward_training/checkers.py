@@ -16,6 +16,8 @@ from reward_training.plain_text import plain, visible
 from reward_training.quantity import in_words, quantity
 from reward_training.units import is_another_unit
 
+ROUNDING = 1e-6
+"""a relative tolerance up to this is for digits that were rounded away; whole numbers are not rounded by so little"""
 MAX_EXPONENT = 1000
 """a number with a larger exponent is compared as text: it cannot be a sensible answer and costs memory to expand"""
 
@@ -34,18 +36,22 @@ def exact(answer: str, gold: str) -> bool:
     return normalised(answer) == normalised(gold)
 
 
-def numeric(answer: str, gold: str, tolerance: float = 1e-6, question: str = "") -> bool:
+def numeric(answer: str, gold: str, tolerance: float = ROUNDING, question: str = "") -> bool:
     """Equal as numbers within a relative tolerance, whatever their notation; the unit must not be another one than the gold
-    answer's, or than the question asks for.
+    answer's, or than the question asks for. Under the tolerance for rounding two whole numbers are equal or they are not.
 
     >>> numeric("$1,250.50", "1250.5"), numeric("3/4", "0.75"), numeric("15 m", "15 cm"), numeric("4 or 5", "4")
     (True, True, False, False)
+    >>> numeric("10000000001", "10000000000"), numeric("10000000001", "10000000000", tolerance=0.01)
+    (False, True)
     """
     found, wanted = quantity(answer), quantity(gold)
     if found is None or wanted is None or (found.unit and wanted.unit and found.unit != wanted.unit):
         return False
     if not wanted.unit and is_another_unit(found.unit, question):
         return False
+    if tolerance <= ROUNDING and found.value.denominator == wanted.value.denominator == 1:
+        return found.value == wanted.value
     return abs(found.value - wanted.value) <= Fraction(tolerance) * abs(wanted.value)
 
 

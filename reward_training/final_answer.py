@@ -21,12 +21,20 @@ from reward_training.plain_text import visible
 from reward_training.quantity import quantity
 
 PLACEHOLDER = re.compile(
-    r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|n/?a|null",
+    r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|(?-i:N/A|NA|n/?a)|null",
     re.IGNORECASE,
 )
 WITHDRAWN = re.compile(
     r"\b(?:wait|oops|scratch that|i (?:was|am) wrong|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake)|i (?:made|slipped)|"
     r"(?:actually|hmm|no),? (?:no|it|that)|it (?:must|should) be|correction|instead it is|not correct)\b",
+    re.IGNORECASE,
+)
+OTHERS_WORDS = re.compile(
+    r"<(grader|judge|marker|examiner|evaluator|reviewer|teacher|verifier|system|user|human|verdict|grading|evaluation)>.*?(?:</\1>|$)",
+    re.IGNORECASE | re.DOTALL,
+)
+SAID_TO_BE_FALSE = re.compile(
+    r"\b(?:false|untrue|not true|wrong|incorrect|not the case)\s+(?:that|to (?:say|claim|think|believe)(?: that)?)\b[^.!?,;:\n]*$",
     re.IGNORECASE,
 )
 DOUBTED = re.compile(
@@ -79,8 +87,9 @@ def final_answer(
 
 
 def without_thoughts(text: str) -> str:
-    """What stands after the reasoning in <think>; nothing where that has no end."""
+    """What stands after the reasoning in <think>, without what is put into others' mouths; nothing where reasoning has no end."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL | re.IGNORECASE)
+    text = OTHERS_WORDS.sub("", text)
     return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
@@ -231,7 +240,12 @@ def _innermost(places: list[Place]) -> list[Place]:
 
 def _last(text: str, places: list[Place]) -> str | None:
     """The content of the last place that is no placeholder, where it may count."""
-    real = [place for place in sorted(places, key=lambda p: p.start) if not _is_placeholder(place.content)]
+    real = [
+        place
+        for place in sorted(places, key=lambda p: p.start)
+        if not _is_placeholder(place.content)
+        and not SAID_TO_BE_FALSE.search(text[max(place.start - NEAR, 0) : place.start])
+    ]
     if not real:
         return None
     last = real[-1]

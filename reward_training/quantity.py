@@ -116,6 +116,7 @@ def _undecorated(text: str) -> str:
             text = text[len(opening) : -len(closing)].strip()
     text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}", r" \1", text)
     text = re.sub(r"(?<=\d)\\[,;! ](?=\d)|(?<=\d)\{,\}(?=\d)", ",", text)
+    text = re.sub(r"\s*\^\s*\{?\s*\\circ\s*\}?", "°", text)
     text = re.sub(r"\\[,;:! ]", " ", text).replace("\\%", "%").replace("\\$", "$").replace("~", " ")
     text = re.sub(r"(\d)\s*\\d?t?frac\{(\d+)\}\{(\d+)\}", r"\1 \2/\3", text)
     text = re.sub(r"\\d?t?frac\{([-+]?\d+(?:\.\d+)?)\}\{(\d+(?:\.\d+)?)\}", r"\1/\2", text)
