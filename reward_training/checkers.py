@@ -75,7 +75,7 @@ def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
         return by_text[0]
     letters = "".join(re.escape(letter) for letter in choices)
     match = re.fullmatch(
-        rf"(?:(?:option|choice|answer|letter)\s*)?[(\[]?([{letters}])[)\]]?(?:\s*[).:\-\u2014]\s*|\s+|$)(.*)",
+        rf"(?:(?:option|choice|answer|letter)\s*)?[(\[]?([{letters}])[)\]]?(?:\s*[).:,\-\u2014]\s*|\s+|$)(.*)",
         text,
         re.IGNORECASE | re.DOTALL,
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from reward_training.plain_text import plain
-from reward_training.quantity import UNSIGNED
+from reward_training.quantity import LARGE, UNSIGNED
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 3
@@ -165,7 +165,8 @@ def _in_sentence(sentence: str) -> str | None:
             return None
         if _is_operand(before, after) or _is_division(value):
             return None
-        return value.replace(" ", "").rstrip(".")
+        large = LARGE.match(after)
+        return value.replace(" ", "").rstrip(".") + (large.group().lower() if large else "")
     return None
 
 

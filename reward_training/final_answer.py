@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from reward_training.committed_number import committed_number
+from reward_training.committed_number import DENIED_AFTER, committed_number
 from reward_training.plain_text import visible
 from reward_training.quantity import quantity
 
@@ -38,7 +38,7 @@ SAID_TO_BE_FALSE = re.compile(
     re.IGNORECASE,
 )
 DOUBTED = re.compile(
-    r"\b(?:no way|doubt|not true|wrong that|n't (?:think|believe|say|know)|not (?:think|believe|sure)|cannot|can't|deny|never|unless|whether|if|suppose|"
+    r"(?:\b|(?=n['\u2019]t))(?:no way|doubt|not true|wrong that|n['\u2019]t (?:think|believe|say|know)|not (?:think|believe|sure)|cannot|can't|deny|never|unless|whether|if|suppose|"
     r"hope|pretend|claims?|assume|want me to|end with|say(?:ing)?|write)\b[^.!?\n]*$",
     re.IGNORECASE,
 )
@@ -249,6 +249,8 @@ def _last(text: str, places: list[Place]) -> str | None:
     if not real:
         return None
     last = real[-1]
+    if last.kind != "answer_is" and DENIED_AFTER.match(text[last.end : last.end + NEAR].lstrip("$*`)}]. ")):
+        return None
     for before, after in pairwise(real):
         rest = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
         if not _is_same(before.content, after.content) and not _is_replaced(text[before.end : after.start], rest):

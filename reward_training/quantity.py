@@ -46,6 +46,9 @@ MAGNITUDES = {
     "squared",
     "cubed",
 }
+LARGE_VALUES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+LARGE = re.compile(r"\s*\b(thousand|million|billion|trillion)\b", re.IGNORECASE)
+"""a word that multiplies the number before it"""
 OTHER_VALUES = re.compile(
     r"\b(?:or|and|to|between|versus|vs|than|least|most|either|maybe|perhaps|not|no|never|i|if)\b", re.IGNORECASE
 )
@@ -213,6 +216,8 @@ def _written(text: str) -> Quantity | None:
             exponent = int(power.group(1))
             value = value * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
             rest = rest[power.end() :]
+        if value is not None and pattern is NUMBER and (large := LARGE.match(rest)) is not None:
+            value, rest = value * LARGE_VALUES[large.group(1).lower()], rest[large.end() :]
         if value is None:
             return None
         unit = _unit(rest)
