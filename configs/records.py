@@ -39,6 +39,10 @@ class Problem(Record):
     """train, dev, test, or a round's regeneration shard such as regenerate_001"""
 
 
+ABORTED = "aborted:"
+"""what the finish reason of a response begins with whose generation was broken off"""
+
+
 class Completion(Record):
     """One response that a policy wrote to a problem."""
 
@@ -57,6 +61,10 @@ class Completion(Record):
     policy_id: str
     step: int
     seed: int
+
+    @property
+    def is_aborted(self) -> bool:
+        return self.finish_reason.startswith(ABORTED)
 
 
 class Score(Record):

@@ -70,7 +70,8 @@ class OutcomeReward(RewardBlock):
         "problem's `choices`; `pattern`; reasoning-gym's scorer; or math-verify",
     )
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        1e-6, description="relative, of `checker: numeric`"
+        1e-6,
+        description="relative, of `checker: numeric`; the default is for rounding, and whole numbers have to be equal under it",
     )
     pattern: str | None = Field(
         None, description="regular expression that the whole answer must match, of `checker: regex`"

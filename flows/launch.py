@@ -29,8 +29,10 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
     if summary is not None:
         terminal.say(f"run {summary['run']} is finished already")
     else:
-        _check_first(root, config, terminal)
-        summary = in_a_flow(root, "align", config)
+        refuse_when_held(root)
+        if run_name(config) in run_names(root):
+            open_run(root, config)
+        summary = in_a_flow(root, "align", config, meanwhile=lambda: _check_data(root, config, terminal))
     _show(root, summary, terminal)
 
 
@@ -57,11 +59,8 @@ def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Conf
     return load_config(path, [*overrides, *renamed])
 
 
-def _check_first(root: Path, config: Config, terminal: Terminal) -> None:
-    """What can be refused within seconds: a held workspace, a changed configuration, faulty data."""
-    refuse_when_held(root)
-    if run_name(config) in run_names(root):
-        open_run(root, config)
+def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
+    """What can be refused before anything is trained: data, models and settings that do not fit each other."""
     from flows.doctor import refuse_faulty  # brings torch
 
     with terminal.stage("checks"):
@@ -87,8 +86,8 @@ def was_told(run: Path) -> bool:
     return record is not None and record.status == "FINISHED"
 
 
-def in_a_flow(root: Path, flow_name: str, config: Config) -> Any:
-    """What a flow returns, run on a server that is there while it works.
+def in_a_flow(root: Path, flow_name: str, config: Config, meanwhile: Callable[[], None] = lambda: None) -> Any:
+    """What a flow returns, run on a server that is there while it works; `meanwhile` is done as that one starts.
 
     Raises:
         WorkspaceBusy: another process works in this folder.
@@ -97,12 +96,17 @@ def in_a_flow(root: Path, flow_name: str, config: Config) -> Any:
     refuse_when_held(root)
     terminal = Terminal()
     terminal.say("starting Prefect")
-    with connected(root):
+    flows: list[Callable[[Config], Any]] = []
+
+    def get_ready() -> None:
+        meanwhile()
+        flows.append(_flow(flow_name))
+
+    with connected(root, get_ready):
         from prefect.exceptions import CancelledRun
 
-        flow = _flow(flow_name)
         try:
-            return flow(config)
+            return flows[0](config)
         except CancelledRun as error:
             raise StageStopped(str(error)) from error
 

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,8 +49,11 @@ def configure(workspace: Path) -> None:
 
 
 @contextmanager
-def connected(workspace: Path) -> Iterator[str]:
+def connected(workspace: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
     """The API address of a server that answers, for as long as the context is open.
+
+    Args:
+        meanwhile: work that needs no server, for the ten seconds in which one starts; what it raises ends the server.
 
     Raises:
         ConfigError: PREFECT_API_URL is set and nobody answers there.
@@ -61,11 +64,14 @@ def connected(workspace: Path) -> Iterator[str]:
     end_leftovers(workspace)
     if url := PREFECT_API_URL.value():
         check_answers(url)
+        meanwhile()
         yield url
         return
     server = start_embedded(workspace)
     try:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
+            meanwhile()
+            server.wait_until_up()
             yield server.api_url
     finally:
         _send_what_waits()
@@ -139,16 +145,18 @@ class Server:
 
 
 def start_embedded(workspace: Path) -> Server:
-    """Prefect's own ephemeral server (no pages, no scheduler) on a free port of the loopback address."""
+    """Prefect's own ephemeral server (no pages, no scheduler) on a free port of the loopback address; it is not up yet."""
     env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     return _start(workspace, free_port(), env)
 
 
 def start_full(workspace: Path, port: int) -> Server:
-    """A server with pages and scheduler."""
+    """A server with pages and scheduler, which answers."""
     api_url = f"http://{HOST}:{port}/api"
     env = {"PREFECT_UI_ENABLED": "1", "PREFECT_SERVER_UI_API_URL": api_url, "PREFECT_UI_API_URL": api_url}
-    return _start(workspace, port, env)
+    server = _start(workspace, port, env)
+    server.wait_until_up()
+    return server
 
 
 def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
@@ -170,9 +178,7 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
             stderr=output,
             start_new_session=True,
         )
-    server = Server(process, port, pid_file, log)
-    server.wait_until_up()
-    return server
+    return Server(process, port, pid_file, log)
 
 
 def _record(pid_file: Path, port: int, server: dict[str, float] | None) -> None:

@@ -26,11 +26,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from configs.grpo_schema import EarlyStopConfig, GrpoConfig, LoopStop, LowScoreStop, UnfinishableStop
-from configs.records import Completion, Problem
+from configs.records import ABORTED, Completion, Problem
 from grpo_train.advantages import Bools, Floats
 from reward_training.scorer import Reward, score
-
-ABORTED = "aborted:"
 
 
 class Draft(Protocol):
@@ -159,14 +157,10 @@ def ends_with_beginning(text: str, wanted: str) -> bool:
     return any(text.endswith(wanted[:length]) for length in range(1, len(wanted)))
 
 
-def is_aborted(completion: Completion) -> bool:
-    return completion.finish_reason.startswith(ABORTED)
-
-
 def left_out(completions: Sequence[Completion], grpo: GrpoConfig) -> Bools:
     """(N,) which completions take no part in their group's baseline and in the loss: aborted or truncated ones, if so set."""
     aborted, truncated = grpo.early_stop.aborted == "leave_out", grpo.truncated == "leave_out"
-    return np.array([(aborted and is_aborted(c)) or (truncated and c.finish_reason == "length") for c in completions])
+    return np.array([(aborted and c.is_aborted) or (truncated and c.finish_reason == "length") for c in completions])
 
 
 def without(parts: Floats, rows: Bools) -> Floats:

@@ -11,7 +11,6 @@ import numpy as np
 
 from configs.records import Completion, Score
 from grpo_train.advantages import Advantages, Bools, Floats
-from grpo_train.early_stop import is_aborted
 from grpo_train.groups import Groups
 
 
@@ -110,7 +109,7 @@ def response_metrics(completions: Sequence[Completion]) -> dict[str, float]:
         "response/length_mean": float(np.mean(lengths)),
         "response/length_max": float(np.max(lengths)),
         "response/truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
-        "response/aborted_share": float(np.mean([is_aborted(c) for c in completions])),
+        "response/aborted_share": float(np.mean([c.is_aborted for c in completions])),
         "policy/entropy": float(-logprobs.mean()),
     }
 

@@ -23,7 +23,6 @@ import numpy as np
 
 from configs.records import Completion
 from grpo_train.advantages import Advantages
-from grpo_train.early_stop import is_aborted
 from grpo_train.groups import Groups
 
 CLASSES = ("useful", "truncated", "dead", "unscored", "aborted", "old")
@@ -74,7 +73,7 @@ def token_class(completion: Completion, *, is_old: bool, is_scored: bool, is_dea
     """Which of `CLASSES` a response's tokens are in."""
     if is_old:
         return "old"
-    if is_aborted(completion):
+    if completion.is_aborted:
         return "aborted"
     if not is_scored:
         return "unscored"

@@ -7,13 +7,13 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 PACKAGES = ("regroup", "torch", "transformers", "trl")
 
 
 def versions() -> dict[str, str]:
     """What the bits of a result depend on besides configuration and inputs."""
+    import torch  # a run can be told of without it
+
     packages = {name: version(name) for name in PACKAGES}
     return packages | {"python": platform.python_version(), "num_threads": str(torch.get_num_threads())}
 

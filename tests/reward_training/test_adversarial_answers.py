@@ -1,12 +1,11 @@
-"""Right and wrong answers as models write them, to be told apart: a table that was written before the extractors were tuned.
+"""Right and wrong answers as models write them, to be told apart: tables that were written without sight of the code.
 
-They were tuned on two thirds of it; the last third, by a hash of the case's name, was held out until it was looked at once. docs/answers.md
-has the figures.
+The first four were tuned on once they had been tried. The fifth is held out: its figures are known, and which of its cases are missed is
+not to be looked at. docs/answers.md has the figures.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -32,13 +31,13 @@ SECOND = read("adversarial_cases_second.jsonl")
 """written blind, and tuned on after a first look"""
 THIRD = read("adversarial_cases_third.jsonl")
 """as the second, after that"""
+FOURTH = read("adversarial_cases_fourth.jsonl")
+"""two thirds of it tuned on, then the last third, by a hash of the case's name"""
+HELD_OUT = read("adversarial_cases_fifth.jsonl")
+"""written blind, and not tuned on; once it is, a new one has to be written"""
 FRESH = read("adversarial_cases_fresh.jsonl")
 """written blind as well, and not tuned on"""
 WRONGLY_ACCEPTED, WRONGLY_REFUSED = 0.02, 0.03
-
-
-def is_held_out(case: dict[str, Any]) -> bool:
-    return int(hashlib.sha256(case["id"].encode()).hexdigest(), 16) % 3 == 0
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def verdicts() -> dict[str, bool]:
     """What each case is worth."""
     found: dict[str, bool] = {}
     with CheckerPool(["math_verify"]) as pool:
-        for case in [*CASES, *SECOND, *THIRD, *FRESH]:
+        for case in [*CASES, *SECOND, *THIRD, *FOURTH, *FRESH, *HELD_OUT]:
             found[case["id"]] = _ask(case, pool)
     return found
 
@@ -81,16 +80,12 @@ def shares(cases: list[dict[str, Any]], verdicts: dict[str, bool]) -> tuple[floa
     return accepted, refused
 
 
-@pytest.mark.parametrize("held_out", [False, True])
-def test_few_wrong_answers_pass_and_few_right_ones_do_not(held_out: bool, verdicts: dict[str, bool]) -> None:
-    cases = [case for case in CASES if is_held_out(case) is held_out]
-    accepted, refused = shares(cases, verdicts)
-    assert accepted <= WRONGLY_ACCEPTED
-    assert refused <= WRONGLY_REFUSED
-
-
-@pytest.mark.parametrize("table", [SECOND, THIRD], ids=["second", "third"])
-def test_later_tables_too(table: list[dict[str, Any]], verdicts: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    "table", [HELD_OUT, CASES, SECOND, THIRD, FOURTH], ids=["held out", "first", "second", "third", "fourth"]
+)
+def test_few_wrong_answers_pass_and_few_right_ones_do_not(
+    table: list[dict[str, Any]], verdicts: dict[str, bool]
+) -> None:
     accepted, refused = shares(table, verdicts)
     assert accepted <= WRONGLY_ACCEPTED
     assert refused <= WRONGLY_REFUSED
@@ -102,11 +97,11 @@ def test_fresh_cases_are_told_apart_as_the_documents_say(verdicts: dict[str, boo
     assert (accepted * 20, refused * 44) == (pytest.approx(2), pytest.approx(1))
 
 
-def test_the_table_is_whole() -> None:
-    assert len(CASES) >= 300
-    assert len({case["id"] for case in CASES}) == len(CASES)
-    assert min(Counter(case["category"] for case in CASES).values()) >= 28
-    assert 180 <= sum(is_held_out(case) for case in CASES) <= 220
+@pytest.mark.parametrize("table", [CASES, HELD_OUT], ids=["first", "held out"])
+def test_a_table_is_whole(table: list[dict[str, Any]]) -> None:
+    assert len(table) >= 300
+    assert len({case["id"] for case in table}) == len(table)
+    assert min(Counter(case["category"] for case in table).values()) >= 28
 
 
 LONG = ["9" * 20_000, "1, " * 7_000, "<answer>" * 3_000, "\\boxed{" * 3_000, "{" * 20_000, "the answer is " * 2_000, "a " * 10_000,
