@@ -106,6 +106,19 @@ class WatchRule(Block):
         description="say so; end the stage with the policy as it is; or end it with the newest checkpoint from before the metric "
         "went out of bounds, which needs `grpo_config.save_steps`",
     )
+    extra_rounds: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="rounds that a run may get beyond `rounds`: one after each last round whose training this rule ended, to retrain the "
+        "reward models on what that policy writes",
+    )
+
+    @model_validator(mode="after")
+    def _ends_what_it_extends(self) -> "WatchRule":
+        if self.extra_rounds and self.action == "warn":
+            raise ValueError(
+                f"watch rule on {self.metric}: extra_rounds={self.extra_rounds} needs action stop or roll_back, not warn"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_bound(self) -> "WatchRule":
@@ -323,6 +336,11 @@ class Config(Block):
         if self.evaluation.checker is not None:
             return self.evaluation.checker
         return next(reward.name for reward in self.rewards if isinstance(reward, OutcomeReward))
+
+    @property
+    def max_rounds(self) -> int:
+        """`rounds`, and those that watch rules may add."""
+        return self.rounds + max((rule.extra_rounds for rule in self.watch), default=0)
 
     @property
     def trained_reward_models(self) -> dict[str, TrainedRewardModel]:

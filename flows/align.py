@@ -47,7 +47,7 @@ def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
     with workspace_lock(root, name):
         file = find()
         with working_on(root, file, sums_up=True) as run:
-            all_rounds(run.config.rounds)
+            all_rounds()
         summary = read_summary(root, file.name)
         assert summary is not None, "the session's end writes it"
         show_rounds(run, summary)
@@ -63,11 +63,12 @@ def cancelled_when_stopped(work: Callable[[], ResultT]) -> ResultT | State:
         return Cancelled(message=str(error))
 
 
-def all_rounds(rounds: int) -> None:
-    stages.prepare(current_run())
+def all_rounds() -> None:
+    run = current_run()
+    stages.prepare(run)
     state = baseline(round=0)
-    for number in range(1, rounds + 1):
-        state = one_round(round=number, state=state)
+    while state.round < stages.rounds_wanted(run):
+        state = one_round(round=state.round + 1, state=state)
 
 
 @flow(name="round", flow_run_name="round-{round}")

@@ -78,6 +78,10 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         problems = load_problems(
             config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
         )
+        if config.max_rounds > config.rounds:  # a round that is added must find its problems
+            load_problems(
+                config.problems, config.regeneration, rounds=config.max_rounds, seed=config.seed, tokenizer=tokenizer
+            )
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*checks, Check("problems", "fail", str(error))], folder)

@@ -408,7 +408,7 @@ def _memory(device: torch.device) -> tuple[float, float]:
 
 
 def check_disk(config: Config, folder: Path, workspace: Path) -> Check:
-    num_models = config.rounds * (1 + len(config.trained_reward_models)) + 1
+    num_models = config.max_rounds * (1 + len(config.trained_reward_models)) + 1
     distances = [config.grpo_config.save_steps, *(model.save_steps for model in config.trained_reward_models.values())]
     # one more while it is written
     num_checkpoints = config.keep_checkpoints + 1 if any(distances) else 0

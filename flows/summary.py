@@ -6,6 +6,7 @@ from typing import Any
 
 from configs.files import write_json
 from configs.records import Policy
+from tasks.history import rounds_wanted
 from tasks.run import read_run
 from tasks.run_records import RoundRecords, RunRecords, read_run_records
 from tasks.workspace import run_folder
@@ -77,8 +78,9 @@ def read_summary(root: Path, name: str) -> Summary | None:
 
 
 def finished_summary(root: Path, name: str, rounds: int) -> Summary | None:
-    """The summary of a run whose manifests say that all of `rounds` is done, otherwise None."""
+    """The summary of a run whose manifests say that all of `rounds`, and what was added to them, is done, otherwise None."""
     summary = read_summary(root, name)
-    if summary is None or summary["status"] != "done" or len(summary["rounds"]) != rounds + 1:
+    wanted = rounds_wanted(run_folder(root, name), rounds)
+    if summary is None or summary["status"] != "done" or len(summary["rounds"]) != wanted + 1:
         return None
     return summary if read_run_records(run_folder(root, name)).is_finished else None

@@ -39,6 +39,8 @@ class TrainResult:
     """what the next round's picker of problems goes on from"""
     rolled_back_to: int | None = None
     """the step whose weights were taken in the end, where a watch rule asked for that"""
+    extra_rounds: int = 0
+    """how many rounds the rule that ended training may add to the run"""
 
 
 def num_steps(config: GrpoConfig, num_problems: int) -> int:
@@ -98,6 +100,7 @@ def train(
         tokens=stepper.ledger.totals,
         curriculum=picker.handed_on(),
         rolled_back_to=_roll_back(checkpoints, stepper),
+        extra_rounds=0 if stepper.stopped_by is None else stepper.stopped_by.rule.extra_rounds,
     )
 
 

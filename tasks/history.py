@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +76,21 @@ def last_finished_round(run: Path) -> RoundFile | None:
     while (found := finished_round(run, round)) is not None:
         last, round = found, round + 1
     return last
+
+
+def rounds_wanted(run: Path, rounds: int) -> int:
+    """The rounds of a run so far: `rounds`, and one more after each last one whose training was ended by a watch rule with
+    `extra_rounds` left."""
+    wanted = rounds
+    while _extra_rounds(round_folder(run, wanted) / "policy") > wanted - rounds:
+        wanted += 1
+    return wanted
+
+
+def _extra_rounds(policy: Path) -> int:
+    if read_manifest(policy) is None:
+        return 0
+    return int(json.loads((policy / "result.json").read_bytes()).get("extra_rounds", 0))
 
 
 def round_policy(run: Path, given: Policy, round: int, policy_id: str) -> Policy:

@@ -125,9 +125,9 @@ def what_now(alarm: Alarm, spec: PolicySpec) -> str:
     """A reward model that is exploited can only unlearn that from what exploits it."""
     if alarm.rule.action == "warn" or not alarm.rule.metric.startswith("gap/"):
         return ""
-    if spec.round < spec.config.rounds:
+    if spec.round < spec.config.rounds + alarm.rule.extra_rounds:
         return f"; round {spec.round + 1} retrains the reward models on what this policy writes"
-    return f"; set rounds={spec.round + 1} to retrain the reward models on what this policy writes and go on"
+    return f"; set rounds={spec.round + 1}, or extra_rounds of the rule, to retrain the reward models on what this policy writes and go on"
 
 
 def load(out_dir: Path, round: int) -> Policy:

@@ -162,6 +162,12 @@ def open_run(root: Path, config: Config) -> RunFile:
     return file
 
 
+def ask_for_rounds(root: Path, name: str, rounds: int) -> None:
+    """Note that the run has so many rounds, so that the added ones get problems of their own."""
+    file = read_run(root, name)
+    write_run(root, file.model_copy(update={"rounds_asked": sorted({*file.rounds_asked, rounds})}))
+
+
 def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
     """Write the `run.json` of a new run; `fields` are those of `RunFile` that a follow-on brings along."""
     file = RunFile(

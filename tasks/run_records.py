@@ -21,6 +21,7 @@ from grpo_train.promotion import Decision
 from grpo_train.statistics import bootstrap_mean
 from grpo_train.token_ledger import token_metrics
 from grpo_train.watch import Alarm, Watch
+from tasks.history import rounds_wanted
 from tasks.workspace import BY_HAND
 
 Row = dict[str, Any]
@@ -129,7 +130,8 @@ class RunRecords:
 
     @property
     def is_finished(self) -> bool:
-        last = next((round for round in self.rounds if round.number == self.config.rounds), None)
+        wanted = rounds_wanted(self.folder, self.config.rounds)
+        last = next((round for round in self.rounds if round.number == wanted), None)
         return last is not None and last.decision is not None and "regenerate" in last.seconds
 
     def paired_gain(self, split: str, metric: str) -> Estimate | None:

@@ -23,6 +23,7 @@ from grpo_train.promotion import Decision
 from reward_training.scorer import RewardModelSource
 from tasks import compare as comparing
 from tasks import evaluate as evaluating
+from tasks import history
 from tasks import labels as labelling
 from tasks import policy as training
 from tasks import problems as reading
@@ -43,7 +44,7 @@ from tasks.mirror import DatasetFact, ModelFact, Outcome
 from tasks.page import paused_for_people, show
 from tasks.people import ask_people, desk, labels_by_hand
 from tasks.rounds import close_round, policy_model_name, reward_model_name, round_state, usable_reward_models
-from tasks.run import Run, write_run
+from tasks.run import Run, ask_for_rounds, write_run
 from tasks.stage import run_stage
 from tasks.workspace import by_hand_folder, models_folder, regeneration_split, reward_model_folder, round_folder
 
@@ -92,6 +93,18 @@ def prepare(run: Run) -> None:
         spec = reading.ProblemsSpec(config=run.config, round=0, policy=policy, rounds=rounds)
         outcome = _given_model(run, policy) if rounds == asked[0] else Outcome()
         run_stage(run, spec, folder, reading.run, outcome=partial(Outcome.model_copy, outcome))
+
+
+def rounds_wanted(run: Run) -> int:
+    """How many rounds the run has so far; an added one has its problems then."""
+    wanted = history.rounds_wanted(run.folder, run.config.rounds)
+    if wanted > max(run.file.rounds_asked):
+        ask_for_rounds(run.workspace, run.name, wanted)
+        run.console.warn(
+            f"round {wanted} is added to the {run.config.rounds} of `rounds`: a watch rule ended training and asks for retraining"
+        )
+        prepare(run)
+    return wanted
 
 
 def _given_policy(run: Run) -> Policy:

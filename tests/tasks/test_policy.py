@@ -42,16 +42,17 @@ def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("metric", "action", "rounds", "then"),
+    ("metric", "action", "rounds", "extra", "then"),
     [
-        ("gap/taste", "roll_back", 2, "; round 2 retrains the reward models on what this policy writes"),
-        ("gap/taste", "stop", 1, "; set rounds=2 to retrain the reward models on what this policy writes and go on"),
-        ("gap/taste", "warn", 2, ""),
-        ("policy/entropy", "stop", 2, ""),
+        ("gap/taste", "roll_back", 2, 0, "; round 2 retrains the reward models on what this policy writes"),
+        ("gap/taste", "stop", 1, 1, "; round 2 retrains the reward models on what this policy writes"),
+        ("gap/taste", "stop", 1, 0, "; set rounds=2, or extra_rounds of the rule, to retrain the reward models"),
+        ("gap/taste", "warn", 2, 0, ""),
+        ("policy/entropy", "stop", 2, 0, ""),
     ],
 )
 def test_a_gap_that_ends_training_asks_for_retraining(
-    tmp_path: Path, metric: str, action: str, rounds: int, then: str
+    tmp_path: Path, metric: str, action: str, rounds: int, extra: int, then: str
 ) -> None:
     given = Policy(path="nowhere", id="p", round=0)
     spec = PolicySpec(
@@ -62,5 +63,7 @@ def test_a_gap_that_ends_training_asks_for_retraining(
         problems=str(write_sums(tmp_path)),
         reward_models={},
     )
-    rule = WatchRule.model_validate({"metric": metric, "above": 1.0, "action": action})
-    assert what_now(Alarm(rule, step=3, value=2.0, since=1), spec) == then
+    rule = WatchRule.model_validate({"metric": metric, "above": 1.0, "action": action, "extra_rounds": extra})
+    said = what_now(Alarm(rule, step=3, value=2.0, since=1), spec)
+    assert said.startswith(then)
+    assert bool(said) == bool(then)
