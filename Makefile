@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-slow bench bench-full check docs ui clean lock
+.PHONY: help setup run test test-slow test-gpu bench bench-full check docs ui clean lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: check ## lint, types, import rules, generated documents, and the default t
 
 test-slow: setup ## the tests that take longer: whole flows, servers, kills
 	$(PYTEST) -m "slow and not gpu"
+
+test-gpu: setup ## the tests that need an NVIDIA GPU
+	$(PYTEST) -m gpu
 
 bench: setup ## seconds and memory of a training step against TRL's GRPOTrainer, in turns (under 15 minutes)
 	$(BIN)/python -m benchmarks.against_trl

@@ -1,4 +1,4 @@
-"""Commands that look at runs or use what came out of them. None of them needs Prefect."""
+"""Commands that look at runs or use what came out of them. None of them runs a flow."""
 
 import shutil
 from pathlib import Path
@@ -11,6 +11,7 @@ from configs.errors import ConfigError
 from configs.files import digest_json
 from configs.reader import load_config
 from configs.records import Policy, Problem
+from flows.prefect_server import making_database
 from flows.summary import finished_summary, run_champion
 from tasks.run import read_run, run_names, stored_config
 from tasks.run_records import RunRecords, read_run_records
@@ -141,11 +142,11 @@ def write_run_report(root: Path, name: str) -> None:
 
 
 def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
-    """Make the configured models ready in local folders: reward models' backbones, then the policy."""
-    from grpo_train.model_source import prepare_policy
+    """Make the configured models ready in local folders, reward models' backbones and then the policy, and Prefect's database."""
+    config, root = load_config(path, list(overrides)), Path.cwd()
+    backbones = [model.backbone for model in config.trained_reward_models.values() if model.backbone is not None]
+    with making_database(root):
+        from grpo_train.model_source import prepare_policy
 
-    config = load_config(path, list(overrides))
-    for model in config.trained_reward_models.values():
-        if model.backbone is not None:
-            Terminal().print_path(prepare_policy(model.backbone, models_folder(Path.cwd())).path)
-    Terminal().print_path(prepare_policy(config.policy, models_folder(Path.cwd())).path)
+        for source in (*backbones, config.policy):
+            Terminal().print_path(prepare_policy(source, models_folder(root)).path)

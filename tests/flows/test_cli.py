@@ -40,7 +40,7 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    code = "import sys; from flows.cli import main; main(['--help']); sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
+    code = "import sys; from flows.cli import main; import flows.launch; main(['--help']); sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert time.monotonic() - start < 5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.files import write_json
-from flows.prefect_server import APP, check_answers, configure, end_leftovers, free_port
+from flows.prefect_server import APP, check_answers, configure, end_leftovers, free_port, making_database
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 GONE = {"pid": 2**22 + 1, "started": 0.0}
@@ -94,3 +96,17 @@ def test_a_server_that_does_not_answer_is_named_with_the_remedy() -> None:
     url = f"http://127.0.0.1:{free_port()}/api"
     with pytest.raises(ConfigError, match=rf"PREFECT_API_URL={url} does not answer; start that server, or unset"):
         check_answers(url)
+
+
+@pytest.mark.slow
+def test_a_new_workspace_gets_a_database_and_no_server_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    with making_database(tmp_path):
+        (record,) = (tmp_path / ".prefect").glob("server-*.json")
+        server = int(json.loads(record.read_text())["server"]["pid"])
+    assert not psutil.pid_exists(server)
+    database = sqlite3.connect(tmp_path / "home" / "prefect.db")
+    assert database.execute("select count(*) from flow_run").fetchone() == (0,)
+    database.close()
+    with making_database(tmp_path):
+        assert not list((tmp_path / ".prefect").glob("server-*.json"))

@@ -1,11 +1,13 @@
 """Grouped attention is the models' own, without the repeats, and is taken only where it is."""
 
 import json
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from reward_training.attention import GROUPED, PLAIN_UNTIL, fit_attention, grouped_attention
@@ -72,3 +74,13 @@ def test_the_kernel_is_not_saved_with_the_model(llama, tmp_path):
     llama.save_pretrained(tmp_path)
     assert GROUPED not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
     assert LlamaForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
+
+
+def test_a_gpu_does_without_the_kernel_that_makes_a_plan_for_every_shape() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        fit_attention(cast("PreTrainedModel", SimpleNamespace(device=torch.device("cuda"))), 64)
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
