@@ -96,17 +96,16 @@ def in_a_flow(root: Path, flow_name: str, config: Config, meanwhile: Callable[[]
     refuse_when_held(root)
     terminal = Terminal()
     terminal.say("starting Prefect")
-    flows: list[Callable[[Config], Any]] = []
 
     def get_ready() -> None:
         meanwhile()
-        flows.append(_flow(flow_name))
+        _flow(flow_name)  # its imports take seconds
 
     with connected(root, get_ready):
         from prefect.exceptions import CancelledRun
 
         try:
-            return flows[0](config)
+            return _flow(flow_name)(config)
         except CancelledRun as error:
             raise StageStopped(str(error)) from error
 

@@ -3,6 +3,7 @@
 import csv
 import getpass
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from configs.rows import Row, read_jsonl_rows
 from tasks.review_desk import Asked, ReviewDesk
 from tasks.terminal import Terminal
 
+FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*\s*$)")
+"""how a cell begins that a spreadsheet would compute; a response may have been written by somebody who wants that"""
 COLUMNS = ("item", "question", "first", "second", "choice", "person", "comment")
 
 
@@ -85,8 +88,16 @@ def _as_csv(rows: Iterable[dict[str, str]]) -> str:
     text = StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _inert(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _inert(cell: str) -> str:
+    """
+    >>> _inert("=HYPERLINK(1)"), _inert("-4"), _inert("-4+1"), _inert("8")
+    ("'=HYPERLINK(1)", '-4', "'-4+1", '8')
+    """
+    return f"'{cell}" if FORMULA.match(cell) else cell
 
 
 def import_verdicts(root: Path, file: Path, person: str | None) -> None:
