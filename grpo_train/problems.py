@@ -182,7 +182,7 @@ def _cut_shards(training: Sequence[RawProblem], size: int, rounds: int, seed: in
         raise ConfigError(
             f"{len(training)} problems are left beside dev and test, but {rounds + 1} regeneration shards of "
             f"{size} take {needed} and training needs more; add problems (a source's size), or lower "
-            "regeneration.num_problems, problems.dev, problems.test or rounds"
+            "regeneration.num_problems, problems.dev, problems.test or rounds (and extra_rounds of watch rules)"
         )
     ordered = sorted(training, key=lambda problem: hashlib.sha256(f"{seed}/{problem.key}".encode()).digest())
     shards = {shard_name(i): ordered[i * size : (i + 1) * size] for i in range(rounds + 1)}

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from configs.records import Completion, Policy
-from grpo_train import learner as learner_module
 from grpo_train.model import save_policy
+from grpo_train.precision import autocast_dtype
 from tests.grpo_train.conftest import make_problem
 from tests.grpo_train.test_generation import QUESTIONS, draw
 from tests.grpo_train.test_learner import advantages, learner, written_by
@@ -78,8 +78,8 @@ def test_a_bfloat16_update_is_the_cpus_within_its_rounding(update: Any) -> None:
         assert 0 < apart(rounded.gradient, exact.gradient) < 5e-2
 
 
-def test_a_gpu_picks_bfloat16(update: Any) -> None:
-    assert learner_module.autocast_dtype("auto", GPU) == torch.bfloat16
+def test_a_gpu_picks_bfloat16() -> None:
+    assert autocast_dtype("auto", GPU) == torch.bfloat16
 
 
 def test_the_same_draws_write_the_same(tiny: Any) -> None:
