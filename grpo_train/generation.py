@@ -23,6 +23,7 @@ from configs.records import Completion, Problem
 from configs.seeds import rng_for
 from grpo_train.early_stop import EarlyStop
 from grpo_train.key_value_cache import fork, sampling_cache
+from grpo_train.packed_weights import packed_weights
 from grpo_train.token_ledger import Positions
 from grpo_train.token_logprobs import SLICE, plain_head
 from reward_training.attention import fit_attention
@@ -123,11 +124,12 @@ def sample(
                 on_group(number, problems[number], completions[number])
 
     rows = [row for group in groups for row in group]
-    for batch in _batches(rows, prompts, sampling.max_rows):
-        if should_stop():
-            raise StageStopped("stopped while sampling")
-        _decode(model, batch, prompts, stop_ids, sampling, early_stop, on_end, positions or Positions())
-        on_progress(len(batch))
+    with packed_weights(model):
+        for batch in _batches(rows, prompts, sampling.max_rows):
+            if should_stop():
+                raise StageStopped("stopped while sampling")
+            _decode(model, batch, prompts, stop_ids, sampling, early_stop, on_end, positions or Positions())
+            on_progress(len(batch))
     return [completion for group in completions for completion in group]
 
 
