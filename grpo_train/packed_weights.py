@@ -26,7 +26,7 @@ def packed_weights(model: PreTrainedModel) -> Iterator[None]:
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and _can_be_packed(layer)]
     try:
         for layer in layers:
-            layer.forward = _packed(layer)  # type: ignore[method-assign]
+            layer.forward = _packed(layer)  # type: ignore[method-assign,assignment]
         yield
     finally:
         for layer in layers:
@@ -34,7 +34,7 @@ def packed_weights(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    if layer.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if layer.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     is_fast_in_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
     return layer.weight.dtype == torch.float32 or (layer.weight.dtype == torch.bfloat16 and is_fast_in_bfloat16())

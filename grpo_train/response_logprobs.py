@@ -23,7 +23,7 @@ from configs.records import Completion
 from grpo_train.loss import k3, response_means
 from grpo_train.token_logprobs import plain_head, token_logprobs
 from reward_training.attention import fit_attention
-from reward_training.packing import Packed, hidden_size, outputs_of, packed_batches, shares_beginnings
+from reward_training.packing import Packed, hidden_size, outputs_of, packed_batches, round_length, shares_beginnings
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: fl
 
 
 def _distinct(places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distinct pairs of (N,) places and (N,) targets, and (N,) which of them each is."""
+    """The distinct pairs of (N,) places and (N,) targets, the last one repeated up to a rounded number, and (N,) which of them each is."""
     most = int(targets.max()) + 1
     pairs, inverse = torch.unique(places * most + targets, return_inverse=True)
+    pairs = torch.cat([pairs, pairs[-1:].expand(round_length(len(pairs)) - len(pairs))])
     return pairs // most, pairs % most, inverse
 
 

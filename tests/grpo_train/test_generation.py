@@ -19,7 +19,7 @@ from grpo_train.generation import (
 )
 from grpo_train.tiny_model import build_tiny_tokenizer
 from grpo_train.token_ledger import Positions
-from reward_training.packing import packed
+from reward_training.packing import packed, round_length
 from tests.grpo_train.conftest import make_problem
 
 QUESTIONS = ["1+1", "What is two plus three, please?", "x" * 40, "7", "say nothing"]
@@ -152,7 +152,7 @@ def test_what_prompts_begin_with_is_prefilled_once_and_each_prompt_once_for_its_
     draw(tiny, problems[:1], group_size=1)  # the model has shown by now what it can take
     monkeypatch.setattr(decoder, "forward", spy)
     completions = draw(tiny, problems, group_size=8)
-    assert shapes[0] == (1, num_distinct_beginnings(tokenizer, problems))
+    assert shapes[0] == (1, round_length(num_distinct_beginnings(tokenizer, problems)))
     assert shapes[1] == (len({fed for fed in fed_beginnings(completions) if len(fed[1]) == 1}), 1)
 
 

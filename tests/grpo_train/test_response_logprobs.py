@@ -4,7 +4,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from configs.records import Completion
 from grpo_train.response_logprobs import known_logprobs, micro_batches, padded_logprobs, policy_kl, response_logprobs
-from reward_training.packing import shares_beginnings
+from reward_training.packing import round_length, shares_beginnings
 
 
 def completion(prompt: list[int], response: list[int], logprobs: list[float] | None = None) -> Completion:
@@ -76,7 +76,7 @@ def test_a_model_with_a_window_trains_on_rows_of_their_own():
     assert not shares_beginnings(model, model.get_decoder())
     check_against_plain_forwards(model, 100)
     (batch,) = micro_batches(model, COMPLETIONS, range(NUM), 100)
-    assert batch.packed.input_ids.shape == (NUM, 5)
+    assert batch.packed.input_ids.shape == (NUM, round_length(5))
 
 
 def test_what_responses_begin_with_in_common_is_computed_once(tiny):
@@ -84,7 +84,7 @@ def test_what_responses_begin_with_in_common_is_computed_once(tiny):
     (batch,) = micro_batches(model, COMPLETIONS, range(NUM), 100)
     # last tokens are not fed: 7 8 9 10 11, and 20 21 24 25 26
     assert batch.packed.num_tokens == 10
-    assert batch.packed.num_computed <= 10
+    assert batch.packed.num_computed == round_length(10)
     assert batch.response_ids.shape == batch.mask.shape == (NUM, 5)
 
 
@@ -103,7 +103,7 @@ def test_a_next_token_that_two_responses_share_is_chosen_once(tiny, monkeypatch)
     for batch in micro_batches(model, COMPLETIONS, range(NUM), 100):
         response_logprobs(model, batch, 1.0)
     # after 7 8: 9; after 9: 10, 13; after 10: 11; after 11: 12, 30; after 20: 21, 22, 24, 25, 26, 27
-    assert chosen == [12]
+    assert chosen == [round_length(12)]
 
 
 def test_kl_of_a_policy_from_itself_is_zero_and_from_a_shifted_one_is_the_k3_estimate(tiny):

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from reward_training.model_scores import conversation_scores, shares_conversations
-from reward_training.packing import Packed, packed, packed_batches
+from reward_training.packing import Packed, packed, packed_batches, round_length
 
 PAD = 39
 SIZES = {
@@ -119,7 +119,7 @@ def test_each_token_sees_its_own_beginning_and_nothing_else(
 def test_wide_rows_are_taken_where_much_is_shared_and_attention_is_cheap() -> None:
     questions = [[*range(100), *([number] * 20)] for number in range(100, 130)]
     # 100 + 30 x 20 = 700 tokens in one row, against 30 x 120 = 3600 in rows of their own
-    assert packed(questions, width=2000, share=True).input_ids.shape == (1, 700)
+    assert packed(questions, width=2000, share=True).input_ids.shape == (1, round_length(700))
     assert packed(questions, width=20, share=True).input_ids.shape[0] >= 3  # attention to 700 would cost more
     unlike = [[number] * 200 for number in range(8)]
     assert packed(unlike, width=2000, share=True).input_ids.shape == (8, 200)
@@ -137,3 +137,12 @@ def test_wide_rows_are_taken_where_much_is_shared_and_attention_is_cheap() -> No
 )
 def test_models_that_cannot_take_the_mask_get_rows_of_their_own(config: PreTrainedConfig) -> None:
     assert not shares_conversations(make_model(config))
+
+
+@given(st.integers(1, 100_000))
+def test_a_rounded_length_is_hardly_longer_and_one_of_few(length: int) -> None:
+    rounded = round_length(length)
+    assert length <= rounded < length + max(8, length / 16)
+    assert round_length(rounded) == rounded
+    octave = 2 ** (length.bit_length() - 1)
+    assert len({round_length(other) for other in range(octave, min(2 * octave, octave + 4096))}) <= 17
