@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
+SETTLED_NS = 2 * 10**9
+"""a file that changed less long ago may change again in the same tick of its file system's clock (2 s on FAT)"""
+_DIGESTS: dict[tuple[int, int, int, int], str] = {}
 MANIFEST = "manifest.json"
 JOURNAL = "journal.jsonl"
 
@@ -74,9 +77,16 @@ def _whole_lines(path: Path) -> Iterator[str]:
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """sha256 of a file's bytes, in hex. A process reads them once, as long as the file's size and time of change stay as they are."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        state = os.fstat(file.fileno())
+        seen = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen in _DIGESTS:
+            return _DIGESTS[seen]
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - state.st_mtime_ns > SETTLED_NS:
+        _DIGESTS[seen] = found
+    return found
 
 
 def digest_json(value: Any) -> str:

@@ -71,7 +71,7 @@ def doctor(config: ConfigFile, *, set_: Overrides = (), sample: bool = True) -> 
 
 @app.command
 def fetch(config: ConfigFile, *, set_: Overrides = ()) -> None:
-    """Make the model ready, so that a run needs no network, and Prefect's database, so that it starts sooner."""
+    """Make the model ready, so that a run needs no network, and Prefect's and MLflow's databases, so that it starts sooner."""
     from flows.commands import fetch_policy
 
     fetch_policy(config, set_)

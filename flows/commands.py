@@ -16,6 +16,7 @@ from flows.summary import finished_summary, run_champion
 from tasks.run import read_run, run_names, stored_config
 from tasks.run_records import RunRecords, read_run_records
 from tasks.terminal import Terminal
+from tasks.tracking_server import make_database
 from tasks.workspace import lock_holder, models_folder, read_champion, run_folder
 
 # ---- status ---------------------------------------------------------------------------------------------------------
@@ -142,11 +143,14 @@ def write_run_report(root: Path, name: str) -> None:
 
 
 def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
-    """Make the configured models ready in local folders, reward models' backbones and then the policy, and Prefect's database."""
+    """Make the configured models ready in local folders, reward models' backbones and then the policy, and Prefect's and MLflow's
+    databases."""
     config, root = load_config(path, list(overrides)), Path.cwd()
     backbones = [model.backbone for model in config.trained_reward_models.values() if model.backbone is not None]
     with making_database(root):
         from grpo_train.model_source import prepare_policy
 
-        for source in (*backbones, config.policy):
-            Terminal().print_path(prepare_policy(source, models_folder(root)).path)
+        policies = [prepare_policy(source, models_folder(root)) for source in (*backbones, config.policy)]
+        make_database(root)
+    for policy in policies:
+        Terminal().print_path(policy.path)

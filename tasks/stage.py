@@ -164,7 +164,7 @@ def run_stage(
     run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
     status: Status = "FAILED"
     try:
-        with reused_memory(), run.console.stage(names.title) as progress, run.clock.working():
+        with run.console.stage(names.title) as progress, run.clock.working(), reused_memory():
             sync = run.clock.aside(run.tracking.sync)
             body(spec, folder, Context(run.should_stop, sync, progress, run.console.warn))
         manifest = _finish(run, spec, folder, names, started_ms)

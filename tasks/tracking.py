@@ -1,4 +1,4 @@
-"""MLflow, told from files; beside `review_queue` the only import of mlflow.
+"""MLflow, told from files.
 
 A parent run per Regroup run, a child per round, a grandchild per stage, each found again by a tag of ours. All goes
 through one client with explicit run ids. What a stage wrote on disk is sent as it comes; what could not be sent, because
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlparse
 
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +24,7 @@ from configs.schema import Config
 from tasks import mirror
 from tasks.mirror import TRACKING, AliasFact, DatasetFact, ModelFact, Outcome, StageFacts, StageTracking, Status
 from tasks.sending import StageSender
+from tasks.tracking_server import local_folder, prepare_environment, tracking_uri, without_password
 from tasks.versions import program_tags
 
 if TYPE_CHECKING:
@@ -42,20 +41,6 @@ PARAM_LENGTH = 6000
 DIGEST_LENGTH = 36
 KEY, ATTEMPT, WORKSPACE = "regroup.key", "regroup.attempt", "regroup.workspace"
 RUN_FILES = ("run.json", "summary.json", "report.html", "log.txt")
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
-
-
-def tracking_uri(root: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, otherwise the workspace's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
 class Tracking:
@@ -162,7 +147,7 @@ class Tracking:
     @property
     def display_uri(self) -> str:
         """The tracking address without user name and password."""
-        return _without_password(self.uri)
+        return without_password(self.uri)
 
     @property
     def run_id(self) -> str | None:
@@ -198,7 +183,7 @@ class Tracking:
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         """A block that may end early because the server is away: then one warning, and a pause for `sync`."""
-        _prepare_environment()
+        prepare_environment()
         from mlflow.exceptions import MlflowException
 
         try:
@@ -207,7 +192,7 @@ class Tracking:
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             self._not_before = self._clock() + RETRY_EVERY_S
             if not self._warned:
-                first_line = _without_password(str(error).partition("\n")[0])[:300]
+                first_line = without_password(str(error).partition("\n")[0])[:300]
                 self._warn(f"MLflow at {self.display_uri} cannot be told ({first_line}); it will be sent later")
             self._warned = True
 
@@ -390,7 +375,7 @@ class Tracking:
     def put(self, run_id: str, source: Path, name: str, *, copy: bool = False) -> None:
         """`source` as artifact `name`; hard-linked where artifacts lie in a local folder, unless it is to be a copy."""
         if run_id not in self._stores:
-            self._stores[run_id] = _local_folder(self._connected.get_run(run_id).info.artifact_uri)
+            self._stores[run_id] = local_folder(self._connected.get_run(run_id).info.artifact_uri)
         store = self._stores[run_id]
         if store is not None and not copy:
             link_or_copy(source.resolve(), store / name)
@@ -429,20 +414,3 @@ class Tracking:
             return
         for version in self._versions(alias.name, alias.key):
             self._connected.set_registered_model_alias(alias.name, alias.alias, str(version.version))
-
-
-def _prepare_environment() -> None:
-    """No telemetry, and a tracking server that is away costs seconds, not minutes; what the user set stays."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-def _without_password(text: str) -> str:
-    """The text with `name:password@` taken out of the addresses in it."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
-
-
-def _local_folder(artifact_uri: str) -> Path | None:
-    """The folder behind a run's artifact address, or None where artifacts are elsewhere."""
-    parts = urlparse(artifact_uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

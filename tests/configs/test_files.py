@@ -1,6 +1,8 @@
+import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -54,6 +56,32 @@ def test_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
     write_jsonl(path, POLICIES)
     path.write_bytes(path.read_bytes()[:-5])
     assert read_jsonl(path, Policy) == POLICIES[:1]
+
+
+def test_a_settled_file_is_read_once_and_a_fresh_or_changed_one_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    reads: list[str] = []
+    original = hashlib.file_digest
+
+    def spy(file: BinaryIO, name: str) -> Any:
+        reads.append(file.name)
+        return original(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", spy)
+    path.write_bytes(b"one")
+    assert digest(path) == digest(path) == hashlib.sha256(b"one").hexdigest()
+    assert len(reads) == 2  # just written
+    os.utime(path, ns=(0, 10**18))
+    assert digest(path) == digest(path) == hashlib.sha256(b"one").hexdigest()
+    assert len(reads) == 3
+    path.rename(tmp_path / "renamed")
+    assert digest(tmp_path / "renamed") == hashlib.sha256(b"one").hexdigest()
+    assert len(reads) == 3
+    path.write_bytes(b"two")
+    os.utime(path, ns=(0, 10**18 + 1))
+    assert digest(path) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_digest_of_json_ignores_the_order_of_keys() -> None:
