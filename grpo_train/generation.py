@@ -334,7 +334,7 @@ def _draw(logits: Tensor, uniforms: Tensor, greedy: Tensor, sampling: Sampling) 
         greedy: (n, 1) which rows take the likeliest token
     """
     scaled = logits.float() / torch.where(greedy, 1.0, sampling.temperature)
-    centred = scaled - scaled.amax(dim=-1, keepdim=True)
+    centred = scaled.sub_(scaled.amax(dim=-1, keepdim=True))
     weights = centred.exp()
     if sampling.top_p < 1 or sampling.top_k > 0:
         tokens = inverse_cdf(filter_logits(centred, sampling.top_p, sampling.top_k).exp(), uniforms)

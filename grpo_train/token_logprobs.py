@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 CHUNK = 1024
 """positions whose logits are held at once, in the model's precision"""
-SLICE = 64
+SLICE = 16
 """positions whose logits are held in float32, on a CPU"""
 
 
