@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+KERNELS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+"""inductor's; another version of PyTorch may have others, and then weights stay as they are"""
 EXPECTED_ROWS = 32
 """of a product; kernels differ little in the blocks that they want"""
 
@@ -34,7 +36,8 @@ def packed_weights(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    if layer.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    has_kernels = all(hasattr(torch.ops.mkldnn, name) for name in KERNELS)
+    if layer.weight.device.type != "cpu" or not has_kernels:
         return False
     is_fast_in_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
     return layer.weight.dtype == torch.float32 or (layer.weight.dtype == torch.bfloat16 and is_fast_in_bfloat16())

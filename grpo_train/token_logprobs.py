@@ -1,8 +1,8 @@
 """Log-probabilities of given tokens, without ever holding the logits of a whole batch.
 
 The last matrix product, the softmax over the vocabulary and its gradient are computed for CHUNK positions at a time, and the
-logits again in the backward pass: memory is chunk x vocabulary instead of batch x length x vocabulary (the idea of Liger
-Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2). On a CPU the float32 part of a chunk goes through the
+logits again in the backward pass, but for the last chunk, which still stands there: memory is chunk x vocabulary instead of
+batch x length x vocabulary (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2). On a CPU the float32 part of a chunk goes through the
 cache in slices: an array that does not fit is fresh pages every time, at ten times the cost of the arithmetic.
 """
 
@@ -35,7 +35,8 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, targets)
         ctx.temperature = temperature
         found = torch.empty(len(hidden), device=hidden.device)
-        for rows, logits in _logits(hidden, weight):
+        ctx.held = _array(hidden, weight)
+        for rows, logits in _logits(hidden, weight, ctx.held):
             for part in _parts(logits, SLICE if logits.device.type == "cpu" else CHUNK):
                 all_tokens = _log_softmax(logits[part], temperature)
                 found[rows][part] = all_tokens.gather(1, targets[rows][part, None]).squeeze(1)
@@ -47,7 +48,9 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, weight, targets = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden)
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for rows, logits in _logits(hidden, weight):
+        held, ctx.held = ctx.held, None  # gradients are written over it
+        known = held is not None
+        for rows, logits in _logits(hidden, weight, held if known else _array(hidden, weight), last_is_known=known):
             for part in _parts(logits, SLICE if logits.device.type == "cpu" else CHUNK):
                 scale = (upstream[rows][part] / ctx.temperature).unsqueeze(1)
                 # d log p(target) / d logits = onehot(target) - p
@@ -60,12 +63,24 @@ class _TokenLogprobs(torch.autograd.Function):
         return of_hidden, None if of_weight is None else of_weight.to(weight.dtype), None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """For CHUNK rows at a time, which they are and their (n, V) logits: one array, that the next chunk overwrites."""
-    held = hidden.new_empty(min(CHUNK, len(hidden)), len(weight))
-    for rows in _parts(hidden, CHUNK):
+def _array(hidden: Tensor, weight: Tensor) -> Tensor:
+    return hidden.new_empty(min(CHUNK, len(hidden)), len(weight))
+
+
+def _logits(
+    hidden: Tensor, weight: Tensor, held: Tensor, *, last_is_known: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
+    """For CHUNK rows at a time, which they are and their (n, V) logits in `held`, which the next chunk overwrites.
+
+    Where `held` has those of the last chunk already, that one comes first.
+    """
+    chunks = _parts(hidden, CHUNK)
+    if last_is_known:
+        chunks = [*chunks[-1:], *chunks[:-1]]
+    for number, rows in enumerate(chunks):
         logits = held[: len(hidden[rows])]
-        torch.mm(hidden[rows], weight.T, out=logits)
+        if number or not last_is_known:
+            torch.mm(hidden[rows], weight.T, out=logits)
         yield rows, logits
 
 

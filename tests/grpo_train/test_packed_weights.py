@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import grpo_train.packed_weights as packed_weights_module
 from grpo_train.generation import Sampling, sample
 from grpo_train.packed_weights import _can_be_packed, packed_weights
 from tests.grpo_train.conftest import make_problem
@@ -64,3 +65,9 @@ def test_sampling_follows_the_weights_of_its_time(tiny):
             weight.add_(torch.randn_like(weight), alpha=0.5)
     second = sample(model, tokenizer, problems, greedy, seed=0, policy_id="q")
     assert second[0].token_ids != first[0].token_ids
+
+
+def test_without_the_kernels_weights_stay_as_they_are(tiny, monkeypatch):
+    monkeypatch.setattr(packed_weights_module, "KERNELS", ("not_there",))
+    with packed_weights(tiny[0]):
+        assert not any("forward" in vars(layer) for layer in tiny[0].modules())

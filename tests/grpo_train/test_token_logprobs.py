@@ -25,6 +25,17 @@ def test_values_and_gradients_equal_those_of_a_log_softmax(num_rows, monkeypatch
     assert torch.allclose(ours_weight.grad.double(), weight.grad, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_rows", [4, 13])
+def test_a_second_backward_pass_gives_the_same_gradients(num_rows, monkeypatch):
+    monkeypatch.setattr(chunked, "CHUNK", 5)
+    hidden, weight = torch.randn(num_rows, 6, requires_grad=True), torch.randn(11, 6, requires_grad=True)
+    total = token_logprobs(hidden, weight, torch.randint(11, (num_rows,)), 0.7).sum()
+    first = torch.autograd.grad(total, [hidden, weight], retain_graph=True)
+    second = torch.autograd.grad(total, [hidden, weight])
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_frozen_weight_gets_no_gradient_and_the_hidden_states_do():
     hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
     token_logprobs(hidden, weight, torch.tensor([0, 4, 2]), 1.0).sum().backward()
