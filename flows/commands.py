@@ -16,7 +16,7 @@ from flows.summary import finished_summary, run_champion
 from tasks.run import read_run, run_names, stored_config
 from tasks.run_records import RunRecords, read_run_records
 from tasks.terminal import Terminal
-from tasks.tracking_server import make_database
+from tasks.tracking_server import make_tracking_database
 from tasks.workspace import lock_holder, models_folder, read_champion, run_folder
 
 # ---- status ---------------------------------------------------------------------------------------------------------
@@ -150,7 +150,6 @@ def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
     with making_database(root):
         from grpo_train.model_source import prepare_policy
 
-        policies = [prepare_policy(source, models_folder(root)) for source in (*backbones, config.policy)]
-        make_database(root)
-    for policy in policies:
-        Terminal().print_path(policy.path)
+        make_tracking_database(root)
+        for source in (*backbones, config.policy):
+            Terminal().print_path(prepare_policy(source, models_folder(root)).path)

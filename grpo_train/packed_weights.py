@@ -36,7 +36,8 @@ def packed_weights(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    has_kernels = all(hasattr(torch.ops.mkldnn, name) for name in KERNELS)
+    has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # names are there without it too
+    has_kernels = has_library and all(hasattr(torch.ops.mkldnn, name) for name in KERNELS)
     if layer.weight.device.type != "cpu" or not has_kernels:
         return False
     is_fast_in_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported

@@ -2,8 +2,9 @@
 
 The last matrix product, the softmax over the vocabulary and its gradient are computed for CHUNK positions at a time, and the
 logits again in the backward pass, but for the last chunk, which still stands there: memory is chunk x vocabulary instead of
-batch x length x vocabulary (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2). On a CPU the float32 part of a chunk goes through the
-cache in slices: an array that does not fit is fresh pages every time, at ten times the cost of the arithmetic.
+batch x length x vocabulary (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2). On a CPU the
+float32 part of a chunk goes through the cache in slices: an array that does not fit is fresh pages every time, at ten times the
+cost of the arithmetic.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
-def make_database(root: Path) -> None:
+def make_tracking_database(root: Path) -> None:
     """A new workspace gets its own database: the tables would make the first run wait."""
     if "MLFLOW_TRACKING_URI" in os.environ:
         return

@@ -67,7 +67,11 @@ def test_sampling_follows_the_weights_of_its_time(tiny):
     assert second[0].token_ids != first[0].token_ids
 
 
-def test_without_the_kernels_weights_stay_as_they_are(tiny, monkeypatch):
-    monkeypatch.setattr(packed_weights_module, "KERNELS", ("not_there",))
+@pytest.mark.parametrize("lacks", ["the library", "the kernels"])
+def test_without_the_library_or_its_kernels_weights_stay_as_they_are(tiny, monkeypatch, lacks):
+    if lacks == "the library":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    else:
+        monkeypatch.setattr(packed_weights_module, "KERNELS", ("not_there",))
     with packed_weights(tiny[0]):
         assert not any("forward" in vars(layer) for layer in tiny[0].modules())
