@@ -130,9 +130,12 @@ def conversation_scores(
     `forward` stands for the model's own where that has been replaced.
     """
     if batch.attention_mask.dim() == 2:  # a row a conversation: as the model pools it
-        ids = batch.input_ids.masked_fill(batch.attention_mask == 0, model.config.get_text_config().pad_token_id)
-        logits: torch.Tensor = (forward or model)(input_ids=ids, attention_mask=batch.attention_mask).logits
-        return logits[batch.last // ids.shape[1]].float()
+        config = model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None)  # rounding may have gone past the last position
+        ids = batch.input_ids.masked_fill(batch.attention_mask == 0, config.pad_token_id)[:, :most]
+        mask = batch.attention_mask[:, :most]
+        logits: torch.Tensor = (forward or model)(input_ids=ids, attention_mask=mask).logits
+        return logits[batch.last // batch.input_ids.shape[1]].float()
     states = outputs_of(model.get_submodule(model.base_model_prefix), batch, model.dtype).last_hidden_state
     last = states.flatten(0, 1)[batch.last].float()
     with torch.autocast(last.device.type, enabled=False):  # a bfloat16 score has three digits, and ties

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BloomConfig,
+    GPT2Config,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -63,6 +64,15 @@ def test_packed_scores_equal_single_ones(kind: type[PreTrainedConfig], share: bo
     assert shares_conversations(model)
     found = scores(model, packed(SEQUENCES, width=16, share=share))
     assert found == pytest.approx(one_by_one(model, SEQUENCES), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [BertConfig, GPT2Config])
+def test_a_row_has_no_more_tokens_than_the_model_has_positions(kind: type[PreTrainedConfig]) -> None:
+    model = make_model(kind(**(SIZES | {"max_position_embeddings": 30})))
+    sequences = [[*range(29)], [*range(30)]]
+    batch = packed(sequences, width=16, share=shares_conversations(model))
+    assert batch.input_ids.shape[1] == 32
+    assert scores(model, batch) == pytest.approx(one_by_one(model, sequences), abs=1e-5)
 
 
 def test_gradients_equal_those_of_separate_rows() -> None:
