@@ -87,7 +87,7 @@ def over_rounds(run: RunRecords, title: str, lines: Sequence[Line]) -> Panel | N
         axes.set_xlim(min(r.number for r in run.rounds) - 0.35, max(r.number for r in run.rounds) + 0.35)
         axes.set_xlabel("round")
         if len(lines) > 1:
-            axes.legend(loc="best", handlelength=1.2)
+            _legend_below(axes)
 
     return Panel(title, draw)
 
@@ -111,7 +111,7 @@ def over_steps(run: RunRecords, title: str, keys: dict[str, str]) -> Panel | Non
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
         if len(keys) > 1:
-            axes.legend(loc="best", handlelength=1.2)
+            _legend_below(axes)
 
     return Panel(title, draw)
 
@@ -134,7 +134,7 @@ def advantage_shares(run: RunRecords) -> Panel | None:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handlelength=1)
+        _legend_below(axes)
 
     return Panel("share of the advantage", draw)
 
@@ -263,6 +263,12 @@ def _draw_steps(axes: Axes, points: list[tuple[int, float]], start: int, label: 
     axes.plot(
         [start + step for step, _ in points], [v for _, v in points], color=colour, label=label, marker=marker, ms=3
     )
+
+
+def _legend_below(axes: Axes) -> None:
+    """Where it covers no line."""
+    ticks_and_label = 0.3 if axes.get_xlabel() else 0.2
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -ticks_and_label), ncols=3, handlelength=1, columnspacing=1.2)
 
 
 def _name_round(axes: Axes, round: RoundRecords, start: int) -> None:
