@@ -131,9 +131,11 @@ def conversation_scores(
     """
     if batch.attention_mask.dim() == 2:  # a row a conversation: as the model pools it
         config = model.config.get_text_config()
-        most = getattr(config, "max_position_embeddings", None)  # rounding may have gone past the last position
-        ids = batch.input_ids.masked_fill(batch.attention_mask == 0, config.pad_token_id)[:, :most]
-        mask = batch.attention_mask[:, :most]
+        length = batch.input_ids.shape[1]
+        if length > (getattr(config, "max_position_embeddings", None) or length):  # rounded past the last position
+            length = int(batch.lengths.max())
+        ids = batch.input_ids.masked_fill(batch.attention_mask == 0, config.pad_token_id)[:, :length]
+        mask = batch.attention_mask[:, :length]
         logits: torch.Tensor = (forward or model)(input_ids=ids, attention_mask=mask).logits
         return logits[batch.last // batch.input_ids.shape[1]].float()
     states = outputs_of(model.get_submodule(model.base_model_prefix), batch, model.dtype).last_hidden_state

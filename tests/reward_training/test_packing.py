@@ -75,6 +75,13 @@ def test_a_row_has_no_more_tokens_than_the_model_has_positions(kind: type[PreTra
     assert scores(model, batch) == pytest.approx(one_by_one(model, sequences), abs=1e-5)
 
 
+def test_a_conversation_past_the_named_positions_is_scored_whole_where_the_model_can() -> None:
+    model = make_model(MistralConfig(**(SIZES | {"max_position_embeddings": 8}), sliding_window=4))
+    sequences = [[*range(19)], [*range(5, 25)]]
+    batch = packed(sequences, width=16, share=False)
+    assert scores(model, batch) == pytest.approx(one_by_one(model, sequences), abs=1e-5)
+
+
 def test_gradients_equal_those_of_separate_rows() -> None:
     gradients = []
     for share in (True, False):
