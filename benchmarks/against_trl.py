@@ -18,7 +18,7 @@ from dataclasses import asdict
 from benchmarks.processes import MICRO_BATCHES, Measured, Setting, contestant, fastest_setting
 from benchmarks.results import FOLDER, machine
 from benchmarks.workloads import WORKLOADS
-from configs.files import write_json
+from configs.disk.files import write_json
 
 RESULTS = FOLDER / "against_trl.json"
 MIN_STEPS = 3

@@ -13,10 +13,10 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from benchmarks.contestant import open_student, trl_trainer
 from benchmarks.workloads import WORKLOADS, in_order
 from configs.records import Completion
-from configs.schema import Config
-from grpo_train.generation import Sampling, sample
-from grpo_train.loss import BatchSize, policy_loss
-from grpo_train.response_logprobs import micro_batches, response_logprobs
+from configs.schema.config import Config
+from grpo_train.objective.loss import BatchSize, policy_loss
+from grpo_train.objective.response_logprobs import micro_batches, response_logprobs
+from grpo_train.sampling.generation import Sampling, sample
 
 TOKENS = 16
 

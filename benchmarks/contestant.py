@@ -39,14 +39,14 @@ from benchmarks.workloads import (
 )
 from configs.errors import StageStopped
 from configs.records import Policy, Problem
-from configs.schema import Config
-from grpo_train.adapter import Adapter
-from grpo_train.generation import Sampling, sample
-from grpo_train.precision import pick_device
+from configs.schema.config import Config
+from grpo_train.policies.adapter import Adapter
+from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
 from reward_training.scorer import score
-from tasks.allocator import reused_memory
+from reward_training.transformer.precision import pick_device
+from tasks.running.allocator import reused_memory
 
 MAX_STEPS = 64
 

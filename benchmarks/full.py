@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmarks import costs, group_sizes, memory, response_cache, time_to_accuracy
 from benchmarks.processes import Setting, fastest_setting
 from benchmarks.results import FOLDER, kept
-from configs.files import write_atomic
+from configs.disk.files import write_atomic
 
 COLOURS = {"regroup": "#3d85c6", "trl": "#d9782d"}
 LABELS = {"regroup": "Regroup", "trl": "TRL"}

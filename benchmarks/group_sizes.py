@@ -22,12 +22,12 @@ from torch import Tensor
 from benchmarks.results import kept, table
 from benchmarks.workloads import WORKLOADS, Workload, open_model, open_rewards, problems
 from configs.records import Completion, Policy, Problem
-from configs.schema import Config
-from grpo_train.advantages import Advantages, group_advantages
-from grpo_train.generation import Sampling, sample
-from grpo_train.learner import Learner
+from configs.schema.config import Config
+from grpo_train.objective.advantages import Advantages, group_advantages
+from grpo_train.objective.learner import Learner
+from grpo_train.sampling.generation import Sampling, sample
 from reward_training.scorer import score
-from tasks.allocator import reused_memory
+from tasks.running.allocator import reused_memory
 
 SIZES = (2, 4, 8, 16)
 

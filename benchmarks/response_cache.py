@@ -19,14 +19,14 @@ from typing import Any
 from benchmarks.results import kept, table
 from configs.reader import load_config
 from configs.records import Policy
-from configs.schema import Config
-from grpo_train.generation import Sampling, sample
-from grpo_train.model import load_policy
-from grpo_train.problems import load_problems
+from configs.schema.config import Config
+from grpo_train.policies.model import load_policy
+from grpo_train.problems.splits import load_problems
+from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
 from reward_training.scorer import build_rewards, score
-from tasks.allocator import reused_memory
+from tasks.running.allocator import reused_memory
 
 CONFIG = Path("configs/quickstart.yaml")
 SHARES = (0.0, 0.5)

@@ -10,9 +10,8 @@ from typing import Any
 import psutil
 import torch
 
-from configs.files import write_json
-from grpo_train.precision import pick_device
-from reward_training.precision import has_bfloat16
+from configs.disk.files import write_json
+from reward_training.transformer.precision import has_bfloat16, pick_device
 
 FOLDER = Path("build/benchmarks")
 

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from configs.reader import load_config
 from configs.records import Completion, Problem
-from configs.schema import Config
-from grpo_train.curriculum import ProblemPicker
-from grpo_train.model import load_policy
-from grpo_train.precision import pick_device
-from grpo_train.problems import load_problems
+from configs.schema.config import Config
+from grpo_train.policies.model import load_policy
+from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.splits import load_problems
 from reward_training.reward import Reward
 from reward_training.scorer import build_rewards
+from reward_training.transformer.precision import pick_device
 
 MODEL = Path("models/SmolLM2-135M-Instruct")
 NEVER_WRITTEN = "<reponame>"

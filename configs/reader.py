@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from configs.errors import ConfigError
-from configs.schema import Config
+from configs.schema.config import Config
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:

@@ -18,8 +18,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from configs.block import Block
-from configs.schema import Config, WatchRule
+from configs.schema.block import Block
+from configs.schema.config import Config, WatchRule
 from flows.cli import app
 
 DOCS = Path(__file__).parent

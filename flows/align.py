@@ -16,15 +16,15 @@ from prefect.states import Cancelled
 
 from configs.errors import StageStopped
 from configs.records import RoundState
-from configs.reward_schema import PeopleLabeler
-from configs.schema import Config
+from configs.schema.config import Config
+from configs.schema.rewards import PeopleLabeler
 from flows.artifacts import link_to_mlflow, show_rounds
 from flows.session import current_run, stop, working_on
 from flows.summary import Summary, read_summary
-from tasks import stages
-from tasks.run import RunFile, open_run
-from tasks.run import run_name as name_of
-from tasks.workspace import workspace_lock
+from tasks import prefect_tasks as stages
+from tasks.running.run import RunFile, open_run
+from tasks.running.run import run_name as name_of
+from tasks.runs.workspace import workspace_lock
 
 ResultT = TypeVar("ResultT")
 

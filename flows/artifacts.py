@@ -5,7 +5,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.summary import Summary
-from tasks.run import Run
+from tasks.running.run import Run
 
 
 def show_rounds(run: Run, summary: Summary) -> None:

@@ -64,7 +64,7 @@ def doctor(config: ConfigFile, *, set_: Overrides = (), sample: bool = True) -> 
     sample
         Sample with the policy; without it nothing is said of pass rates, rewards and time.
     """
-    from flows.doctor import run_doctor
+    from flows.doctor.report import run_doctor
 
     run_doctor(config, set_, sample=sample)
 

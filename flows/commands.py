@@ -6,18 +6,18 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from configs.checkpoints import CHECKPOINTS, last_saved_step
+from configs.disk.checkpoints import CHECKPOINTS, last_saved_step
+from configs.disk.files import digest_json
 from configs.errors import ConfigError
-from configs.files import digest_json
 from configs.reader import load_config
 from configs.records import Policy, Problem
 from flows.prefect_server import making_database
 from flows.summary import finished_summary, run_champion
-from tasks.run import read_run, run_names, stored_config
-from tasks.run_records import RunRecords, read_run_records
-from tasks.terminal import Terminal
-from tasks.tracking_server import make_tracking_database
-from tasks.workspace import lock_holder, models_folder, read_champion, run_folder
+from tasks.running.run import read_run, run_names, stored_config
+from tasks.runs.run_records import RunRecords, read_run_records
+from tasks.runs.workspace import lock_holder, models_folder, read_champion, run_folder
+from tasks.showing.terminal import Terminal
+from tasks.tracking.server import make_tracking_database
 
 # ---- status ---------------------------------------------------------------------------------------------------------
 
@@ -119,10 +119,10 @@ def export_champion(root: Path, name: str, folder: Path) -> None:
 
 def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, max_tokens: int | None) -> None:
     """Print what the champion answers."""
-    from grpo_train.generation import Sampling, sample
-    from grpo_train.model import load_policy
-    from grpo_train.precision import pick_device
-    from grpo_train.problems import build_prompt
+    from grpo_train.policies.model import load_policy
+    from grpo_train.problems.splits import build_prompt
+    from grpo_train.sampling.generation import Sampling, sample
+    from reward_training.transformer.precision import pick_device
 
     champion, config = champion_of(root, name), stored_config(read_run(root, name))
     model, tokenizer = load_policy(champion.path, device=pick_device())
@@ -136,7 +136,7 @@ def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, m
 
 def write_run_report(root: Path, name: str) -> None:
     """Write report.html anew from the run's files."""
-    from tasks.report import write_report
+    from tasks.showing.report import write_report
 
     read_run(root, name)
     Terminal().print_path(write_report(run_folder(root, name)))
@@ -148,7 +148,7 @@ def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
     config, root = load_config(path, list(overrides)), Path.cwd()
     backbones = [model.backbone for model in config.trained_reward_models.values() if model.backbone is not None]
     with making_database(root):
-        from grpo_train.model_source import prepare_policy
+        from grpo_train.policies.model_source import prepare_policy
 
         make_tracking_database(root)
         for source in (*backbones, config.policy):

@@ -9,13 +9,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from configs.records import EvalReport
-from configs.schema import Config
+from configs.schema.config import Config
 from flows.align import cancelled_when_stopped
 from flows.session import working_on
-from tasks import stages
-from tasks.history import last_finished_round
-from tasks.run import open_run, run_name
-from tasks.workspace import workspace_lock
+from tasks import prefect_tasks as stages
+from tasks.running.run import open_run, run_name
+from tasks.runs.history import last_finished_round
+from tasks.runs.workspace import workspace_lock
 
 
 @flow(name="evaluate")

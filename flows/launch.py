@@ -7,14 +7,14 @@ from typing import Any
 
 from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 from configs.reader import load_config
-from configs.schema import Config
+from configs.schema.config import Config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
-from tasks.mirror import TRACKING, RunTracking, load
-from tasks.run import open_run, refuse_without_pairs, run_name, run_names
-from tasks.tables import estimates_table, rounds_table, verdict_on
-from tasks.terminal import Terminal
-from tasks.workspace import lock_holder, run_folder
+from tasks.running.run import open_run, refuse_without_pairs, run_name, run_names
+from tasks.runs.facts import TRACKING, RunTracking, load
+from tasks.runs.workspace import lock_holder, run_folder
+from tasks.showing.tables import estimates_table, rounds_table, verdict_on
+from tasks.showing.terminal import Terminal
 
 
 def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
@@ -61,7 +61,7 @@ def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Conf
 
 def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
     """What can be refused before anything is trained: data, models and settings that do not fit each other."""
-    from flows.doctor import refuse_faulty  # brings torch
+    from flows.doctor.report import refuse_faulty  # brings torch
 
     with terminal.stage("checks"):
         report = refuse_faulty(config, root)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from configs.disk.files import write_json
 from configs.errors import ConfigError
-from configs.files import write_json
 
 HOST = "127.0.0.1"
 STARTUP_TIMEOUT_S = 300

@@ -12,12 +12,12 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from configs.disk.files import write_atomic
+from configs.disk.rows import Row, read_jsonl_rows
 from configs.errors import ConfigError
-from configs.files import write_atomic
 from configs.records import CHOICES, Prompt, ReviewItem, Verdict
-from configs.rows import Row, read_jsonl_rows
-from tasks.review_desk import Asked, ReviewDesk
-from tasks.terminal import Terminal
+from tasks.people.review_desk import Asked, ReviewDesk
+from tasks.showing.terminal import Terminal
 
 FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*\s*$)")
 """how a cell begins that a spreadsheet would compute; a response may have been written by somebody who wants that"""

@@ -9,10 +9,10 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from configs.schema import Config
+from configs.schema.config import Config
 from flows.align import cancelled_when_stopped, work_alone
 from flows.summary import Summary, finished_summary
-from tasks.run import RunFile, follow_on, open_run, read_run, run_name, run_names
+from tasks.running.run import RunFile, follow_on, open_run, read_run, run_name, run_names
 
 NUMBER = r"-\d{4}"
 

@@ -19,9 +19,9 @@ import psutil
 from configs.errors import ConfigError
 from configs.reader import load_config
 from flows.prefect_server import HOST, answers, check_answers, configure, end_leftovers, free_port, start_full
-from tasks.run import run_name
-from tasks.terminal import Terminal
-from tasks.tracking_server import tracking_uri
+from tasks.running.run import run_name
+from tasks.showing.terminal import Terminal
+from tasks.tracking.server import tracking_uri
 
 if TYPE_CHECKING:
     from prefect.runner import Runner

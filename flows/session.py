@@ -11,12 +11,12 @@ from prefect.runtime import flow_run
 from configs.errors import StageStopped
 from flows.stopping import Stop
 from flows.summary import summarise, write_summary
-from tasks.mirror import Status
-from tasks.report import write_report
-from tasks.run import Run, RunFile, read_run, stored_config
-from tasks.terminal import Terminal, log_to
-from tasks.tracking import Tracking
-from tasks.workspace import run_folder
+from tasks.running.run import Run, RunFile, read_run, stored_config
+from tasks.runs.facts import Status
+from tasks.runs.workspace import run_folder
+from tasks.showing.report import write_report
+from tasks.showing.terminal import Terminal, log_to
+from tasks.tracking.tracker import Tracking
 
 stop = Stop()
 """one for the process, as signals are"""

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.files import write_json
+from configs.disk.files import write_json
 from configs.records import Policy
-from tasks.history import rounds_wanted
-from tasks.run import read_run
-from tasks.run_records import RoundRecords, RunRecords, read_run_records
-from tasks.workspace import run_folder
+from tasks.running.run import read_run
+from tasks.runs.history import rounds_wanted
+from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
+from tasks.runs.workspace import run_folder
 
 Summary = dict[str, Any]
 FILE = "summary.json"
@@ -57,7 +57,7 @@ def run_champion(records: RunRecords) -> Policy:
     if round is None or round.number == 0:
         assert records.given_policy is not None, "a run's policy is prepared before its first round"
         return records.given_policy
-    from grpo_train.model import open_policy  # brings torch; a finished run is told without it
+    from grpo_train.policies.model import open_policy  # brings torch; a finished run is told without it
 
     return open_policy(round.folder / "policy" / "model", round=round.number)
 

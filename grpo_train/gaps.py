@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo_train.advantages import Floats
+from grpo_train.objective.advantages import Floats
 
 
 class Gaps:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from configs.records import Completion, Problem, Score
-from grpo_train.advantages import Bools
+from configs.schema.grpo import GrpoConfig
+from grpo_train.objective.advantages import Bools, Floats
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,14 @@ class Groups:
             self.scores + other.scores,
             self.old + other.old,
         )
+
+
+def left_out(completions: Sequence[Completion], grpo: GrpoConfig) -> Bools:
+    """(N,) which completions take no part in their group's baseline and in the loss: aborted or truncated ones, if so set."""
+    aborted, truncated = grpo.early_stop.aborted == "leave_out", grpo.truncated == "leave_out"
+    return np.array([(aborted and c.is_aborted) or (truncated and c.finish_reason == "length") for c in completions])
+
+
+def without(parts: Floats, rows: Bools) -> Floats:
+    """(N, K) parts with `rows` missing altogether: `group_advantages` keeps such rows out of mean and std."""
+    return np.where(rows[:, None], np.nan, parts)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grpo_train.advantages import Bools
 from grpo_train.groups import Groups
+from grpo_train.objective.advantages import Bools
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from configs.grpo_schema import ResponseCacheConfig
 from configs.records import Completion, Problem, Record, Score
-from grpo_train.advantages import Bools, Floats
+from configs.schema.grpo import ResponseCacheConfig
+from grpo_train.objective.advantages import Bools, Floats
 
 Item = TypeVar("Item")
 

@@ -18,21 +18,22 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Problem, Score
-from configs.reward_schema import ModelReward
-from configs.schema import Config
+from configs.schema.config import Config
+from configs.schema.rewards import ModelReward
 from configs.seeds import seed_for
-from grpo_train.advantages import Advantages, Floats, group_advantages
-from grpo_train.checkpoint import Component
-from grpo_train.curriculum import ProblemPicker
-from grpo_train.early_stop import EarlyStop, left_out, without
 from grpo_train.gaps import Gaps
-from grpo_train.generation import OnGroup, Sampling, sample, stop_token_ids
-from grpo_train.groups import Groups
-from grpo_train.learner import Learner
-from grpo_train.prompt_variants import varied
+from grpo_train.groups import Groups, left_out, without
+from grpo_train.objective.advantages import Advantages, Floats, group_advantages
+from grpo_train.objective.checkpoint import Component
+from grpo_train.objective.learner import Learner
+from grpo_train.objective.step_advantages import add_steps, token_steps
+from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.prompt_variants import varied
 from grpo_train.refill import Refilled, refill
 from grpo_train.response_cache import ResponseCache, Reuse
-from grpo_train.step_advantages import add_steps, token_steps
+from grpo_train.sampling.early_stop import EarlyStop
+from grpo_train.sampling.generation import OnGroup, Sampling, sample, stop_token_ids
+from grpo_train.sampling.vllm_engine import VllmEngine
 from grpo_train.step_metrics import (
     Contributions,
     Phases,
@@ -42,11 +43,11 @@ from grpo_train.step_metrics import (
     reward_metrics,
     rollout_rows,
 )
-from grpo_train.token_ledger import Positions, TokenLedger, token_counts
-from grpo_train.vllm_engine import VllmEngine
+from grpo_train.token_ledger import TokenLedger, token_counts
 from grpo_train.watch import Alarm, Watch
 from reward_training.reward import take_metrics
 from reward_training.scorer import Reward, Scoring, check_unscored
+from reward_training.transformer.positions import Positions
 from reward_training.weighing import Weighing
 
 

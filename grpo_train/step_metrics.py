@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from configs.records import Completion, Score
-from grpo_train.advantages import Advantages, Bools, Floats
 from grpo_train.groups import Groups
+from grpo_train.objective.advantages import Advantages, Bools, Floats
 
 
 @dataclass

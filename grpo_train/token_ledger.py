@@ -22,24 +22,11 @@ from typing import Any
 import numpy as np
 
 from configs.records import Completion
-from grpo_train.advantages import Advantages
 from grpo_train.groups import Groups
+from grpo_train.objective.advantages import Advantages
+from reward_training.transformer.positions import Positions
 
 CLASSES = ("useful", "truncated", "dead", "unscored", "aborted", "old")
-
-
-@dataclass
-class Positions:
-    """What forward passes computed, in token positions."""
-
-    computed: int = 0
-    padding: int = 0
-    """of `computed`, those that held no token"""
-
-    def add(self, computed: int, real: int) -> None:
-        """A forward pass over `computed` positions, `real` of which held a token."""
-        self.computed += computed
-        self.padding += computed - real
 
 
 @dataclass

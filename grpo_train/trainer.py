@@ -12,14 +12,14 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.checkpoints import STEP, Checkpoints
+from configs.disk.checkpoints import STEP, Checkpoints
 from configs.errors import StageStopped
-from configs.grpo_schema import GrpoConfig
 from configs.records import Policy, Problem
-from configs.schema import Config
-from grpo_train.checkpoint import read_component, read_components, write_components
-from grpo_train.curriculum import ProblemPicker
-from grpo_train.learner import Learner
+from configs.schema.config import Config
+from configs.schema.grpo import GrpoConfig
+from grpo_train.objective.checkpoint import read_component, read_components, write_components
+from grpo_train.objective.learner import Learner
+from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.step import Stepper, StepResult
 from reward_training.scorer import Reward
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from configs.schema import WatchRule
+from configs.schema.config import WatchRule
 
 
 @dataclass(frozen=True)

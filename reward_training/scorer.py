@@ -13,19 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from configs import reward_schema
 from configs.records import Completion, Problem, Score
-from reward_training.checker_pool import CheckerPool
-from reward_training.format import FormatReward
-from reward_training.judge import JudgeReward
-from reward_training.length import LengthReward
-from reward_training.model_reward import ModelReward
-from reward_training.model_scores import RewardModelScorer
-from reward_training.outcome import IN_POOL, OutcomeReward
-from reward_training.process import ProcessReward
-from reward_training.python_function import PythonReward
-from reward_training.repetition import RepetitionReward
+from configs.schema import rewards as reward_schema
+from reward_training.judges.judge import JudgeReward
 from reward_training.reward import Found, Reward, RewardError, Stepwise, Unscored, WorksElsewhere
+from reward_training.reward_models.scores import RewardModelScorer
+from reward_training.rewards.checker_pool import CheckerPool
+from reward_training.rewards.format import FormatReward
+from reward_training.rewards.length import LengthReward
+from reward_training.rewards.model_reward import ModelReward
+from reward_training.rewards.outcome import IN_POOL, OutcomeReward
+from reward_training.rewards.process import ProcessReward
+from reward_training.rewards.python_function import PythonReward
+from reward_training.rewards.repetition import RepetitionReward
 from reward_training.weighing import Weighing
 
 __all__ = [

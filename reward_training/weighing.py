@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.reward_schema import Floor, Reward, WeightSchedule
+from configs.schema.rewards import Floor, Reward, WeightSchedule
 
 
 @dataclass(frozen=True)

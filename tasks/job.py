@@ -1,4 +1,4 @@
-"""A stage's body as a child job: what `tasks.launcher` starts, alone or as one of several ranks.
+"""A stage's body as a child job: what `tasks.running.launcher` starts, alone or as one of several ranks.
 
     python -m tasks.job FOLDER
 
@@ -21,10 +21,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from configs.files import append_jsonl
-from tasks import policy, reward_model
-from tasks.allocator import reused_memory
-from tasks.stage import ALONE, Context
+from configs.disk.files import append_jsonl
+from tasks.running.allocator import reused_memory
+from tasks.running.stage import ALONE, Context
+from tasks.stages import policy, reward_model
 
 JOB = "job.json"
 STOP = "stop"

@@ -2,20 +2,22 @@
 
 import doctest
 import importlib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 ROOMS = ("configs", "reward_training", "grpo_train", "tasks", "flows")
 WITH_EXAMPLES = [
-    path for room in ROOMS for path in sorted((ROOT / room).glob("*.py")) if ">>> " in path.read_text(encoding="utf-8")
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    for room in ROOMS
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
 ]
 
 
-@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=[f"{path.parent.name}.{path.stem}" for path in WITH_EXAMPLES])
-def test_examples(path: Path) -> None:
-    module = importlib.import_module(f"{path.parent.name}.{path.stem}")
-    result = doctest.testmod(module)
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 MODULES = [path for room in ("flows", "tasks") for path in sorted((ROOT / room).rglob("*.py"))]
 
 

@@ -6,7 +6,8 @@ import yaml
 
 from configs.reader import load_config
 from flows.cli import app
-from tests.docs.markdown import DOCUMENTS, ROOT, anchors, blocks, commands, links
+from tests.docs.markdown import DOCUMENTS, anchors, blocks, commands, links
+from tests.paths import ROOT
 
 REGROUP = ".venv/bin/regroup"
 

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from configs.records import Estimate, Policy, Problem, RewardModelReport
-from configs.reward_schema import JudgeReward
-from configs.schema import Config
-from grpo_train.evaluation import evaluate
+from configs.schema.config import Config
+from configs.schema.rewards import JudgeReward
 from grpo_train.gaps import Gaps
-from grpo_train.model import open_policy, save_policy
+from grpo_train.measuring.evaluation import evaluate
+from grpo_train.policies.model import open_policy, save_policy
+from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
 from grpo_train.step import StepResult
-from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
 from grpo_train.trainer import train
-from reward_training.judge import JudgeReward as Judge
+from reward_training.judges.judge import JudgeReward as Judge
 from reward_training.reward import Unscored
+from reward_training.reward_models.trainer import METRICS
 from reward_training.scorer import build_rewards
-from reward_training.trainer import METRICS
-from tasks.evaluate import estimates
-from tasks.reward_model import metrics as report_metrics
+from tasks.stages.evaluate import estimates
+from tasks.stages.reward_model import metrics as report_metrics
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 GLOSSARY = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 CONFIG = {
     "policy": {"path": "builtin:tiny"},
@@ -142,7 +142,7 @@ def test_glossary_has_exactly_the_keys_of_a_reward_model() -> None:
 GROUPS = "problems|regenerate|promotion|pairs|time"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks").rglob("*.py")), ids=lambda path: path.name)
 def test_keys_that_stages_write_are_defined(path: Path) -> None:
     """A literal dictionary key such as "regenerate/completions" or f"pairs/{name}/train"."""
     defined = re.findall(r"^\| `([^`]+)` \|", GLOSSARY, re.MULTILINE)
@@ -152,7 +152,7 @@ def test_keys_that_stages_write_are_defined(path: Path) -> None:
 
 
 def test_problem_counts_are_defined() -> None:
-    source = (ROOT / "grpo_train" / "problems.py").read_text(encoding="utf-8")
+    source = (ROOT / "grpo_train" / "problems" / "splits.py").read_text(encoding="utf-8")
     counts = set(re.findall(r'^        "(\w+)": ', source.partition("counts = {")[2].partition("}")[0], re.MULTILINE))
     splits = {"train", "dev", "test", "regenerate_<round>"}
     assert {f"problems/{name}" for name in counts | splits} == _defined("Problems, once")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import ROOT, blocks, commands
+from tests.docs.markdown import blocks, commands
 from tests.docs.test_documents import REGROUP
+from tests.paths import ROOT
 
 README = ROOT / "README.md"
 SMALL = [

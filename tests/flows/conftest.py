@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.flows.tiny_run import end_calls
+from tests.flows.whole_runs.tiny_run import end_calls
 
 
 @pytest.fixture(autouse=True)

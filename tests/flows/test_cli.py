@@ -12,9 +12,8 @@ import pytest
 from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 from flows import cli
 from flows.cli import main
+from tests.paths import TINY
 from tests.tasks.stage_kit import open_untold
-
-TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
 
 @pytest.mark.parametrize(

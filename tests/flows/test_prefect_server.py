@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from configs.disk.files import write_json
 from configs.errors import ConfigError
-from configs.files import write_json
 from flows.prefect_server import APP, check_answers, configure, end_leftovers, free_port, making_database
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -10,7 +10,7 @@ import pytest
 
 from configs.records import ReviewItem
 from flows.cli import main
-from tasks.review_desk import ReviewDesk
+from tasks.people.review_desk import ReviewDesk
 
 
 def item(name: str, run: str = "r", first: str = "one", second: str = "two") -> ReviewItem:

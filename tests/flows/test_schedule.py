@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from configs.reader import load_config
-from configs.schema import Config, RunConfig
+from configs.schema.config import Config, RunConfig
 from flows import schedule
 from flows.schedule import next_run, runs_of_chain
-from tasks.run import create_run
-from tests.flows.tiny_run import TINY
+from tasks.running.run import create_run
+from tests.paths import TINY
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from tasks.run import read_run
-from tasks.workspace import workspace_lock
-from tests.flows.tiny_run import TINY, Call, regroup, servers_on_record, summary_of
+from tasks.running.run import read_run
+from tasks.runs.workspace import workspace_lock
+from tests.flows.whole_runs.tiny_run import Call, regroup, servers_on_record, summary_of
+from tests.paths import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from configs.records import Problem
-from grpo_train.tiny_model import build_tiny_model, build_tiny_tokenizer
+from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
 
 
 @pytest.fixture(scope="session")

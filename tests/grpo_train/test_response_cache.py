@@ -2,26 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from configs.grpo_schema import GrpoConfig, ResponseCacheConfig
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
-from grpo_train.advantages import group_advantages
-from grpo_train.generation import sample
-from grpo_train.learner import Learner
-from grpo_train.model import load_policy, save_policy
+from configs.schema.grpo import GrpoConfig, ResponseCacheConfig
+from grpo_train.objective.advantages import group_advantages
+from grpo_train.objective.learner import Learner
+from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.response_cache import ResponseCache, effective_share, near_enough
+from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
 from tests.grpo_train.conftest import make_problem
+from tests.paths import TINY
 
-TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 PROBLEMS = [make_problem(f"{i} + {i}") for i in range(4)]
 
 

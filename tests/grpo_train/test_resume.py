@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from configs.checkpoints import Checkpoints
+from configs.disk.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.records import Completion, Policy
-from configs.schema import Config
-from grpo_train.checkpoint import Weights
-from grpo_train.model import load_policy, save_policy
+from configs.schema.config import Config
+from grpo_train.objective.checkpoint import Weights
+from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.step import Stepper, StepResult
 from grpo_train.trainer import TrainResult, train
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from configs.checkpoints import Checkpoints
+from configs.disk.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
-from configs.schema import Config
+from configs.schema.config import Config
 from configs.seeds import seed_for
-from grpo_train.generation import encode_prompt, sample
-from grpo_train.learner import Learner, TrainingDiverged
-from grpo_train.model import load_policy, save_policy
-from grpo_train.response_logprobs import micro_batches
+from grpo_train.objective.learner import Learner, TrainingDiverged
+from grpo_train.objective.response_logprobs import micro_batches
+from grpo_train.policies.model import load_policy, save_policy
+from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.token_ledger import CLASSES
 from grpo_train.trainer import TrainResult, num_steps, train
 from reward_training.reward import Unscored
+from reward_training.transformer.rendering import encode_prompt
 from tests.grpo_train.conftest import make_problem
+from tests.paths import TINY
 
 PROBLEMS = [make_problem(f"{i} + {i}", str(2 * i)) for i in range(12)]
 
@@ -43,7 +45,7 @@ def fives(completion: Completion) -> float:
 
 
 def tiny_config(*overrides: str) -> Config:
-    path = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+    path = TINY
     return load_config(path, ["grpo_config.precision=float32", "evaluation.checker=correct", *overrides])
 
 
@@ -111,7 +113,7 @@ def test_micro_batch_tokens_do_not_change_the_update(policy):
 
 def test_dead_groups_cost_no_backward_pass_and_change_nothing(policy, monkeypatch):
     calls = []
-    monkeypatch.setattr("grpo_train.learner.response_logprobs", lambda *args: calls.append(args))
+    monkeypatch.setattr("grpo_train.objective.learner.response_logprobs", lambda *args: calls.append(args))
     model, steps, _ = run(policy, tiny_config("grpo_config.max_updates=2"), reward=lambda completion: 0.5)
     assert calls == []
     assert steps[0].metrics["groups/dead_share"] == 1.0
@@ -204,7 +206,7 @@ def test_every_token_of_a_step_and_of_the_round_is_in_one_class(policy):
 
 def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
     """A NaN loss must not reach the optimizer."""
-    import grpo_train.learner as learner
+    import grpo_train.objective.learner as learner
 
     real, calls = learner.policy_loss, []
 
@@ -423,7 +425,7 @@ def test_steps_ask_in_different_wordings_and_train_on_the_prompt_that_was_seen(p
                 trained.append((path[: len(completions[row].prompt_ids)], completions[row]))
             yield batch
 
-    monkeypatch.setattr("grpo_train.learner.micro_batches", spy)
+    monkeypatch.setattr("grpo_train.objective.learner.micro_batches", spy)
     config = tiny_config("grpo_config.max_updates=4", "grpo_config.epochs=4")
     _, steps, _ = run(policy, config, problems=worded)
     _, tokenizer = load_policy(policy.path, device="cpu")

@@ -1,4 +1,4 @@
-from configs.schema import WatchRule
+from configs.schema.config import WatchRule
 from grpo_train.watch import Watch
 
 

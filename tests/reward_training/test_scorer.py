@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.records import Completion, Problem, Score
-from configs.reward_schema import FormatReward, LengthReward, ModelReward, OutcomeReward, Reward
+from configs.schema.rewards import FormatReward, LengthReward, ModelReward, OutcomeReward, Reward
 from reward_training.reward import RewardError, Unscored, Value, WorksElsewhere
 from reward_training.scorer import Scoring, build_rewards, check_unscored, score
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from configs.reward_schema import Floor, FormatReward, LengthReward, WeightSchedule
-from configs.schema import Config
+from configs.schema.config import Config
+from configs.schema.rewards import Floor, FormatReward, LengthReward, WeightSchedule
 from reward_training.weighing import Weighing
 
 BY_ROUND = WeightSchedule(over="rounds", points=[(1, 0.0), (3, 1.0)])

@@ -9,18 +9,17 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from configs.files import JOURNAL, Journal, append_jsonl, write_jsonl
+from configs.disk.files import JOURNAL, Journal, append_jsonl, write_jsonl
 from configs.reader import load_config
 from configs.records import Problem
-from configs.schema import Config
-from tasks.mirror import Outcome, StageFacts, Status
-from tasks.run import Run, open_run, run_name
-from tasks.stage import Context, StageSpec
-from tasks.terminal import Terminal
-from tasks.tracking import Tracking
-from tasks.workspace import run_folder
-
-TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+from configs.schema.config import Config
+from tasks.running.run import Run, open_run, run_name
+from tasks.running.stage import Context, StageSpec
+from tasks.runs.facts import Outcome, StageFacts, Status
+from tasks.runs.workspace import run_folder
+from tasks.showing.terminal import Terminal
+from tasks.tracking.tracker import Tracking
+from tests.paths import TINY
 
 
 def tiny(*overrides: str) -> Config:

@@ -1,0 +1,161 @@
+"""`regroup doctor CONFIG`: everything that can be known to go wrong before a run starts, and how long a round takes.
+
+`run` does the same checks, without the timing and without starting checker processes, before it works.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from configs.errors import ConfigError
+from configs.reader import load_config
+from configs.schema.config import Config
+from flows.doctor.checks import (
+    Check,
+    check_batches,
+    check_disk,
+    check_gold_answers,
+    check_launcher,
+    check_memory,
+    check_model,
+    check_pairs,
+    check_rewards,
+    check_splits,
+    check_tokenizer,
+    check_vllm,
+)
+from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
+from flows.doctor.timing import RoundTime, time_a_round
+from grpo_train.policies.model import load_policy, load_tokenizer
+from grpo_train.policies.model_source import prepare_policy
+from grpo_train.problems.curriculum import check_difficulty
+from grpo_train.problems.splits import ProblemSet, load_problems
+from reward_training.transformer.precision import pick_device
+from tasks.runs.workspace import models_folder
+from tasks.showing.terminal import Terminal
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All findings; the model's folder and the problems where they could be read."""
+
+    checks: list[Check]
+    policy_folder: Path | None = None
+    problems: ProblemSet | None = None
+
+    @property
+    def failed(self) -> bool:
+        return any(check.status == "fail" for check in self.checks)
+
+    @property
+    def failures(self) -> str:
+        """What is wrong and the remedies, a line each."""
+        failed = (check for check in self.checks if check.status == "fail")
+        return "\n".join(
+            f"{check.name}: {check.detail}" + (f"; {check.remedy}" if check.remedy else "") for check in failed
+        )
+
+
+def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorReport:
+    """Look at everything that the configuration names; the model is made or fetched where it is not there yet.
+
+    `quick` leaves out what takes more than a few seconds beyond that.
+    """
+    checks = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
+    try:
+        folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
+        tokenizer = load_tokenizer(folder)
+    except ConfigError as error:
+        return DoctorReport([Check("model", "fail", str(error)), *checks])
+    checks += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
+    checks += [check_memory(config, folder), check_disk(config, folder, workspace)]
+    try:
+        problems = load_problems(
+            config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
+        )
+        if config.max_rounds > config.rounds:  # a round that is added must find its problems
+            load_problems(
+                config.problems, config.regeneration, rounds=config.max_rounds, seed=config.seed, tokenizer=tokenizer
+            )
+        check_difficulty(problems.by_split["train"], config.curriculum)
+    except ConfigError as error:
+        return DoctorReport([*checks, Check("problems", "fail", str(error))], folder)
+    return DoctorReport([*checks, *_check_problems(config, problems, quick=quick)], folder, problems)
+
+
+def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Check]:
+    yield from check_splits(config, problems.counts)
+    yield check_batches(config, problems.counts["train"])
+    every = [problem for members in problems.by_split.values() for problem in members]
+    yield from check_gold_answers(config, every, quick=quick)
+
+
+def refuse_faulty(config: Config, workspace: Path) -> DoctorReport:
+    """The quick check that `run` does first.
+
+    Raises:
+        ConfigError: something is wrong; every finding and its remedy is in the message.
+    """
+    report = check(config, workspace, quick=True)
+    if report.failed:
+        raise ConfigError(report.failures)
+    return report
+
+
+def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -> None:
+    """Print the findings, what the policy writes to some problems and what that is worth, and the expected time of a round.
+
+    Raises:
+        ConfigError: something is wrong.
+    """
+    terminal, config = Terminal(), load_config(path, list(overrides))
+    report = check(config, Path.cwd())
+    terminal.print(render(report))
+    if report.failed:
+        raise ConfigError(report.failures)
+    if not sample:
+        return
+    assert report.policy_folder is not None
+    assert report.problems is not None
+    model, tokenizer = load_policy(report.policy_folder, device=pick_device())
+    train = report.problems.by_split["train"]
+    found = preflight(config, model, tokenizer, train)
+    sampled = DoctorReport(list(preflight_checks(found, config)))
+    histogram = [render_histogram(found)] if found.pass_rates else []
+    for part in (render(sampled), *histogram, render_rewards(found)):
+        terminal.print("")
+        terminal.print(part)
+    terminal.print("")
+    terminal.print(render_time(time_a_round(config, model, tokenizer, train, report.problems.counts)))
+    if sampled.failed:
+        raise ConfigError(sampled.failures)
+
+
+def render(report: DoctorReport) -> Table:
+    """The findings as a table."""
+    table = Table("check", "", "found", box=None, pad_edge=False)
+    for found in report.checks:
+        detail = f"{found.detail}\n-> {found.remedy}" if found.remedy else found.detail
+        table.add_row(found.name, Text(found.status, STYLES[found.status]), Text(detail))
+    return table
+
+
+def render_time(time: RoundTime) -> str:
+    """One line: the round, then its stages."""
+    stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in time.seconds.items())
+    return f"a round takes up to about {duration(time.total)} here: {stages}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42), duration(600), duration(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

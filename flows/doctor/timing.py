@@ -1,0 +1,141 @@
+"""How long a round takes, from one batch of responses and one micro-batch of training with the real model."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.records import Completion, Problem
+from configs.schema.config import Config
+from configs.seeds import seed_for
+from grpo_train.measuring.evaluation import num_responses
+from grpo_train.objective.loss import BatchSize, policy_loss
+from grpo_train.objective.response_logprobs import micro_batches, response_logprobs
+from grpo_train.sampling.generation import Sampling, sample
+from grpo_train.trainer import num_steps
+from reward_training.transformer.precision import autocast_dtype
+
+T = TypeVar("T")
+
+TIMED_TOKENS = 64
+"""longest response that is timed; longer ones are reckoned from it"""
+TIMED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured."""
+
+    seconds_per_response: float
+    """sampled together with others, at the length that responses of this model have"""
+    seconds_per_trained_response: float
+    """forward and backward pass"""
+
+
+@dataclass(frozen=True)
+class RoundTime:
+    """Expected seconds of a round by stage."""
+
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+def time_a_round(
+    config: Config,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    counts: dict[str, int],
+) -> RoundTime:
+    """Expected time of a round after a short timing on some of `problems`; an upper estimate, as dead groups cost less.
+
+    `counts` are the sizes of the splits. The model's gradients are cleared afterwards; its weights stay as they are.
+    """
+    return round_time(config, measure_speed(config, model, tokenizer, problems), counts)
+
+
+def round_time(config: Config, speed: Speed, counts: dict[str, int]) -> RoundTime:
+    """Seconds of each stage of a round at that speed."""
+    grpo = config.grpo_config
+    steps = num_steps(grpo, counts["train"])
+    train_step = speed.seconds_per_response + grpo.updates_per_batch * speed.seconds_per_trained_response
+    regenerated = config.regeneration.num_problems * config.regeneration.group_size
+    pairs = {
+        name: min(model.max_pairs, config.regeneration.num_problems * model.pairs_per_problem) * model.epochs
+        for name, model in config.trained_reward_models.items()
+    }
+    return RoundTime(
+        {
+            **{f"reward model {name}": 2 * n * speed.seconds_per_trained_response for name, n in pairs.items()},
+            "policy": steps * grpo.batch_size * train_step,
+            "evaluate": num_responses(config, counts["dev"] + counts["test"]) * speed.seconds_per_response,
+            "regenerate": regenerated * speed.seconds_per_response,
+        }
+    )
+
+
+def measure_speed(
+    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
+) -> Speed:
+    dtype = autocast_dtype(config.grpo_config.precision, model.device)
+    actor = model if dtype is None else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+    # the first calls set libraries up, and are left out
+    _sample(config, actor, tokenizer, problems[:1], rows=2, length=2)
+    length = min(TIMED_TOKENS, config.grpo_config.max_response_length)
+    rows = min(TIMED_ROWS, config.grpo_config.generation_rows, config.grpo_config.batch_size)
+    completions, seconds = _timed(
+        lambda: _sample(config, actor, tokenizer, problems, rows=rows, length=length), model.device
+    )
+    stretch = _stretch(completions, length, config.grpo_config.max_response_length)
+    _forward_backward(config, actor, completions[:2])
+    _, trained = _timed(lambda: _forward_backward(config, actor, completions), model.device)
+    return Speed(seconds / len(completions) * stretch, trained / len(completions) * stretch)
+
+
+def _sample(
+    config: Config,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    *,
+    rows: int,
+    length: int,
+) -> list[Completion]:
+    group_size = min(rows, config.grpo_config.group_size)
+    asked = problems[: max(1, rows // group_size)]
+    sampling = Sampling(group_size, config.grpo_config.temperature, length, max_rows=rows)
+    return sample(model, tokenizer, asked, sampling, seed=seed_for(config.seed, "doctor"), policy_id="timing")
+
+
+def _stretch(completions: Sequence[Completion], timed: int, limit: int) -> float:
+    """How much longer responses are without the cut at `timed` tokens: those cut are taken to reach the limit."""
+    lengths = [len(completion.token_ids) for completion in completions]
+    full = [limit if n >= timed else n for n in lengths]
+    return max(1.0, sum(full) / max(1, sum(lengths)))
+
+
+def _forward_backward(config: Config, model: PreTrainedModel, completions: Sequence[Completion]) -> None:
+    """What an update does with its responses."""
+    rows = range(len(completions))
+    size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
+    for batch in micro_batches(model, completions, rows, config.grpo_config.micro_batch_tokens):
+        advantages = torch.ones(len(batch.rows), device=model.device)
+        logprobs = response_logprobs(model, batch, config.grpo_config.temperature)
+        loss = policy_loss(logprobs, advantages, batch.mask, grpo=config.grpo_config, size=size)
+        loss.value.backward()  # type: ignore[no-untyped-call]
+    model.zero_grad(set_to_none=True)
+
+
+def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    start = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result, time.perf_counter() - start

@@ -1,0 +1,219 @@
+"""How good a policy is on held-out problems: one greedy response and several samples for each.
+
+Every estimate is the mean of a column of `rows`, one value a problem, with a bootstrap interval over problems; a problem
+that a reward could not score, or whose KL is not measured, is left out of that column and counts less in its n.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.records import Completion, EvalReport, Policy, Problem, Score
+from configs.schema.config import Config
+from configs.schema.rewards import OutcomeReward
+from configs.seeds import seed_for
+from grpo_train.objective.response_logprobs import policy_kl
+from grpo_train.policies.model import load_policy
+from grpo_train.sampling.generation import Sampling, sample
+from reward_training.answers.extraction import extractor
+from reward_training.scorer import Reward, Scoring
+from reward_training.statistics import bootstrap_mean, majority_is_right, pass_at_k
+
+RIGHT = 1.0
+"""the checker's value from which an answer counts as right"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one policy did on several splits."""
+
+    reports: dict[str, EvalReport]
+    rows: list[dict[str, Any]]
+    """a row a problem: split, problem_key, source, and a number for each metric that could be measured"""
+    examples: list[dict[str, Any]]
+    """texts of the first problems of each split: prompt, answer, greedy, samples"""
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A problem with its responses: the greedy one first, then the samples."""
+
+    problem: Problem
+    completions: list[Completion]
+    scores: list[Score]
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    policy_id: str,
+    initial_policy: Policy | None,
+    rewards: Sequence[Reward],
+    config: Config,
+    round: int,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int], None] = lambda num_rows: None,
+) -> Evaluation:
+    """Measure `model` on each split of `problems` with `rewards`, the checker among them.
+
+    `initial_policy` is what the KL is measured to; None leaves it out. `on_progress` gets the responses just finished.
+    """
+    every = [problem for split in problems.values() for problem in split]
+    answered = _answer(model, tokenizer, every, policy_id, rewards, config, round, should_stop, on_progress)
+    kl = _kl_initial(answered, policy_id, initial_policy, config, model)
+    rows = [_row(entry, config) | kl.get(entry.problem.key, {}) for entry in answered]
+    reports = {name: _report(policy_id, name, rows, config, round) for name in problems}
+    return Evaluation(reports, rows, _examples(answered, config.evaluation.num_examples))
+
+
+def num_responses(config: Config, num_problems: int) -> int:
+    """Responses that an evaluation of so many problems writes."""
+    return num_problems * (1 + config.evaluation.num_samples)
+
+
+def _answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    policy_id: str,
+    rewards: Sequence[Reward],
+    config: Config,
+    round: int,
+    should_stop: Callable[[], bool],
+    on_progress: Callable[[int], None],
+) -> list[_Answered]:
+    settings, grpo = config.evaluation, config.grpo_config
+    size = 1 + settings.num_samples
+    sampling = Sampling(
+        size,
+        settings.temperature,
+        grpo.max_response_length,
+        settings.top_p,
+        settings.top_k,
+        max_rows=grpo.generation_rows,
+        num_greedy=1,
+    )
+    with Scoring(rewards) as scoring:
+        completions = sample(
+            model,
+            tokenizer,
+            problems,
+            sampling,
+            # the same seed in every round: two policies are compared on the same draws
+            seed=seed_for(config.seed, "evaluation sampling"),
+            policy_id=policy_id,
+            step=round,
+            should_stop=should_stop,
+            on_progress=on_progress,
+            on_group=scoring.begin,
+        )
+        scores = scoring.finish([problem for problem in problems for _ in range(size)], completions)
+    parts = [slice(start, start + size) for start in range(0, len(completions), size)]
+    return [
+        _Answered(*row)
+        for row in zip(problems, (completions[p] for p in parts), (scores[p] for p in parts), strict=True)
+    ]
+
+
+def _row(entry: _Answered, config: Config) -> dict[str, Any]:
+    """Every metric of one problem."""
+    greedy, samples = entry.completions[0], entry.completions[1:]
+    right = [_is_right(score, config.checker) for score in entry.scores]
+    row: dict[str, Any] = {
+        "split": entry.problem.split,
+        "problem_key": entry.problem.key,
+        "source": entry.problem.source,
+        "greedy_accuracy": float(right[0]),
+        "response_length": float(len(greedy.token_ids)),
+        "truncated_share": float(greedy.finish_reason == "length"),
+    }
+    for name in entry.scores[0].parts:
+        row |= _mean_of_known(f"greedy/{name}", entry.scores[:1], name)
+        row |= _mean_of_known(f"sampled/{name}", entry.scores[1:], name)
+    for k in _powers_of_two(len(samples)):
+        row[f"pass_at_{k}"] = pass_at_k(len(samples), sum(right[1:]), k)
+    answers = [_voted_answer(completion.text, config) for completion in samples]
+    row[f"maj_at_{len(samples)}"] = majority_is_right(answers, right[1:])
+    return row
+
+
+def _is_right(score: Score, checker: str) -> bool:
+    return (score.parts[checker] or 0.0) >= RIGHT
+
+
+def _mean_of_known(key: str, scores: Sequence[Score], name: str) -> dict[str, float]:
+    known = [value for score in scores if (value := score.parts[name]) is not None]
+    return {key: sum(known) / len(known)} if known else {}
+
+
+def _powers_of_two(limit: int) -> list[int]:
+    return [2**exponent for exponent in range(limit.bit_length()) if 2**exponent <= limit]
+
+
+def _voted_answer(text: str, config: Config) -> str | None:
+    """What a sample votes for: the answer as the checker takes it out of the text."""
+    checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
+    if isinstance(checker, OutcomeReward):
+        return extractor(checker)(text)
+    return text.strip()
+
+
+def _kl_initial(
+    answered: Sequence[_Answered], policy_id: str, initial: Policy | None, config: Config, model: PreTrainedModel
+) -> dict[str, dict[str, float]]:
+    """{problem key: {kl_initial: nats a token over its first sample}} of the first problems of each split; a policy's KL
+    from itself is 0."""
+    if initial is None:
+        return {}
+    measured = _first_of_each_split(answered, config.evaluation.num_kl_problems)
+    if initial.id == policy_id:
+        return {entry.problem.key: {"kl_initial": 0.0} for entry in measured}
+    reference, _ = load_policy(initial.path, device=model.device, dtype=model.dtype)
+    samples = [entry.completions[1] for entry in measured]
+    size, temperature = config.grpo_config.micro_batch_tokens, config.evaluation.temperature
+    values = policy_kl(reference, samples, max_tokens=size, temperature=temperature)
+    return {sample.problem_key: {"kl_initial": value} for sample, value in zip(samples, values, strict=True)}
+
+
+def _first_of_each_split(answered: Sequence[_Answered], number: int) -> list[_Answered]:
+    """At most `number` problems of each split."""
+    seen: Counter[str] = Counter()
+    found = []
+    for entry in answered:
+        seen[entry.problem.split] += 1
+        if seen[entry.problem.split] <= number:
+            found.append(entry)
+    return found
+
+
+def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round: int) -> EvalReport:
+    mine = [row for row in rows if row["split"] == split]
+    labels = {"split", "problem_key", "source"}
+    names = sorted({key for row in mine for key in row} - labels)
+    seed = seed_for(config.seed, f"bootstrap {split}", round=round)
+    draws = config.evaluation.bootstrap_draws
+    values = {
+        name: bootstrap_mean([row[name] for row in mine if name in row], seed=seed, draws=draws) for name in names
+    }
+    return EvalReport(policy_id=policy_id, split=split, values=values)
+
+
+def _examples(answered: Sequence[_Answered], num_examples: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "split": entry.problem.split,
+            "problem_key": entry.problem.key,
+            "prompt": entry.problem.prompt,
+            "answer": entry.problem.answer,
+            "greedy": entry.completions[0].text,
+            "samples": [completion.text for completion in entry.completions[1:]],
+        }
+        for entry in _first_of_each_split(answered, num_examples)
+    ]

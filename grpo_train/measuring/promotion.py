@@ -1,0 +1,97 @@
+"""When a challenger becomes champion: a pure rule on one split, the problems paired, and people's word where they are asked.
+
+The interval is the percentile bootstrap of the mean difference over problems (Efron 1979). A rule that looks at the lower
+bound promotes by luck at most (1 - confidence) / 2 of the time when the two policies are equally good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from configs.records import Estimate, Record
+from configs.schema.config import PeopleConfig, PromotionConfig
+from reward_training.statistics import bootstrap_mean, wilson_mean
+
+
+class Decision(Record):
+    """Whether the challenger becomes champion, and the paired gain that says so."""
+
+    promoted: bool
+    rule: str
+    metric: str
+    gain: float
+    """mean of challenger minus champion"""
+    low: float
+    high: float
+    n: int
+    reason: str
+    people: Estimate | None = None
+    """the challenger's win rate in people's eyes; None where nobody was asked or answered"""
+
+
+def decide(
+    champion: list[dict[str, Any]],
+    challenger: list[dict[str, Any]],
+    *,
+    config: PromotionConfig,
+    seed: int,
+    draws: int,
+    people: Estimate | None = None,
+) -> Decision:
+    """Compare two policies' rows of the same split, a row a problem; `people` is the challenger's win rate.
+
+    Raises:
+        ValueError: the two do not hold the same problems, or a row lacks the metric.
+    """
+    gains = _paired_gains(champion, challenger, config.metric)
+    gain = bootstrap_mean(gains, seed=seed, draws=draws, confidence=config.confidence)
+    bound = {"better": 0.0, "not_worse": -config.tolerance, "always": float("-inf")}[config.rule]
+    consent, word = (True, "") if config.people is None else _word_of(people, config.people)
+    interval = f"{gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    needed = "promotes whatever the gain" if config.rule == "always" else f"needs a lower bound over {bound:g}"
+    return Decision(
+        promoted=gain.low > bound and consent,
+        rule=config.rule,
+        metric=config.metric,
+        gain=gain.estimate,
+        low=gain.low,
+        high=gain.high,
+        n=gain.n,
+        reason=f"{config.metric} {interval} on {gain.n} problems; rule {config.rule} {needed}{word}",
+        people=people,
+    )
+
+
+def win_rate(leanings: Sequence[float]) -> Estimate | None:
+    """The challenger's win rate with its 95% Wilson interval; a leaning is in [-1, 1], 1 where all prefer the challenger, and
+    one of 0 is half a win. None where nobody answered."""
+    return wilson_mean([(1 + leaning) / 2 for leaning in leanings]) if leanings else None
+
+
+def _word_of(people: Estimate | None, config: PeopleConfig) -> tuple[bool, str]:
+    """Whether people stand by the challenger, as the rule has it, and how to say so."""
+    if people is None:
+        return config.rule != "better", f"; no person answered, which people.rule {config.rule} {_lets(config)}"
+    fits = {"report": True, "not_worse": people.high >= 0.5, "better": people.low > 0.5}[config.rule]
+    rate = f"{people.estimate:.2f} [{people.low:.2f}, {people.high:.2f}]"
+    needed = {"report": "only shows", "not_worse": "needs to reach 0.5", "better": "needs wholly over 0.5"}[config.rule]
+    return fits, f"; people prefer it in {rate} of {people.n} comparisons, which people.rule {config.rule} {needed}"
+
+
+def _lets(config: PeopleConfig) -> str:
+    return "takes for a no" if config.rule == "better" else "lets pass"
+
+
+def _paired_gains(champion: list[dict[str, Any]], challenger: list[dict[str, Any]], metric: str) -> list[float]:
+    before = {row["problem_key"]: row for row in champion}
+    after = {row["problem_key"]: row for row in challenger}
+    if set(before) != set(after):
+        raise ValueError(
+            f"champion was measured on {len(before)} problems and challenger on {len(after)}, "
+            f"{len(set(before) & set(after))} in common; measure both on the same split"
+        )
+    known = set.intersection(*(set(row) for row in [*before.values(), *after.values()]))
+    if metric not in known:
+        raise ValueError(f"promotion.metric={metric!r} is no column of results.jsonl; columns are {sorted(known)}")
+    return [float(after[key][metric]) - float(before[key][metric]) for key in before]

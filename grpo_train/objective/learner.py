@@ -1,0 +1,291 @@
+"""The weights and all that changes them: optimizer, learning-rate schedule, reference, and the copy that is worked with.
+
+In mixed precision the weights, their gradients and the optimizer are float32, and a low-precision copy that is kept in step
+with them does the work: it samples, and it is what is differentiated (Mixed Precision Training, arXiv 1710.03740, section
+3.1). Rows with advantage 0 are left out of the backward pass where that is exact (no KL term); they stay in the
+loss's denominators.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, get_scheduler
+
+from configs.records import Completion, Policy
+from configs.schema.grpo import GrpoConfig
+from grpo_train.objective.advantages import Advantages, Bools, Floats
+from grpo_train.objective.checkpoint import Component, OptimizerState, ScheduleState, Weights
+from grpo_train.objective.loss import BatchSize, Loss, policy_loss, truncated_weights
+from grpo_train.objective.ranks import Ranks
+from grpo_train.objective.response_logprobs import (
+    MicroBatch,
+    known_logprobs,
+    micro_batches,
+    padded_logprobs,
+    policy_kl,
+    recompute_layers,
+    response_logprobs,
+)
+from grpo_train.policies.model import load_policy
+from reward_training.transformer.positions import Positions
+from reward_training.transformer.precision import autocast_dtype, deterministic_kernels
+
+
+class TrainingDiverged(RuntimeError):
+    """Loss or gradient was NaN or infinite; the model still holds the weights of the last good update."""
+
+
+class Learner:
+    """Trains a model in place; `actor` is what to sample from: the model itself, or its low-precision copy."""
+
+    def __init__(
+        self, model: PreTrainedModel, grpo: GrpoConfig, *, policy: Policy, initial_policy: Policy, num_updates: int
+    ) -> None:
+        self.grpo, self.policy, self.initial_policy = grpo, policy, initial_policy
+        self.ranks = Ranks()
+        self.dtype = autocast_dtype(self.grpo.precision, self.ranks.device)
+        self.model = model.to(self.ranks.device)  # type: ignore[arg-type]
+        self.optimizer = torch.optim.AdamW(
+            [weight for weight in model.parameters() if weight.requires_grad],
+            lr=self.grpo.learning_rate,
+            betas=self.grpo.adam_betas,
+            weight_decay=self.grpo.weight_decay,
+            fused=True,  # one pass over the memory instead of one an operation
+        )
+        schedule = "constant_with_warmup" if self.grpo.schedule == "constant" else self.grpo.schedule
+        self.scheduler = get_scheduler(
+            schedule,
+            self.optimizer,
+            num_warmup_steps=self.grpo.warmup_updates,
+            num_training_steps=num_updates,
+        )
+        self.actor = model if self.dtype is None else _low_precision_copy(model, self.dtype)
+        self.actor.eval()  # type: ignore[no-untyped-call]
+        if self.grpo.activation_checkpointing:
+            recompute_layers(self.actor)
+        self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
+        self.initial: PreTrainedModel | None = None
+        self.positions = Positions()
+        """what the forward passes of the last update computed"""
+
+    def _reference_policy(self) -> Policy:
+        return self.policy if self.grpo.kl_reference == "round" else self.initial_policy
+
+    def _load_frozen(self, policy: Policy) -> PreTrainedModel:
+        model, _ = load_policy(policy.path, device=self.ranks.device, dtype=self.dtype or torch.float32)
+        return model.requires_grad_(False)
+
+    def _load_initial(self) -> PreTrainedModel:
+        """The KL term's reference where that is the same policy."""
+        if self.reference is not None and self._reference_policy().id == self.initial_policy.id:
+            return self.reference
+        return self._load_frozen(self.initial_policy)
+
+    def update(
+        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools | None = None
+    ) -> dict[str, float]:
+        """`updates_per_batch` optimizer steps on the same responses; metrics are those of the last one.
+
+        Args:
+            is_old: (N,) responses that an earlier policy wrote; default: none is.
+        """
+        old = np.zeros(len(completions), dtype=np.bool_) if is_old is None else is_old
+        self.positions = Positions()
+        metrics: dict[str, float] = {}
+        for number in range(self.grpo.updates_per_batch):
+            with deterministic_kernels(self.grpo.deterministic):
+                metrics = self._update_once(completions, advantages, old)
+            self._refresh_actor()
+            if number == 0:
+                mismatch = metrics["policy/sampler_mismatch"]
+        metrics["policy/sampler_mismatch"] = mismatch
+        return metrics
+
+    def _update_once(
+        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools
+    ) -> dict[str, float]:
+        size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
+        sums = _Sums()
+        rows = self._rows(completions, advantages)
+        for batch in micro_batches(self.actor, completions, rows, self.grpo.micro_batch_tokens):
+            self.positions.add(batch.packed.num_computed, batch.packed.num_tokens)
+            sampled = padded_logprobs(completions, batch)
+            old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
+            logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
+            loss = policy_loss(
+                logprobs,
+                torch.tensor(
+                    advantages.of(batch.rows, batch.mask.shape[1]), dtype=torch.float32, device=logprobs.device
+                ),
+                batch.mask,
+                grpo=self.grpo,
+                size=size,
+                old_logprobs=self._old_logprobs(logprobs, sampled, old),
+                reference_logprobs=self._reference_logprobs(batch),
+                importance_weights=self._importance_weights(logprobs, sampled, batch.mask * ~old),
+            )
+            loss.value.backward()  # type: ignore[no-untyped-call]
+            sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
+        sums = _Sums(*self.ranks.sums(astuple(sums)))
+        self._refuse_nonfinite("loss", sums.loss)
+        metrics = sums.metrics() | {
+            "policy/grad_norm": self._apply(),
+            "policy/learning_rate": self.scheduler.get_last_lr()[0],
+        }
+        if self.reference is not None:
+            metrics["policy/kl_reference"] = sums.kl / max(len(completions), 1)
+        return metrics
+
+    def _rows(self, completions: Sequence[Completion], advantages: Advantages) -> list[int]:
+        """What this rank differentiates: the responses to its share of the prompts that move the policy."""
+        keep_all = self.reference is not None
+        rows = [i for i, moves in enumerate(advantages.moves) if keep_all or moves]
+        prompts = list(dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows))
+        mine = set(self.ranks.share(prompts))
+        return [row for row in rows if tuple(completions[row].prompt_ids) in mine]
+
+    def _old_logprobs(self, logprobs: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
+        """(B, T) of the policy that wrote each response; None where that is the present one for all."""
+        if self.grpo.updates_per_batch > 1:
+            return sampled
+        return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
+
+    def _importance_weights(self, logprobs: Tensor, sampled: Tensor, fresh: Tensor) -> Tensor | None:
+        """(B, T) where a server wrote the fresh responses; None where the policy did."""
+        if self.grpo.vllm is None:
+            return None
+        return truncated_weights(logprobs, sampled, fresh, self.grpo.vllm.max_importance_weight)
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
+        """(B, T) under the reference; None without a KL term."""
+        if self.reference is None:
+            return None
+        return response_logprobs(self.reference, batch, self.grpo.temperature)
+
+    def _apply(self) -> float:
+        """Clip the gradient and step; returns its norm before clipping."""
+        self._add_up_gradients()
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm))
+        self._refuse_nonfinite("gradient norm", grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return grad_norm
+
+    def _add_up_gradients(self) -> None:
+        """Of all ranks; a parameter that none has a gradient of keeps none, so that the optimizer passes it over."""
+        if self.ranks.count == 1:
+            return
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        found = self.ranks.sums([float(weight.grad is not None) for weight in trained])
+        reached = [weight for weight, number in zip(trained, found, strict=True) if number]
+        for weight in reached:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        self.ranks.add_up(weight.grad for weight in reached if weight.grad is not None)
+
+    def _refuse_nonfinite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            self.optimizer.zero_grad()
+            raise TrainingDiverged(
+                f"{name} is {value}; the weights of the last good update are kept. "
+                "Lower grpo_config.learning_rate or look at the rewards of the last step in rollouts.jsonl"
+            )
+
+    def _refresh_actor(self) -> None:
+        if self.actor is self.model:
+            return
+        with torch.no_grad():
+            for target, source in zip(self.actor.parameters(), self.model.parameters(), strict=True):
+                if source.requires_grad:
+                    target.copy_(source)
+
+    def log_ratios(self, completions: Sequence[Completion]) -> Floats:
+        """(N,) log of policy(response) / writer(response), of whole responses, by the model that samples."""
+        size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+
+        def of(share: Sequence[Completion]) -> list[float]:
+            values = [0.0] * len(share)
+            for batch, logprobs in known_logprobs(self.actor, share, max_tokens=size, temperature=temperature):
+                ratios = (logprobs - padded_logprobs(share, batch)).sum(dim=1).tolist()
+                for row, ratio in zip(batch.rows, ratios, strict=True):
+                    values[row] = ratio
+            return values
+
+        return np.array(self.ranks.each(completions, of), dtype=np.float64)
+
+    def kl_initial(self, completions: Sequence[Completion]) -> float:
+        """Mean over the responses of the KL from the initial policy, in nats a token."""
+        if self.initial is None:
+            self.initial = self._load_initial()
+        size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+        of = partial(policy_kl, self.initial, max_tokens=size, temperature=temperature)
+        return float(np.mean(self.ranks.each(completions, of)))
+
+    def components(self) -> dict[str, Component]:
+        """What a checkpoint holds of the learner."""
+        return {
+            "weights": Weights(self.model, self._refresh_actor),
+            "optimizer": OptimizerState(self.optimizer),
+            "schedule": ScheduleState(self.scheduler),
+        }
+
+
+@dataclass
+class _Sums:
+    """What the micro-batches of an update add up to."""
+
+    loss: float = 0.0
+    clipped_low: float = 0.0
+    clipped_high: float = 0.0
+    kl: float = 0.0
+    mismatch: float = 0.0
+    tokens: float = 0.0
+    fresh: float = 0.0
+    """tokens that the present policy wrote"""
+
+    def add(self, loss: Loss, mask: Tensor, *, fresh: Tensor, mismatch: Tensor) -> None:
+        self.loss += float(loss.value.detach())
+        self.clipped_low += float(loss.clipped_low)
+        self.clipped_high += float(loss.clipped_high)
+        self.kl += float(loss.kl_sum)
+        self.tokens += float(mask.sum())
+        self.fresh += float(fresh.sum())
+        self.mismatch += float((mismatch * fresh).sum())
+
+    def metrics(self) -> dict[str, float]:
+        tokens = max(self.tokens, 1.0)
+        return {
+            "policy/loss": self.loss,
+            "policy/clip_fraction": (self.clipped_low + self.clipped_high) / tokens,
+            "policy/clip_fraction_low": self.clipped_low / tokens,
+            "policy/clip_fraction_high": self.clipped_high / tokens,
+            "policy/sampler_mismatch": self.mismatch / max(self.fresh, 1.0),
+        }
+
+
+def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy in `dtype` that hands each gradient on to `model`, where they are summed in float32, as soon as it is there."""
+    twin = copy.deepcopy(model)
+    twin.to(dtype=dtype)  # type: ignore[call-arg]
+    for low, weight in zip(twin.parameters(), model.parameters(), strict=True):
+        if weight.requires_grad:
+            low.register_post_accumulate_grad_hook(partial(_hand_on, weight))  # type: ignore[no-untyped-call]
+    return twin
+
+
+def _hand_on(weight: Tensor, low: Tensor) -> None:
+    assert low.grad is not None, "the hook is called with a gradient"
+    if weight.grad is None:
+        weight.grad = low.grad.float()
+    else:
+        weight.grad += low.grad
+    low.grad = None

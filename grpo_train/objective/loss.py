@@ -1,0 +1,167 @@
+"""The losses of the GRPO family as a pure function: ratio, surrogate, KL estimate, mean.
+
+For token t of response i, with advantage A, log-probability lp, ratio r = exp(lp - lp_old) to the policy that wrote it, N
+responses in the batch and T_i tokens in a response, the loss is the mean of -surrogate + kl_coefficient * KL estimate:
+
+- grpo (DeepSeekMath, arXiv 2402.03300, eq. 3): surrogate min(r A, clip(r) A); mean over each response's tokens, then over
+  the responses: sum_i sum_t / (N T_i).
+- dapo (arXiv 2503.14476, eq. 8): the same surrogate; mean over all tokens, sum_i sum_t / sum_i T_i. The paper takes it over
+  a group, here (as in TRL) over the batch.
+- bnpo (TRL's name): dapo with the mean over a local batch. Taken over less than the whole batch it would depend on
+  `micro_batch_tokens`, so here it is dapo.
+- dr_grpo (arXiv 2503.20783, section 3.2): the same surrogate; a constant divisor, sum_i sum_t / (N max_response_length).
+- gspo (arXiv 2507.18071, eq. 5 to 7): grpo with one ratio a response, the geometric mean of its tokens' ratios.
+- cispo (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5): surrogate sg[min(r, 1 + clip_range_high)] A lp, so that a clipped token
+  keeps its gradient; mean over all tokens.
+
+All divisors are the whole batch's, rows that were left out for their zero advantage included, so micro-batches add up to the
+batch's loss whatever their size. With one update on a batch r is exp(lp - lp.detach()): 1, with the gradient of lp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from configs.schema.grpo import GrpoConfig, KlEstimator
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """What a mean over the whole batch divides by."""
+
+    num_responses: int
+    num_tokens: int
+    """of all responses together"""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a micro-batch and what is reported of it."""
+
+    value: Tensor
+    """() to call backward on: this micro-batch's part of the batch's loss"""
+    clipped_low: Tensor
+    """() number of tokens whose ratio was raised to the lower bound"""
+    clipped_high: Tensor
+    """() number of tokens whose ratio was lowered to the upper bound, that of dual clip included"""
+    kl_sum: Tensor
+    """() sum over responses of the token mean of k3; 0 without a reference"""
+
+
+def policy_loss(
+    logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    grpo: GrpoConfig,
+    size: BatchSize,
+    old_logprobs: Tensor | None = None,
+    reference_logprobs: Tensor | None = None,
+    importance_weights: Tensor | None = None,
+) -> Loss:
+    """The part of the batch's loss that these rows hold.
+
+    Args:
+        logprobs: (B, T) float32 log-probabilities of the response tokens, with gradient.
+        advantages: (B,) one a response, or (B, T) one a token.
+        mask: (B, T) 1 on response tokens, 0 on padding.
+        grpo: which loss, its clip ranges, and the KL term.
+        size: of the whole batch.
+        old_logprobs: (B, T) of the policy that wrote the responses; None where that is the policy itself.
+        reference_logprobs: (B, T) of the reference policy; None without a KL term.
+        importance_weights: (B, T) of what another engine wrote (`truncated_weights`); None where the policy wrote.
+    """
+    # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
+    logprobs = torch.where(mask.bool(), logprobs, 0.0)
+    old = logprobs.detach() if old_logprobs is None else torch.where(mask.bool(), old_logprobs, 0.0)
+    advantage = advantages.unsqueeze(1) if advantages.dim() == 1 else advantages
+    ratio = _ratio(logprobs - old, mask, grpo)
+    bounded = _bounded(ratio, advantage, grpo)
+    per_token = -bounded.detach() * advantage * logprobs if grpo.loss == "cispo" else -bounded * advantage
+    if importance_weights is not None:
+        per_token = per_token * importance_weights
+    kl_sum = torch.zeros_like(logprobs)
+    if reference_logprobs is not None:
+        per_token = per_token + grpo.kl_coefficient * kl_estimate(logprobs, reference_logprobs, mask, grpo.kl_estimator)
+        kl_sum = response_means(k3(logprobs, reference_logprobs, mask), mask)
+    return Loss(
+        value=_batch_mean(per_token, mask, grpo, size),
+        clipped_low=((bounded > ratio) * mask).sum().detach(),
+        clipped_high=((bounded < ratio) * mask).sum().detach(),
+        kl_sum=kl_sum.sum().detach(),
+    )
+
+
+def truncated_weights(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, most: float) -> Tensor:
+    """(B, T) min(p / p_engine, most), without a gradient, 1 on padding: what an engine that rounds otherwise wrote is off-policy.
+
+    Truncated importance sampling (Ionides 2008; for engines that sample for a trainer: Yao et al. 2025, "Your efficient RL framework
+    secretly brings you off-policy RL training").
+    """
+    return torch.where(mask.bool(), logprobs - engine_logprobs, 0.0).detach().exp().clamp(max=most)
+
+
+def _ratio(log_ratio: Tensor, mask: Tensor, grpo: GrpoConfig) -> Tensor:
+    """(B, T) policy over old policy, of each token; (B, 1) their geometric mean over the response for gspo."""
+    if grpo.loss == "gspo":
+        log_ratio = response_means(log_ratio, mask).unsqueeze(1)
+    return torch.exp(log_ratio)
+
+
+def _bounded(ratio: Tensor, advantage: Tensor, grpo: GrpoConfig) -> Tensor:
+    """The ratio within the bounds that its advantage's sign gives it; no gradient goes through a bound.
+
+    For A > 0, min(r A, clip(r) A) = A min(r, 1 + high). For A < 0 it is A max(r, 1 - low), which has no bound above; dual clip
+    (arXiv 1912.09729, section "Dual-clip PPO") gives it one, max(min(r A, clip(r) A), dual_clip A). CISPO knows the upper bound only.
+    """
+    low = 1 - grpo.clip_range
+    high = 1 + (grpo.clip_range if grpo.clip_range_high is None else grpo.clip_range_high)
+    if grpo.loss == "cispo":
+        return ratio.clamp(max=high)
+    falling = torch.where(advantage < 0, ratio.clamp(min=low, max=grpo.dual_clip), ratio)
+    return torch.where(advantage > 0, ratio.clamp(max=high), falling)
+
+
+def _batch_mean(per_token: Tensor, mask: Tensor, grpo: GrpoConfig, size: BatchSize) -> Tensor:
+    """() what (B, T) adds to the loss's mean over the whole batch."""
+    match grpo.loss:
+        case "grpo" | "gspo":
+            return response_means(per_token, mask).sum() / size.num_responses
+        case "dapo" | "bnpo" | "cispo":
+            return (per_token * mask).sum() / size.num_tokens
+        case "dr_grpo":
+            return (per_token * mask).sum() / (size.num_responses * grpo.max_response_length)
+
+
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, estimator: KlEstimator) -> Tensor:
+    """(B, T) estimate of KL(policy || reference) a token (http://joschu.net/blog/kl-approx.html), 0 on padding.
+
+    With d = reference - policy, on the policy's own samples:
+
+    - k1 = -d: unbiased, of either sign. Its own derivative is that of lp alone, 0 on average, and would hold nothing; so it
+      enters as a reward would, d held fixed: the gradient -d grad lp is an unbiased one of KL(policy || reference).
+    - k2 = d^2 / 2: biased, never negative; the same gradient as k1's.
+    - k3 = exp(d) - d - 1: unbiased, never negative; its gradient (1 - exp(d)) grad lp is an unbiased one of
+      KL(reference || policy), the other direction.
+    """
+    difference = torch.where(mask.bool(), reference_logprobs - logprobs, 0.0)
+    match estimator:
+        case "k1":
+            return -difference.detach() * torch.exp(logprobs - logprobs.detach())
+        case "k2":
+            return difference**2 / 2
+        case "k3":
+            return torch.exp(difference) - difference - 1
+
+
+def k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) the estimate that is unbiased and never negative, 0 on padding."""
+    return kl_estimate(logprobs, reference_logprobs, mask, "k3")
+
+
+def response_means(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) mean of (B, T) over each row's unmasked tokens; 0 for a row without any."""
+    return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

@@ -1,0 +1,212 @@
+"""Reads questions and answers from reasoning-gym families, JSONL files and data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from configs.disk.rows import Row, as_messages, column, read_dataset_rows, read_jsonl_rows, shortened
+from configs.errors import ConfigError
+from configs.records import Message
+from configs.schema.problems import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
+from grpo_train.problems.overlap import normalized
+
+DRAWS_PER_PROBLEM = 20
+SPARE_DRAWS = 1000
+"""draws after which a family counts as dry: SPARE_DRAWS + DRAWS_PER_PROBLEM x size"""
+MAX_UNMATCHED_SHARE = 0.5
+"""a source whose answer pattern misses more rows than this is set up wrongly"""
+
+
+@dataclass(frozen=True)
+class RawProblem:
+    """A question and its gold answer as the source has them."""
+
+    question: str | list[Message]
+    answer: str
+    source: str
+    meta: dict[str, Any] = field(default_factory=dict)
+    difficulty: float | None = None
+    split: str | None = None
+    """the split that the source is for, or None where its problems are split by hash"""
+    is_text: bool = True
+    """written text rather than a procedural family: shared n-grams count as overlap"""
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The question as one string."""
+        if isinstance(self.question, str):
+            return self.question
+        return "\n".join(message["content"] for message in self.question)
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What one source gave; `num_unmatched` rows were left out because the answer pattern was not in them."""
+
+    problems: list[RawProblem]
+    num_unmatched: int = 0
+
+
+def read_source(source: Source) -> SourceRows:
+    """Every question of a source, in the source's order.
+
+    Raises:
+        ConfigError: the source is missing or does not hold what the configuration says.
+    """
+    if isinstance(source, ReasoningGymSource):
+        return SourceRows(_read_family(source))
+    if isinstance(source, JsonlSource):
+        return _from_rows(source, source.path, read_jsonl_rows(Path(source.path), "problems.sources.path"))
+    rows = read_dataset_rows(source.path, source.name, source.dataset_split, source.revision)
+    return _from_rows(source, source.path, rows)
+
+
+# ---- reasoning-gym --------------------------------------------------------------------------------------------------
+
+
+def _read_family(source: ReasoningGymSource) -> list[RawProblem]:
+    """Distinct questions, drawn item by item (item i has seed + i) until there are `size` or the family runs dry."""
+    num_draws = SPARE_DRAWS + DRAWS_PER_PROBLEM * source.size
+    dataset = _create_family(source, num_draws)
+    found: dict[str, RawProblem] = {}
+    for i in range(num_draws):
+        entry = dataset[i]
+        if (question := normalized(entry["question"])) not in found:
+            found[question] = _from_entry(entry, source.family)
+        if len(found) == source.size:
+            break
+    return list(found.values())
+
+
+def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
+    try:
+        meta = {"family": family, "entry": json.loads(json.dumps(entry))}
+    except TypeError as error:
+        raise ConfigError(
+            f"reasoning-gym family {family!r} gives metadata that JSON cannot hold ({error}); choose another"
+        ) from error
+    answer = "" if entry["answer"] is None else str(entry["answer"])
+    difficulty = _difficulty(entry["metadata"].get("difficulty"))
+    return RawProblem(entry["question"], answer, family, meta=meta, difficulty=difficulty, is_text=False)
+
+
+def _difficulty(value: Any) -> float | None:
+    """A number in [0, 1]; anything else says nothing."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= 1 else None
+
+
+def _create_family(source: ReasoningGymSource, size: int) -> Any:
+    from reasoning_gym.factory import DATASETS  # takes over a second to import
+
+    if source.family not in DATASETS:
+        near = get_close_matches(source.family, DATASETS, n=3) or sorted(DATASETS)[:3]
+        raise ConfigError(f"reasoning-gym has no family {source.family!r}; did you mean {', '.join(near)}?")
+    dataset_type, config_type = DATASETS[source.family]
+    valid = sorted({option.name for option in fields(config_type)} - {"size", "seed"})
+    if unknown := sorted(set(source.options) - set(valid)):
+        raise ConfigError(f"family {source.family!r} has no options {unknown}; its options are {', '.join(valid)}")
+    try:
+        config = config_type(**source.options, size=size, seed=source.seed)
+        config.validate()
+        return dataset_type(config=config)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f"family {source.family!r} refuses options {source.options}: {error}") from error
+
+
+# ---- rows of files and data sets ------------------------------------------------------------------------------------
+
+
+def _from_rows(source: JsonlSource | DatasetSource, name: str, rows: Iterable[Row]) -> SourceRows:
+    pattern = _compiled(source.answer_pattern, name)
+    problems, num_unmatched = [], 0
+    for place, row in rows:
+        question = _question(column(row, source.columns.question, "columns.question", place), place)
+        answer = _answer(column(row, source.columns.answer, "columns.answer", place), pattern, place)
+        if answer is None:
+            num_unmatched += 1
+            continue
+        meta, difficulty = _other_columns(row, source.columns), _column_difficulty(row, source.columns, place)
+        problems.append(RawProblem(question, answer, name, meta=meta, difficulty=difficulty, split=source.split))
+    if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
+        raise ConfigError(
+            f"{name}: answer_pattern={source.answer_pattern!r} is missing in {num_unmatched} of "
+            f"{len(problems) + num_unmatched} answers; mend the pattern or columns.answer"
+        )
+    if not problems:
+        raise ConfigError(f"{name} is empty; it needs a row a problem with a question and an answer")
+    return SourceRows(problems, num_unmatched)
+
+
+def _compiled(pattern: str | None, name: str) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{name}: answer_pattern={pattern!r} is no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise ConfigError(
+            f"{name}: answer_pattern={pattern!r} has {compiled.groups} groups; put one (...) around the answer"
+        )
+    return compiled
+
+
+def _question(value: Any, place: str) -> str | list[Message]:
+    if isinstance(value, str) and value.strip():
+        return value
+    if (messages := as_messages(value)) is not None:
+        return messages
+    raise ConfigError(
+        f"{place}: the question is {shortened(value)}; it must be a text or a list of chat messages with role and content"
+    )
+
+
+def _answer(value: Any, pattern: re.Pattern[str] | None, place: str) -> str | None:
+    """The gold answer as text; None where the pattern is not found."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(f"{place}: the answer is {shortened(value)}; it must be a text or a number")
+    text = str(value).strip()
+    if pattern is not None:
+        match = pattern.search(text)
+        return match[1].strip() if match and match[1] else None
+    if not text:
+        raise ConfigError(f"{place}: the answer is empty; give the gold answer, or leave the row out")
+    return text
+
+
+def _column_difficulty(row: dict[str, Any], columns: Columns, place: str) -> float | None:
+    """A column that the configuration names must hold a number in [0, 1]; one that happens to be there may."""
+    if columns.difficulty is None:
+        return _difficulty(row.get("difficulty"))
+    value = column(row, columns.difficulty, "columns.difficulty", place)
+    if (difficulty := _difficulty(value)) is None:
+        raise ConfigError(
+            f"{place}: the difficulty is {shortened(value)}; scale it to a number from 0 (easy) to 1 (hard)"
+        )
+    return difficulty
+
+
+def _other_columns(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """What else the row holds, for scorers; values that JSON cannot hold (images, dates) stay out."""
+    others = {key: value for key, value in row.items() if key not in (columns.question, columns.answer)}
+    return {key: value for key, value in others.items() if _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True

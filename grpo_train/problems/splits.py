@@ -1,0 +1,233 @@
+"""The problems of a run: read, de-duplicated, split by hash, and checked for overlap between the splits.
+
+What stands in dev and test depends on the data alone; which of the other problems a round regenerates on, and the order
+of the training problems, depend on the run's seed too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from configs.errors import ConfigError
+from configs.records import Message, Problem, Prompt
+from configs.schema.config import RegenerationConfig
+from configs.schema.problems import OverlapConfig, ProblemsConfig
+from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized
+from grpo_train.problems.sources import RawProblem, read_source
+from reward_training.transformer.rendering import encode_prompt
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """Problems by split, and what was left out on the way."""
+
+    by_split: dict[str, list[Problem]]
+    """train, dev, test, regenerate_000 and so on"""
+    counts: dict[str, int]
+    """loaded, unmatched (answer pattern not found), duplicates, overlong, overlap_exact, overlap_ngram (both counted whether
+    refused or dropped), and the number in each split"""
+
+
+def shard_name(round: int) -> str:
+    """The split that a round regenerates on.
+
+    >>> shard_name(1)
+    'regenerate_001'
+    """
+    return f"regenerate_{round:03d}"
+
+
+def load_problems(
+    config: ProblemsConfig,
+    regeneration: RegenerationConfig,
+    *,
+    rounds: int,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> ProblemSet:
+    """All splits of a run.
+
+    Raises:
+        ConfigError: a source is at fault, the splits overlap, or there are too few problems; the message names the remedy.
+    """
+    sources = [read_source(source) for source in config.sources]
+    loaded = [problem for rows in sources for problem in rows.problems]
+    distinct = _distinct(loaded, lambda problem: (problem.split, normalized(problem.text)))
+    fitting = _fitting(distinct, config, tokenizer)
+    test, dev, training = _hold_out(fitting, config)
+    unique = _distinct(training, lambda problem: normalized(problem.text))
+    dev, in_test = _without_matches(dev, test, config.overlap, kinds=("exact",), names=("dev", "test"))
+    kept, matches = _without_matches(
+        unique, [*test, *dev], config.overlap, kinds=("exact", "ngram"), names=("training", "dev or test")
+    )
+    splits = {"dev": dev, "test": test, **_cut_shards(kept, regeneration.num_problems, rounds, seed)}
+    by_split = {name: [_problem(raw, config, tokenizer, name) for raw in raws] for name, raws in splits.items()}
+    counts = {
+        "loaded": len(loaded),
+        "unmatched": sum(rows.num_unmatched for rows in sources),
+        "duplicates": len(loaded) - len(distinct) + len(training) - len(unique),
+        "overlong": len(distinct) - len(fitting),
+        "overlap_exact": in_test["exact"] + matches["exact"],
+        "overlap_ngram": matches["ngram"],
+    }
+    return ProblemSet(by_split, counts | {name: len(problems) for name, problems in by_split.items()})
+
+
+def _distinct(problems: Iterable[RawProblem], identity: Callable[[RawProblem], Hashable]) -> list[RawProblem]:
+    """The first problem of each identity."""
+    first: dict[Hashable, RawProblem] = {}
+    for problem in problems:
+        first.setdefault(identity(problem), problem)
+    return list(first.values())
+
+
+# ---- prompts --------------------------------------------------------------------------------------------------------
+
+
+def _fitting(
+    problems: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[RawProblem]:
+    """Those whose rendered prompt, in its longest wording, has at most `max_prompt_length` tokens."""
+
+    def num_tokens(raw: RawProblem) -> int:
+        problem = _problem(raw, config, tokenizer, "train")
+        wordings = [problem.prompt, *problem.variants]
+        return max(len(encode_prompt(tokenizer, problem.model_copy(update={"prompt": p}))) for p in wordings)
+
+    fitting = [problem for problem in problems if num_tokens(problem) <= config.max_prompt_length]
+    if not fitting:
+        shortest = min(map(num_tokens, problems))
+        raise ConfigError(
+            f"problems.max_prompt_length={config.max_prompt_length} drops all {len(problems)} problems; "
+            f"the shortest prompt has {shortest} tokens: raise it"
+        )
+    return fitting
+
+
+def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase, split: str) -> Problem:
+    has_chat_template = tokenizer.chat_template is not None
+    templates = config.templates if split == "train" else []
+    return Problem(
+        key=raw.key,
+        prompt=build_prompt(raw.question, config, has_chat_template=has_chat_template),
+        answer=raw.answer,
+        source=raw.source,
+        meta=raw.meta,
+        difficulty=raw.difficulty,
+        variants=[
+            build_prompt(raw.question, config, has_chat_template=has_chat_template, template=t) for t in templates
+        ],
+        split=split,
+    )
+
+
+def build_prompt(
+    question: str | list[Message], config: ProblemsConfig, *, has_chat_template: bool, template: str | None = None
+) -> Prompt:
+    """The question in the template, as chat messages, or as plain text for a model without a chat template.
+
+    `template` stands for `config.template` where it is given. In a chat the template wraps the last user message, and a system message of its own stands before the configured one.
+    """
+    template = config.template if template is None else template
+    if isinstance(question, str):
+        text = template.replace("{question}", question)
+        if not has_chat_template and config.system is None:
+            return text
+        return [*_system(config), {"role": "user", "content": text}]
+    own_system = any(message["role"] == "system" for message in question)
+    last = max((i for i, message in enumerate(question) if message["role"] == "user"), default=len(question) - 1)
+    wrapped = template.replace("{question}", question[last]["content"])
+    messages = [*question[:last], question[last] | {"content": wrapped}, *question[last + 1 :]]
+    return messages if own_system else [*_system(config), *messages]
+
+
+def _system(config: ProblemsConfig) -> list[Message]:
+    return [] if config.system is None else [{"role": "system", "content": config.system}]
+
+
+# ---- splits ---------------------------------------------------------------------------------------------------------
+
+
+def _hold_out(
+    problems: Sequence[RawProblem], config: ProblemsConfig
+) -> tuple[list[RawProblem], list[RawProblem], list[RawProblem]]:
+    """(test, dev, the training side). A split that sources are for is theirs alone; the others are cut by hash."""
+    pool = sorted((problem for problem in problems if problem.split is None), key=lambda problem: problem.key)
+    test, pool = _take("test", config.test, problems, pool)
+    dev, pool = _take("dev", config.dev, problems, pool)
+    return test, dev, [*(problem for problem in problems if problem.split == "train"), *pool]
+
+
+def _take(
+    name: str, wanted: int, problems: Sequence[RawProblem], pool: list[RawProblem]
+) -> tuple[list[RawProblem], list[RawProblem]]:
+    """(problems of the split, what is left of the pool)."""
+    if given := [problem for problem in problems if problem.split == name]:
+        return given, pool
+    if len(pool) < wanted:
+        raise ConfigError(
+            f"problems.{name}={wanted} is more than the {len(pool)} problems left for it; lower it, or add problems"
+        )
+    return pool[:wanted], pool[wanted:]
+
+
+def _cut_shards(training: Sequence[RawProblem], size: int, rounds: int, seed: int) -> dict[str, list[RawProblem]]:
+    """A regeneration shard for each round and round 0, then the training problems, in an order that the seed draws."""
+    needed = size * (rounds + 1)
+    if len(training) <= needed:
+        raise ConfigError(
+            f"{len(training)} problems are left beside dev and test, but {rounds + 1} regeneration shards of "
+            f"{size} take {needed} and training needs more; add problems (a source's size), or lower "
+            "regeneration.num_problems, problems.dev, problems.test or rounds (and extra_rounds of watch rules)"
+        )
+    ordered = sorted(training, key=lambda problem: hashlib.sha256(f"{seed}/{problem.key}".encode()).digest())
+    shards = {shard_name(i): ordered[i * size : (i + 1) * size] for i in range(rounds + 1)}
+    return {"train": ordered[needed:], **shards}
+
+
+# ---- overlap --------------------------------------------------------------------------------------------------------
+
+
+def _without_matches(
+    problems: list[RawProblem],
+    others: list[RawProblem],
+    config: OverlapConfig,
+    *,
+    kinds: tuple[str, ...],
+    names: tuple[str, str],
+) -> tuple[list[RawProblem], dict[str, int]]:
+    """(problems that do not match any of `others`, number of matches by kind: exact, ngram).
+
+    Raises:
+        ConfigError: there are matches and `config.action` is refuse.
+    """
+    exact = exact_matches([problem.text for problem in problems], [other.text for other in others])
+    similar = _similar(problems, others, config) if "ngram" in kinds else {}
+    similar = {i: j for i, j in similar.items() if i not in exact}
+    matches = exact | similar
+    if matches and config.action == "refuse":
+        i, j = next(iter(matches.items()))
+        raise ConfigError(
+            f"{len(matches)} {names[0]} problems overlap {names[1]} ({len(exact)} equal, {len(similar)} with "
+            f"{config.ngram} words in a row), for instance {problems[i].text[:80]!r} and {others[j].text[:80]!r}; "
+            "set problems.overlap.action=drop to leave them out, or mend the data"
+        )
+    kept = [problem for i, problem in enumerate(problems) if i not in matches]
+    return kept, {"exact": len(exact), "ngram": len(similar)}
+
+
+def _similar(problems: list[RawProblem], others: list[RawProblem], config: OverlapConfig) -> dict[int, int]:
+    """N-gram matches among written text; questions of procedural families share their phrases by design."""
+    written = [i for i, problem in enumerate(problems) if problem.is_text]
+    other_written = [i for i, other in enumerate(others) if other.is_text]
+    found = ngram_matches(
+        [problems[i].text for i in written],
+        [others[i].text for i in other_written],
+        n=config.ngram,
+        common_share=config.common_share,
+    )
+    return {written[i]: other_written[j] for i, j in found.items()}

@@ -1,0 +1,151 @@
+"""Asks an OpenAI-compatible endpoint, within a budget, and remembers what it said.
+
+The official client does the requests, their time limit and their retries with growing pauses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from configs.errors import ConfigError
+from configs.schema.rewards import JudgeReward
+from reward_training.judges.cache import ReplyCache, reply_key
+from reward_training.reward import Unscored
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the judge is asked."""
+
+    system: str
+    user: str
+
+
+class JudgeClient:
+    """Replies to questions; close it."""
+
+    def __init__(self, config: JudgeReward) -> None:
+        self._config = config
+        self._library = _library(config.name)
+        self._client = self._library.OpenAI(
+            base_url=config.base_url,
+            api_key=_api_key(config),
+            timeout=config.timeout_s,
+            max_retries=config.max_retries,
+        )
+        self._cache = ReplyCache(Path(config.cache))
+        self._threads = ThreadPoolExecutor(config.concurrency)
+        self._lock = Lock()
+        self._calls = 0
+        self._tokens = 0
+        self._usage: Counter[str] = Counter()
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
+        self._cache.close()
+
+    def ask(self, questions: Sequence[Question]) -> list[str | Unscored]:
+        """A reply to each, or why there is none; equal questions are asked once."""
+        distinct = {question: self._threads.submit(self._ask_one, question) for question in dict.fromkeys(questions)}
+        return [distinct[question].result() for question in questions]
+
+    def probe(self) -> Unscored | None:
+        """Why the endpoint gives no reply now; outside cache and budget."""
+        reply = self._request(Question("Reply with one word.", "Are you there?"))
+        return reply if isinstance(reply, Unscored) else None
+
+    def take_usage(self) -> dict[str, float]:
+        """Requests, answers from the cache, tokens and their cost since the last call."""
+        with self._lock:
+            used, self._usage = self._usage, Counter()
+        names = ("calls", "cached", "input_tokens", "output_tokens")
+        found = {name: float(used[name]) for name in names}
+        if (prices := self._config.prices) is not None:
+            read, written = prices.input_per_million, prices.output_per_million
+            found["cost"] = (used["input_tokens"] * read + used["output_tokens"] * written) / 1e6
+        return found
+
+    def _ask_one(self, question: Question) -> str | Unscored:
+        config = self._config
+        key = reply_key(config.model, str(config.max_verdict_length), question.system, question.user)
+        if (known := self._cache.get(key)) is not None:
+            self._count(cached=1)
+            return known
+        if (spent := self._budget_spent()) is not None:
+            return Unscored(spent)
+        reply = self._request(question)
+        if not isinstance(reply, Unscored):
+            self._cache.put(key, reply)
+        return reply
+
+    def _budget_spent(self) -> str | None:
+        """Why no more may be asked; counts a request where it may."""
+        config = self._config
+        with self._lock:
+            if config.max_calls is not None and self._calls >= config.max_calls:
+                return "max_calls are spent"
+            if config.max_tokens is not None and self._tokens >= config.max_tokens:
+                return "max_tokens are spent"
+            self._calls += 1
+        self._count(calls=1)
+        return None
+
+    def _request(self, question: Question) -> str | Unscored:
+        messages = [{"role": "system", "content": question.system}, {"role": "user", "content": question.user}]
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._config.model,
+                messages=messages,
+                temperature=0,
+                max_tokens=self._config.max_verdict_length,
+            )
+        except self._library.APITimeoutError:
+            return Unscored("timeout")
+        except self._library.APIConnectionError:
+            return Unscored("no connection")
+        except self._library.APIStatusError as error:
+            return Unscored(f"status {error.status_code}")
+        except (self._library.OpenAIError, ValueError):  # what came is no chat completion
+            return Unscored("no chat completion")
+        self._record(answer)
+        choices = getattr(answer, "choices", None)  # an endpoint's garbage passes the client as it is
+        content = choices[0].message.content if choices else None
+        return content if content else Unscored("empty reply")
+
+    def _record(self, answer: Any) -> None:
+        usage = getattr(answer, "usage", None)
+        if usage is not None:
+            self._count(input_tokens=usage.prompt_tokens or 0, output_tokens=usage.completion_tokens or 0)
+
+    def _count(self, **numbers: int) -> None:
+        with self._lock:
+            self._usage.update(numbers)
+            self._tokens += numbers.get("input_tokens", 0) + numbers.get("output_tokens", 0)
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module("openai")
+    except ImportError as error:
+        raise ConfigError(
+            f"reward {name!r} of kind judge needs the package openai; install the extra: pip install 'regroup[judge]'"
+        ) from error
+
+
+def _api_key(config: JudgeReward, environment: Mapping[str, str] = os.environ) -> str:
+    if config.api_key_env is None:
+        return "none"  # the client insists on one, and servers without keys look at none
+    if not environment.get(config.api_key_env):
+        raise ConfigError(
+            f"reward {config.name!r}: api_key_env={config.api_key_env} is not set; export the judge's key under that name"
+        )
+    return environment[config.api_key_env]

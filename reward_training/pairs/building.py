@@ -1,0 +1,187 @@
+"""Preference pairs: a better against a worse completion of the same problem."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from configs.records import Completion, PreferencePair, Problem, Score
+from configs.schema.rewards import (
+    AutomaticLabeler,
+    JudgeLabeler,
+    ModelReward,
+    OutcomeLabeler,
+    Reward,
+    TrainedRewardModel,
+)
+from reward_training.weighing import Weighing
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A completion with its value in the labeler's units."""
+
+    completion: Completion
+    value: float
+
+
+def build_pairs(
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    *,
+    name: str,
+    config: TrainedRewardModel,
+    labeler: AutomaticLabeler,
+    rewards: Sequence[Reward],
+    round: int,
+) -> list[PreferencePair]:
+    """Pairs that `labeler` makes for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
+
+    The three sequences are aligned one to one. A completion that the labeler's rewards could not score is in no pair, and
+    neither are two completions of equal text.
+    """
+    groups: dict[str, list[_Candidate]] = {}
+    by_key = {problem.key: problem for problem in problems}
+    for problem, completion, score in zip(problems, completions, scores, strict=True):
+        value = labeler_value(score, labeler, rewards, round)
+        if value is not None:
+            groups.setdefault(problem.key, []).append(_Candidate(completion, value))
+    return [
+        _pair(by_key[key], better, worse, name=name, config=config, labeler=labeler.kind, round=round)
+        for key, candidates in groups.items()
+        for better, worse in _choose(_distinct_texts(candidates), labeler, config.pairs_per_problem)
+    ]
+
+
+def labeler_value(score: Score, labeler: AutomaticLabeler, rewards: Sequence[Reward], round: int) -> float | None:
+    """What the labeler says of a completion, or None where a reward that it needs is missing."""
+    if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
+        return score.parts[labeler.reward]
+    asked = [reward for reward in rewards if not isinstance(reward, ModelReward)]
+    parts = {reward.name: score.parts[reward.name] for reward in asked}
+    return None if None in parts.values() else Weighing.at(asked, round).total(parts)
+
+
+def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    first: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.completion.text, candidate)
+    return list(first.values())
+
+
+def is_better(better: float, worse: float, labeler: AutomaticLabeler) -> bool:
+    """Whether two of the labeler's values are far enough apart for a pair."""
+    if isinstance(labeler, OutcomeLabeler):
+        return better >= 1 > worse
+    return better - worse >= labeler.min_margin
+
+
+def _choose(
+    candidates: list[_Candidate], labeler: AutomaticLabeler, pairs_per_problem: int
+) -> list[tuple[_Candidate, _Candidate]]:
+    """Pairs that use each completion as seldom as possible; among those the widest margin, then the earliest."""
+    numbered = list(enumerate(candidates))
+    possible = [
+        (i, j) for (i, better), (j, worse) in permutations(numbered, 2) if is_better(better.value, worse.value, labeler)
+    ]
+    possible.sort(key=lambda pair: candidates[pair[1]].value - candidates[pair[0]].value)  # stable: ties stay in order
+    uses: Counter[int] = Counter()
+    chosen: list[tuple[int, int]] = []
+    while possible and len(chosen) < pairs_per_problem:
+        best = min(possible, key=lambda pair: uses[pair[0]] + uses[pair[1]])
+        possible.remove(best)
+        uses.update(best)
+        chosen.append(best)
+    return [(candidates[i], candidates[j]) for i, j in chosen]
+
+
+def _pair(
+    problem: Problem,
+    better: _Candidate,
+    worse: _Candidate,
+    *,
+    name: str,
+    config: TrainedRewardModel,
+    labeler: str,
+    round: int,
+) -> PreferencePair:
+    return PreferencePair(
+        problem_key=problem.key,
+        prompt=problem.prompt,
+        chosen=better.completion.text,
+        rejected=worse.completion.text,
+        margin=better.value - worse.value,
+        objective=name,
+        labeler=labeler,
+        sources=(better.completion.policy_id, worse.completion.policy_id),
+        round=round,
+        split="held_out" if is_held_out(problem.key, config.held_out_share) else "train",
+    )
+
+
+def is_held_out(problem_key: str, share: float) -> bool:
+    """Whether a problem's pairs only check; depends on the key alone, so in all rounds alike."""
+    place = int.from_bytes(hashlib.sha256(f"held_out/{problem_key}".encode()).digest()[:8], "big") / 2**64
+    return place < share
+
+
+def select_training_pairs(
+    new: Sequence[PreferencePair],
+    earlier: Sequence[PreferencePair],
+    *,
+    replay_fraction: float,
+    max_pairs: int,
+    rng: np.random.Generator,
+) -> list[PreferencePair]:
+    """At most `max_pairs` pairs of the training side, `replay_fraction` of them drawn from earlier rounds.
+
+    New pairs come first. Where there are too few earlier pairs all of them are taken. A problem that was ever held out is
+    never trained on.
+    """
+    held_out = {pair.problem_key for pair in [*new, *earlier] if pair.split == "held_out"}
+    fresh = [pair for pair in new if pair.problem_key not in held_out]
+    old = [pair for pair in earlier if pair.problem_key not in held_out]
+    num_new, num_old = _share_out(len(fresh), len(old), replay_fraction, max_pairs)
+    return [*_draw(fresh, num_new, rng), *_draw(old, num_old, rng)]
+
+
+PEOPLE = "people"
+"""the labeler whose word stands"""
+
+
+def settle(
+    new: Sequence[PreferencePair], earlier: Sequence[PreferencePair]
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """New and earlier pairs with each two texts of a problem in one pair at most: a person's word stands over every other
+    labeler's, and the newest stands among equals. Two texts between which people see no difference are in none."""
+    standing: dict[tuple[str, frozenset[str]], PreferencePair] = {}
+    for pair in [*earlier, *new]:
+        before = standing.get(_texts(pair))
+        if before is None or before.labeler != PEOPLE or pair.labeler == PEOPLE:
+            standing[_texts(pair)] = pair
+    stands = {id(pair) for pair in standing.values() if pair.margin}
+    return [pair for pair in new if id(pair) in stands], [pair for pair in earlier if id(pair) in stands]
+
+
+def _texts(pair: PreferencePair) -> tuple[str, frozenset[str]]:
+    return pair.problem_key, frozenset((pair.chosen, pair.rejected))
+
+
+def _share_out(num_new: int, num_old: int, replay_fraction: float, max_pairs: int) -> tuple[int, int]:
+    """How many new and replayed pairs to take: replayed / (new + replayed) = replay_fraction as nearly as there are pairs."""
+    if replay_fraction == 1:
+        return 0, min(num_old, max_pairs)
+    wanted = round(num_new * replay_fraction / (1 - replay_fraction))
+    replayed = min(num_old, wanted, round(max_pairs * replay_fraction))
+    return min(num_new, max_pairs - replayed), replayed
+
+
+def _draw(pairs: list[PreferencePair], count: int, rng: np.random.Generator) -> list[PreferencePair]:
+    """`count` of the pairs without replacement, in their order."""
+    return [pairs[i] for i in sorted(rng.permutation(len(pairs))[:count])]

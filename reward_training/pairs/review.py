@@ -1,0 +1,207 @@
+"""What people are asked about a reward model's pairs, and what their answers are worth.
+
+Those pairs are asked about first on which the rewards that judge quality (checker, judge, reward model, process, python)
+are least of one mind. A person's word stands over every labeler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, zip_longest
+from statistics import fmean
+
+import numpy as np
+
+from configs.disk.files import digest_json
+from configs.records import Completion, PreferencePair, Problem, ReviewItem, Score, Verdict
+from configs.schema.rewards import (
+    JudgeReward,
+    ModelReward,
+    OutcomeReward,
+    PeopleLabeler,
+    ProcessReward,
+    PythonReward,
+    Reward,
+    TrainedRewardModel,
+)
+from reward_training.pairs.building import PEOPLE, is_better, is_held_out, labeler_value
+
+SAME = 1e-6
+"""two values that are no further apart are one opinion"""
+WORTH = {"first": 1.0, "equal": 0.0, "second": -1.0}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Two responses to one problem, and what the rewards think of them."""
+
+    problem: Problem
+    completions: tuple[Completion, Completion]
+    scores: tuple[Score, Score]
+    disagreement: float
+    num_opinions: int
+
+
+def build_items(
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    *,
+    name: str,
+    config: TrainedRewardModel,
+    rewards: Sequence[Reward],
+    run: str,
+    round: int,
+    rng: np.random.Generator,
+) -> list[ReviewItem]:
+    """What people are asked for the reward model `name`, the most disputed first, at most `num_items`.
+
+    The three sequences are aligned one to one. No text of a problem is asked about twice, and which of the two stands first
+    is drawn from `rng`.
+    """
+    assert isinstance(config.labeler, PeopleLabeler), "other labelers ask nobody"
+    voters = [
+        r.name
+        for r in rewards
+        if isinstance(r, OutcomeReward | JudgeReward | ModelReward | ProcessReward | PythonReward)
+    ]
+    groups: dict[str, list[tuple[Problem, Completion, Score]]] = {}
+    for row in zip(problems, completions, scores, strict=True):
+        groups.setdefault(row[0].key, []).append(row)
+    disputed = [list(_of_problem(group, voters, config.pairs_per_problem)) for group in groups.values()]
+    by_rank = [candidate for rank in zip_longest(*disputed) for candidate in rank if candidate is not None]
+    chosen = sorted(by_rank, key=_most_disputed_first)  # stable: of each problem one, before any gives a second
+    return [
+        _item(candidate, swap=bool(rng.integers(2)), name=name, config=config, rewards=rewards, run=run, round=round)
+        for candidate in chosen[: config.labeler.num_items]
+    ]
+
+
+def _of_problem(
+    group: Sequence[tuple[Problem, Completion, Score]], voters: Sequence[str], most: int
+) -> Iterator[_Candidate]:
+    """The problem's most disputed pairs, each text in one of them at most."""
+    distinct: dict[str, tuple[Problem, Completion, Score]] = {}
+    for row in group:
+        distinct.setdefault(row[1].text, row)
+    pairs = combinations(distinct.values(), 2)
+    candidates = sorted((_candidate(a, b, voters) for a, b in pairs), key=_most_disputed_first)
+    used: set[str] = set()
+    for candidate in candidates:
+        texts = {completion.text for completion in candidate.completions}
+        if len(used) < 2 * most and not used & texts:
+            used |= texts
+            yield candidate
+
+
+def _candidate(
+    a: tuple[Problem, Completion, Score], b: tuple[Problem, Completion, Score], voters: Sequence[str]
+) -> _Candidate:
+    opinions = list(_opinions(a[2], b[2], voters))
+    disagreement = 1 - abs(sum(opinions)) / len(opinions) if opinions else 0.0
+    return _Candidate(a[0], (a[1], b[1]), (a[2], b[2]), disagreement, len(opinions))
+
+
+def _opinions(a: Score, b: Score, voters: Sequence[str]) -> Iterator[int]:
+    """+1 for each reward that prefers `a`, -1 for each that prefers `b`; the undecided, the unscored and the absent say nothing."""
+    for name in voters:
+        left, right = a.parts.get(name), b.parts.get(name)
+        if left is not None and right is not None and abs(left - right) > SAME:
+            yield 1 if left > right else -1
+
+
+def _most_disputed_first(candidate: _Candidate) -> tuple[float, int]:
+    return -candidate.disagreement, -candidate.num_opinions
+
+
+def _item(
+    candidate: _Candidate,
+    *,
+    swap: bool,
+    name: str,
+    config: TrainedRewardModel,
+    rewards: Sequence[Reward],
+    run: str,
+    round: int,
+) -> ReviewItem:
+    (first, second), (score_1, score_2) = candidate.completions, candidate.scores
+    if swap:
+        first, second, score_1, score_2 = second, first, score_2, score_1
+    key = candidate.problem.key
+    return ReviewItem(
+        id=item_id(run, round, name, key, first.text, second.text),
+        kind="pair",
+        objective=name,
+        run=run,
+        round=round,
+        problem_key=key,
+        prompt=candidate.problem.prompt,
+        first=first.text,
+        second=second.text,
+        sources=(first.policy_id, second.policy_id),
+        split="held_out" if is_held_out(key, config.held_out_share) else "train",
+        disagreement=candidate.disagreement,
+        otherwise=_otherwise(score_1, score_2, config, rewards, round),
+    )
+
+
+def item_id(*parts: str | int) -> str:
+    """sha256 of what makes an item the same: run, round, objective, problem and both texts in their order."""
+    return digest_json(list(parts))
+
+
+def _otherwise(
+    first: Score, second: Score, config: TrainedRewardModel, rewards: Sequence[Reward], round: int
+) -> float | None:
+    """First minus second in the stand-in labeler's units, where that makes a pair."""
+    labeler = config.automatic_labeler
+    if labeler is None:
+        return None
+    left, right = (labeler_value(score, labeler, rewards, round) for score in (first, second))
+    if left is None or right is None:
+        return None
+    return left - right if is_better(left, right, labeler) or is_better(right, left, labeler) else None
+
+
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def opinion(verdicts: Sequence[Verdict]) -> float | None:
+    """What people think of an item, in [-1, 1]: 1 where all prefer the first, 0 where they are split or see no difference;
+    None where nobody answered. Of each person the latest answer counts."""
+    latest = {verdict.person: verdict for verdict in sorted(verdicts, key=lambda verdict: verdict.given_ms)}
+    return fmean(WORTH[verdict.choice] for verdict in latest.values()) if latest else None
+
+
+def label_items(
+    items: Sequence[ReviewItem], verdicts: Mapping[str, Sequence[Verdict]], *, stand_in: str | None
+) -> list[PreferencePair]:
+    """A pair for each item that people answered, of margin 0 where they lean to no side, and, where nobody answered and
+    `stand_in` names a labeler, for each on which that one leans to a side. `verdicts` are by item id."""
+    pairs = []
+    for item in items:
+        leaning, labeler = opinion(verdicts.get(item.id, [])), PEOPLE
+        if leaning is None and stand_in is not None:
+            leaning, labeler = item.otherwise, stand_in
+        if leaning is not None:
+            pairs.append(_pair(item, leaning, labeler))
+    return pairs
+
+
+def _pair(item: ReviewItem, leaning: float, labeler: str) -> PreferencePair:
+    texts, sources = (item.first, item.second), item.sources
+    if leaning < 0:
+        texts, sources = (texts[1], texts[0]), (sources[1], sources[0])
+    return PreferencePair(
+        problem_key=item.problem_key,
+        prompt=item.prompt,
+        chosen=texts[0],
+        rejected=texts[1],
+        margin=abs(leaning),
+        objective=item.objective,
+        labeler=labeler,
+        sources=sources,
+        round=item.round,
+        split=item.split,
+    )

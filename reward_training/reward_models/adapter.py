@@ -1,0 +1,51 @@
+"""Training a low-rank adapter and the head instead of all weights (LoRA, arXiv 2106.09685), by PEFT.
+
+The adapter is put into the model in place and merged at the end, W + (alpha / rank) B A, so that a reward model on disk is always a
+plain classifier and the next round may train it on with another adapter or without.
+"""
+
+from __future__ import annotations
+
+import torch
+from peft import LoraConfig, LoraModel
+from transformers import PreTrainedModel
+
+from configs.errors import ConfigError
+from configs.schema.lora import LoraSettings
+from configs.seeds import seed_for
+
+HEAD = "score"
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> LoraModel:
+    """An adapter that changes nothing yet; it and the head are what is trained. `merged` ends it.
+
+    Raises:
+        ConfigError: the model has no module of a name in `target_modules`.
+    """
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    wanted = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=targets,
+        bias="none",
+        task_type="SEQ_CLS",
+        exclude_modules=[HEAD],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(seed, "reward_model_adapter") % 2**32)
+        try:
+            adapter = LoraModel(model, wanted, "default")
+        except ValueError as error:
+            raise ConfigError(
+                f"reward_models.<name>.lora.target_modules={lora.target_modules!r} does not fit the model: {error}"
+            ) from error
+    model.get_submodule(HEAD).requires_grad_(True)
+    return adapter
+
+
+def merged(adapter: LoraModel) -> PreTrainedModel:
+    """The model with the adapter added to its weights; the adapter is gone."""
+    model = adapter.merge_and_unload()
+    assert isinstance(model, PreTrainedModel)
+    return model

@@ -1,0 +1,202 @@
+"""Is a reward model good enough to train with? Its accuracy on pairs of problems that it never saw decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs.disk.files import weights_id
+from configs.records import Estimate, PreferencePair, RewardModelReport
+from configs.schema.rewards import TrainedRewardModel
+from configs.seeds import rng_for
+from reward_training.judges.canaries import canaries
+from reward_training.reward_models.scores import RewardModelScorer
+from reward_training.statistics import wilson_interval
+from reward_training.transformer.rendering import conversation_text
+
+BOOTSTRAP_DRAWS = 2000
+CANARY_PROBLEMS = 16
+CALIBRATION_BINS = 10
+MARKUP = frozenset("*#`_|<>{}\\$")
+
+
+def check_reward_model(
+    folder: Path,
+    held_out: list[PreferencePair],
+    old_held_out: list[PreferencePair],
+    *,
+    config: TrainedRewardModel,
+    num_train_pairs: int,
+    num_replayed_pairs: int,
+    seed: int,
+) -> RewardModelReport:
+    """Score held-out pairs and say whether the model may be used, with a reason for each bound that it misses.
+
+    `old_held_out` are pairs of earlier rounds, which show whether it has forgotten what it knew. Pairs with a conversation over
+    `max_length` tokens are left out and counted among neither.
+    """
+    with RewardModelScorer(folder, max_length=config.max_length) as scorer:
+        new = _score_pairs(scorer, held_out)
+        old = _score_pairs(scorer, _some(old_held_out, config.max_old_pairs, seed))
+        canary_wins = _canary_wins(scorer, new)
+        lengths = [len(scorer.tokenizer.encode(text, add_special_tokens=False)) for text in new.texts]
+    report = RewardModelReport(
+        id=weights_id(folder),
+        path=str(folder),
+        accepted=False,
+        reasons=[],
+        accuracy=accuracy_over_problems(new.pairs, new.is_right, seed) if new.pairs else None,
+        margin=float(new.margins.mean()) if new.pairs else None,
+        length_correlation=correlation(new.scores, np.array(lengths)),
+        markup_correlation=correlation(new.scores, np.array([markup_share(text) for text in new.texts])),
+        calibration_error=calibration_error(new.margins) if new.pairs else None,
+        old_accuracy=accuracy_over_problems(old.pairs, old.is_right, seed) if old.pairs else None,
+        canary_wins=canary_wins,
+        num_train_pairs=num_train_pairs,
+        num_held_out_pairs=len(new.pairs),
+        num_replayed_pairs=num_replayed_pairs,
+    )
+    reasons = refusals(report, config)
+    return report.model_copy(update={"accepted": not reasons, "reasons": reasons})
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Pairs with the scores of both responses."""
+
+    pairs: list[PreferencePair]
+    chosen: np.ndarray
+    """(P,)"""
+    rejected: np.ndarray
+    """(P,)"""
+
+    @property
+    def margins(self) -> np.ndarray:
+        return np.asarray(self.chosen - self.rejected)
+
+    @property
+    def is_right(self) -> np.ndarray:
+        return np.asarray(self.chosen > self.rejected)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(2P,), chosen first."""
+        return np.concatenate([self.chosen, self.rejected])
+
+    @property
+    def texts(self) -> list[str]:
+        """As `scores`."""
+        return [pair.chosen for pair in self.pairs] + [pair.rejected for pair in self.pairs]
+
+
+def _some(pairs: list[PreferencePair], number: int, seed: int) -> list[PreferencePair]:
+    order = rng_for(seed, "old held-out pairs").permutation(len(pairs))[:number]
+    return [pairs[place] for place in sorted(order)]
+
+
+def _score_pairs(scorer: RewardModelScorer, held_out: list[PreferencePair]) -> _Scored:
+    pairs = [pair for pair in held_out if _fits(scorer, pair)]
+    texts = [(pair, pair.chosen) for pair in pairs] + [(pair, pair.rejected) for pair in pairs]
+    scores = np.array(scorer.scores([conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]))
+    return _Scored(pairs, scores[: len(pairs)], scores[len(pairs) :])
+
+
+def _canary_wins(scorer: RewardModelScorer, scored: _Scored) -> float | None:
+    """Share of canaries over the chosen response, on the first CANARY_PROBLEMS pairs of different problems; None without pairs."""
+    if not scored.pairs:
+        return None
+    firsts = {pair.problem_key: place for place, pair in reversed(list(enumerate(scored.pairs)))}
+    places = sorted(firsts.values())[:CANARY_PROBLEMS]
+    asked = [(place, text) for place in places for text in canaries(scored.pairs[place].prompt)]
+    conversations = [conversation_text(scorer.tokenizer, scored.pairs[place].prompt, text) for place, text in asked]
+    fitting = [n for n, ids in enumerate(scorer.encode(conversations)) if len(ids) <= scorer.max_length]
+    scores = scorer.scores([conversations[n] for n in fitting])
+    wins = [score > scored.chosen[asked[n][0]] for n, score in zip(fitting, scores, strict=True)]
+    return float(np.mean(wins)) if wins else None
+
+
+def _fits(scorer: RewardModelScorer, pair: PreferencePair) -> bool:
+    texts = [conversation_text(scorer.tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
+    return all(len(ids) <= scorer.max_length for ids in scorer.encode(texts))
+
+
+def accuracy_over_problems(pairs: list[PreferencePair], right: np.ndarray, seed: int) -> Estimate:
+    """Share of right pairs with a 95% interval by bootstrap over problems; n counts problems.
+
+    Where all problems agree the bootstrap has no width, and Wilson's interval for n problems stands instead.
+    """
+    keys = {key: number for number, key in enumerate(dict.fromkeys(pair.problem_key for pair in pairs))}
+    problems = np.array([keys[pair.problem_key] for pair in pairs])
+    sizes = np.bincount(problems)
+    rights = np.bincount(problems, weights=right)
+    estimate = float(rights.sum() / sizes.sum())
+    if estimate in (0.0, 1.0):
+        low, high = wilson_interval(estimate, len(sizes))
+    else:
+        draws = rng_for(seed, "reward_model_check").integers(len(sizes), size=(BOOTSTRAP_DRAWS, len(sizes)))
+        shares = rights[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+        low, high = (float(bound) for bound in np.quantile(shares, [0.025, 0.975]))
+    return Estimate(estimate=estimate, low=low, high=high, n=len(sizes))
+
+
+def correlation(scores: np.ndarray, lengths: np.ndarray) -> float | None:
+    """Pearson's correlation; None where one of the two does not vary."""
+    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(lengths) == 0:
+        return None
+    return float(np.corrcoef(scores, lengths)[0, 1])
+
+
+def markup_share(text: str) -> float:
+    """Share of a text's characters that are markup.
+
+    >>> markup_share("**8**")
+    0.8
+    """
+    return sum(character in MARKUP for character in text) / max(len(text), 1)
+
+
+def calibration_error(margins: np.ndarray) -> float:
+    """Expected calibration error (arXiv 1706.04599, equation 3) over CALIBRATION_BINS equal bins of confidence.
+
+    A pair's confidence is the Bradley-Terry probability of the response that the model prefers, so it lies in [1/2, 1].
+
+    Args:
+        margins: (P,) score of chosen minus score of rejected
+    """
+    confidence = 1 / (1 + np.exp(-np.abs(margins)))
+    bins = np.minimum(((confidence - 0.5) * 2 * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=(margins > 0) - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(margins))
+
+
+def refusals(report: RewardModelReport, config: TrainedRewardModel) -> list[str]:
+    """Why the model may not be used; empty where it may. Accuracy's bound must be met strictly."""
+    reasons = []
+    accuracy, old = report.accuracy, report.old_accuracy
+    if report.num_train_pairs < config.min_pairs:
+        reasons.append(f"{report.num_train_pairs} training pairs are under min_pairs={config.min_pairs}")
+    if accuracy is None:
+        reasons.append("there are no held-out pairs to check it on; raise held_out_share or regeneration.num_problems")
+    elif accuracy.low <= config.min_accuracy:
+        reasons.append(
+            f"held-out accuracy {accuracy.estimate:.3f} has lower bound {accuracy.low:.3f} over {accuracy.n} problems, "
+            f"not over min_accuracy={config.min_accuracy}"
+        )
+    if old is not None and old.high < config.min_old_accuracy:
+        reasons.append(
+            f"accuracy {old.estimate:.3f} on pairs of earlier rounds has upper bound {old.high:.3f} over {old.n} problems, "
+            f"under min_old_accuracy={config.min_old_accuracy}; raise replay_fraction"
+        )
+    measured = {
+        "max_calibration_error": ("calibration error", report.calibration_error),
+        "max_length_correlation": ("correlation with length", report.length_correlation),
+        "max_markup_correlation": ("correlation with markup", report.markup_correlation),
+        "max_canary_wins": ("share of canaries over the chosen response", report.canary_wins),
+    }
+    for bound, (name, value) in measured.items():
+        allowed = getattr(config, bound)
+        if allowed is not None and value is not None and abs(value) > allowed:
+            reasons.append(f"{name} {value:.3f} is over {bound}={allowed}")
+    return reasons

@@ -1,0 +1,179 @@
+"""Scores of conversations by a sequence classifier with one output, trained here or ready-made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GenericForSequenceClassification
+
+from configs.disk.files import write_json
+from configs.errors import ConfigError
+from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.packing import Packed, hidden_size, outputs_of, packed_batches, shares_beginnings
+from reward_training.transformer.precision import autocast, pick_device
+from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.rendering import conversation_ids
+
+CALIBRATION = "calibration.json"
+TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
+
+
+class Calibration(BaseModel):
+    """Of a reward model's raw scores on the completions that it was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    std: float
+
+
+def save_calibration(folder: Path, scores: Sequence[float]) -> None:
+    """Write mean and standard deviation of `scores` beside the model."""
+    values = torch.tensor(scores, dtype=torch.float64)
+    std = max(float(values.std(correction=0)), 1e-6)  # a model that scores all alike stays at 0 after centring
+    write_json(folder / CALIBRATION, Calibration(mean=float(values.mean()), std=std).model_dump())
+
+
+def read_calibration(folder: Path | str) -> Calibration | None:
+    """The calibration beside a model that was trained here; None for others."""
+    path = Path(folder) / CALIBRATION
+    return Calibration.model_validate(json.loads(path.read_bytes())) if path.exists() else None
+
+
+class RewardModelScorer:
+    """A loaded reward model. `close` frees it; so does `with`."""
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        max_length: int,
+        revision: str | None = None,
+        device: torch.device | None = None,
+        precision: Literal["auto", "float32"] = "auto",
+    ) -> None:
+        self.max_length = max_length
+        self.calibration = read_calibration(folder)
+        self.tokenizer = _load_tokenizer(folder, revision)
+        self._device = device or pick_device()
+        model = _load_classifier(folder, revision)
+        _set_pad_token(model, self.tokenizer)
+        self._precision = precision
+        self._model: PreTrainedModel | None = model.to(self._device)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model's memory."""
+        self._model = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def encode(self, conversations: list[str]) -> list[list[int]]:
+        """Token ids, as `scores` feeds them to the model."""
+        return conversation_ids(self.tokenizer, conversations)
+
+    def scores(self, conversations: list[str]) -> list[float]:
+        """A raw score for each conversation.
+
+        Raises:
+            ValueError: a conversation has more than `max_length` tokens.
+        """
+        assert self._model is not None, "the scorer is closed"
+        sequences = self.encode(conversations)
+        if longest := max((len(ids) for ids in sequences if len(ids) > self.max_length), default=None):
+            raise ValueError(
+                f"a conversation of {longest} tokens is over max_length={self.max_length}; raise max_length"
+            )
+        found = [0.0] * len(sequences)
+        size = TOKENS_PER_BATCH[self._device.type]
+        share, width = shares_conversations(self._model), hidden_size(self._model)
+        for numbers, batch in packed_batches(sequences, width=width, share=share, max_tokens=size):
+            fit_attention(self._model, batch.input_ids.shape[1])
+            with torch.inference_mode(), autocast(self._device, self._precision):
+                values = conversation_scores(self._model, batch.to(self._device)).squeeze(-1).tolist()
+            for number, value in zip(numbers, values, strict=True):
+                found[number] = value
+        return found
+
+    def calibrated(self, scores: Sequence[float]) -> list[float]:
+        """(score - mean) / std; the scores themselves for a model without calibration."""
+        if self.calibration is None:
+            return list(scores)
+        return [(score - self.calibration.mean) / self.calibration.std for score in scores]
+
+
+def shares_conversations(model: PreTrainedModel) -> bool:
+    """Whether conversations that begin alike can share a row: a decoder that takes the mask, under a head `score`."""
+    is_scored = isinstance(model, GenericForSequenceClassification)
+    return is_scored and shares_beginnings(model, model.get_submodule(model.base_model_prefix))
+
+
+def conversation_scores(
+    model: PreTrainedModel, batch: Packed, forward: Callable[..., Any] | None = None
+) -> torch.Tensor:
+    """(N, 1) float32 scores of the packed conversations, each at its last token.
+
+    `forward` stands for the model's own where that has been replaced.
+    """
+    if batch.attention_mask.dim() == 2:  # a row a conversation: as the model pools it
+        config = model.config.get_text_config()
+        length = batch.input_ids.shape[1]
+        if length > (getattr(config, "max_position_embeddings", None) or length):  # rounded past the last position
+            length = int(batch.lengths.max())
+        ids = batch.input_ids.masked_fill(batch.attention_mask == 0, config.pad_token_id)[:, :length]
+        mask = batch.attention_mask[:, :length]
+        logits: torch.Tensor = (forward or model)(input_ids=ids, attention_mask=mask).logits
+        return logits[batch.last // batch.input_ids.shape[1]].float()
+    states = outputs_of(model.get_submodule(model.base_model_prefix), batch, model.dtype).last_hidden_state
+    last = states.flatten(0, 1)[batch.last].float()
+    with torch.autocast(last.device.type, enabled=False):  # a bfloat16 score has three digits, and ties
+        scores: torch.Tensor = model.get_submodule("score")(last)
+    return scores
+
+
+def _load_tokenizer(folder: Path | str, revision: str | None) -> PreTrainedTokenizerBase:
+    try:
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), revision=revision)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"reward model {folder}: its tokenizer does not load: {error}") from error
+    return tokenizer
+
+
+def _load_classifier(folder: Path | str, revision: str | None) -> PreTrainedModel:
+    try:
+        with quiet_transformers():
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+                str(folder), revision=revision, dtype=torch.float32
+            )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"reward model {folder} does not load: {error}") from error
+    if model.config.num_labels != 1:
+        raise ConfigError(
+            f"reward model {folder} has {model.config.num_labels} outputs; use a sequence classifier with one output"
+        )
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def _set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the model the tokenizer's padding token, before which it pools, where it names none."""
+    config = model.config.get_text_config()
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        raise ConfigError("the reward model names no padding token; set pad_token in its tokenizer")

@@ -1,0 +1,249 @@
+"""Reward models: Bradley-Terry on preference pairs (InstructGPT, arXiv 2203.02155, equation 1), by TRL's RewardTrainer.
+
+The loss is TRL's. Ours is what it is fed: conversations rendered and tokenised as the scorer does it, all pairs of a
+problem in the same update (the paper's section 3.5: they overfit when they are spread out), and what conversations begin with
+in common computed once (`packing`). Weights stay float32; products are bfloat16 where the hardware has it. Left out against the
+paper: the loss counts each pair alike, not each problem, and scores are centred on anchors after training (`calibration.json`).
+
+    train_reward_model(pairs, base=Path("models/x"), out_dir=Path("reward"), config=config, seed=0,
+                       on_step=lambda step, metrics: print(step, metrics), should_stop=lambda: False)
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl.trainer.reward_config import RewardConfig
+
+from configs.disk.checkpoints import Checkpoints
+from configs.errors import ConfigError, StageStopped
+from configs.records import PreferencePair
+from configs.schema.rewards import TrainedRewardModel
+from configs.seeds import rng_for, seed_for
+from reward_training.reward_models.adapter import add_adapter, merged
+from reward_training.reward_models.backbone import load_backbone, load_tokenizer, set_pad_token
+from reward_training.reward_models.scores import (
+    RewardModelScorer,
+    conversation_scores,
+    save_calibration,
+    shares_conversations,
+)
+from reward_training.reward_models.trainer import Hooks, PackedRewardTrainer
+from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.packing import Packed, hidden_size, packed
+from reward_training.transformer.precision import autocast, pick_device
+from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.rendering import conversation_ids, conversation_text
+
+MAX_GRAD_NORM = 1.0
+TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
+"""of a forward and backward pass, counted without sharing; bounds the memory"""
+CHECKPOINTING_FROM = 1_000_000_000
+"""parameters from which activations are recomputed to save memory"""
+NUM_ANCHORS = 64
+"""pairs whose responses say what mean and deviation are"""
+
+
+def train_reward_model(
+    pairs: Sequence[PreferencePair],
+    *,
+    base: Path,
+    out_dir: Path,
+    config: TrainedRewardModel,
+    seed: int,
+    on_step: Callable[[int, dict[str, float]], None],
+    should_stop: Callable[[], bool],
+    checkpoints: Checkpoints | None = None,
+    anchors: Sequence[PreferencePair] | None = None,
+) -> None:
+    """Train on `pairs` from `base`, a causal language model or an earlier reward model, and save to `out_dir`.
+
+    With `checkpoints`, training goes on from the newest of them.
+
+    `on_step(step, metrics)` gets the keys of METRICS after each update, steps counting from 1. Pairs with a conversation
+    over `max_length` are left out (`fitting_pairs` counts them). On the responses of `anchors`, by default of `pairs`, the
+    scores get mean 0 and standard deviation 1: with the same anchors in every round a reward means the same in every round.
+
+    Raises:
+        ConfigError: no pair fits, or the base does not load.
+        StageStopped: `should_stop` was true at a step boundary; a checkpoint was made there, and no model is saved.
+        FloatingPointError: loss or gradient became NaN or infinite; nothing is saved.
+    """
+    device = pick_device()
+    with quiet_transformers():
+        tokenizer = load_tokenizer(base)
+        rows = _plan(_encode(tokenizer, pairs, config.max_length), config.epochs, seed)
+        if not rows:
+            raise ConfigError(f"no pair of {len(pairs)} fits into max_length={config.max_length} tokens; raise it")
+        longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
+        model = load_backbone(base, seed)
+        set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
+        adapter = add_adapter(model, config.lora, seed) if config.lora else None
+        hooks = Hooks(on_step, should_stop, checkpoints)
+        _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)
+        if adapter is not None:
+            model = merged(adapter)
+        model.save_pretrained(str(out_dir))
+        tokenizer.save_pretrained(str(out_dir))
+        del model
+        _calibrate(out_dir, tokenizer, anchors or pairs, config.max_length)
+
+
+def fitting_pairs(pairs: Sequence[PreferencePair], *, base: Path, max_length: int) -> tuple[list[PreferencePair], int]:
+    """The pairs whose conversations both have at most `max_length` tokens, and how many were left out."""
+    numbers = [row.number for row in _encode(load_tokenizer(base), pairs, max_length)]
+    return [pairs[number] for number in numbers], len(pairs) - len(numbers)
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A pair as token ids; `number` is its place among the pairs that were given."""
+
+    number: int
+    problem_key: str
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int) -> list[_Row]:
+    chosen = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.chosen) for pair in pairs])
+    rejected = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.rejected) for pair in pairs])
+    rows = [
+        _Row(number, pair.problem_key, better, worse)
+        for number, (pair, better, worse) in enumerate(zip(pairs, chosen, rejected, strict=True))
+    ]
+    return [row for row in rows if max(len(row.chosen_ids), len(row.rejected_ids)) <= max_length]
+
+
+def _plan(rows: list[_Row], epochs: int, seed: int) -> list[_Row]:
+    """The order of training: problems shuffled for each epoch, the pairs of a problem next to one another."""
+    by_problem: dict[str, list[_Row]] = {}
+    for row in rows:
+        by_problem.setdefault(row.problem_key, []).append(row)
+    problems = list(by_problem.values())
+    orders = [rng_for(seed, "reward_model_order", index=epoch).permutation(len(problems)) for epoch in range(epochs)]
+    return [row for order in orders for place in order for row in problems[place]]
+
+
+def micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
+    """Pairs per pass: the largest divisor of the batch that stays within `max_tokens`."""
+    divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+    return max(size for size in divisors if size == 1 or 2 * longest * size <= max_tokens)
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def _fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[_Row],
+    longest: int,
+    *,
+    config: TrainedRewardModel,
+    seed: int,
+    hooks: Hooks,
+    device: torch.device,
+) -> None:
+    """Train `model` in place."""
+    micro = micro_batch_size(config.batch_size, longest, TOKENS_PER_PASS[device.type])
+    forward = model.forward
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = PackedRewardTrainer(
+            model=model,
+            args=_arguments(config, micro, seed, scratch, model.num_parameters(), device),
+            data_collator=_Collator(hidden_size(model), shares_conversations(model)),
+            train_dataset=Dataset.from_list([vars(row) for row in rows]),
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+        trainer.pop_callback(PrinterCallback)
+        model.forward = functools.partial(_packed_forward, model, forward)
+        trainer.checkpoints = hooks.checkpoints
+        try:
+            trainer.train(resume_from_checkpoint=trainer.newest_checkpoint())
+        finally:
+            model.forward = forward
+    if hooks.stopped_at is not None:
+        raise StageStopped(f"reward model stopped after step {hooks.stopped_at}")
+
+
+def _arguments(
+    config: TrainedRewardModel,
+    micro: int,
+    seed: int,
+    scratch: str,
+    num_parameters: int,
+    device: torch.device,
+) -> RewardConfig:
+    """TRL's settings. The rows hold all epochs, so that an update may reach from one epoch into the next."""
+    return RewardConfig(
+        output_dir=scratch,
+        num_train_epochs=1,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // micro,
+        train_sampling_strategy="sequential",
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0,  # it would start at 0 and lose one of few updates
+        max_grad_norm=MAX_GRAD_NORM,
+        weight_decay=0.0,
+        max_length=None,
+        remove_unused_columns=False,
+        activation_checkpointing=num_parameters >= CHECKPOINTING_FROM,
+        gradient_checkpointing=num_parameters >= CHECKPOINTING_FROM,  # the old name; TRL sets it
+        bf16=False,  # _packed_forward does the autocast, also where TRL would refuse it
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        seed=seed_for(seed, "reward_model") % 2**32,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # the hooks say when
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Collator:
+    """Pairs to one packed batch: all chosen conversations, then all rejected ones."""
+
+    width: int
+    share: bool
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        sequences = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
+        return dict(vars(packed(sequences, width=self.width, share=self.share)))
+
+
+def _packed_forward(
+    model: PreTrainedModel, forward: Callable[..., Any], use_cache: bool = False, **inputs: torch.Tensor
+) -> SimpleNamespace:
+    """What TRL's loss calls as the model: `.logits` (2P, 1) float32, chosen first."""
+    batch = Packed(**inputs)
+    fit_attention(model, batch.input_ids.shape[1])
+    with autocast(batch.input_ids.device):
+        return SimpleNamespace(logits=conversation_scores(model, batch, forward))
+
+
+def _calibrate(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, anchors: Sequence[PreferencePair], max_length: int
+) -> None:
+    """Mean and deviation of the raw scores on the first NUM_ANCHORS that fit, saved beside the model."""
+    used = [anchors[row.number] for row in _encode(tokenizer, anchors, max_length)[:NUM_ANCHORS]]
+    with RewardModelScorer(folder, max_length=max_length) as scorer:
+        texts = [(pair, text) for pair in used for text in (pair.chosen, pair.rejected)]
+        conversations = [conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]
+        save_calibration(folder, scorer.scores(conversations))

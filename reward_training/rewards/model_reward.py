@@ -1,0 +1,32 @@
+"""Reward from a reward model: its score of the whole conversation, calibrated where the model was trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from configs.records import Completion, Problem
+from configs.schema import rewards as reward_schema
+from reward_training.reward import Unscored, Value
+from reward_training.reward_models.scores import RewardModelScorer
+from reward_training.transformer.rendering import conversation_text
+
+
+class ModelReward:
+    def __init__(self, config: reward_schema.ModelReward, scorer: RewardModelScorer) -> None:
+        self.name = config.name
+        self.weight = config.weight
+        self._scorer = scorer
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+        """(score - mean) / std by the model's calibration; raw where it has none. Too long a conversation is unscored."""
+        tokenizer = self._scorer.tokenizer
+        pairs = zip(problems, completions, strict=True)
+        conversations = [conversation_text(tokenizer, problem.prompt, completion.text) for problem, completion in pairs]
+        lengths = [len(ids) for ids in self._scorer.encode(conversations)]
+        fitting = [row for row, length in enumerate(lengths) if length <= self._scorer.max_length]
+        scores = self._scorer.scores([conversations[row] for row in fitting])
+        values = dict(zip(fitting, self._scorer.calibrated(scores), strict=True))
+        return [values[row] if row in values else self._too_long(length) for row, length in enumerate(lengths)]
+
+    def _too_long(self, length: int) -> Unscored:
+        return Unscored(f"over max_length={self._scorer.max_length} tokens")

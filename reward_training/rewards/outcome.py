@@ -1,0 +1,103 @@
+"""Reward for a right final answer: extract it, then let a checker compare it with the gold answer.
+
+An answer that is not there is wrong (0.0). A check that takes longer than its limit, or a checker that raises on a text,
+leaves the completion unscored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from configs.records import Completion, Problem, Prompt
+from configs.schema import rewards as reward_schema
+from reward_training.answers.checkers import choice, exact, numeric
+from reward_training.answers.extraction import extractor
+from reward_training.answers.plain_text import plain
+from reward_training.reward import RewardError, Value, WorksElsewhere
+from reward_training.rewards.checker_pool import Check, CheckerPool
+
+IN_POOL = ("reasoning_gym", "math_verify", "regex")
+"""others' code, and patterns of the user's, which may take for ever on some text"""
+
+
+class OutcomeReward(WorksElsewhere):
+    """`pool` is needed for the checkers of IN_POOL; the others run in place."""
+
+    def __init__(self, config: reward_schema.OutcomeReward, pool: CheckerPool | None = None) -> None:
+        assert pool is not None or config.checker not in IN_POOL
+        self.name = config.name
+        self.weight = config.weight
+        self._config = config
+        self._extract = extractor(config)
+        self._pool = pool
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+        """1.0 right, 0.0 wrong; a reasoning-gym scorer may give values in between."""
+        pairs = zip(problems, completions, strict=True)
+        answers = [self._extract(completion.text, asked(problem.prompt)) for problem, completion in pairs]
+        first = [self._check_here(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+        left = [row for row, value in enumerate(first) if value is None]
+        checked = self._check_in_pool([problems[row] for row in left], [answers[row] or "" for row in left])
+        later = dict(zip(left, checked, strict=True))
+        return [later[row] if value is None else value for row, value in enumerate(first)]
+
+    def _check_here(self, problem: Problem, answer: str | None) -> float | None:
+        """The value where it takes no checker process, or None."""
+        if answer is None:
+            return 0.0
+        match self._config.checker:
+            case "exact":
+                return float(exact(answer, problem.answer))
+            case "numeric":
+                return float(numeric(answer, problem.answer, self._config.tolerance, asked(problem.prompt)))
+            case "choice":
+                return float(choice(answer, problem.answer.strip(), self._choices(problem)))
+            case "math_verify":
+                return 1.0 if exact(answer, problem.answer) or numeric(answer, problem.answer, 0.0) else None
+            case "reasoning_gym" | "regex":
+                return None
+
+    def _choices(self, problem: Problem) -> dict[str, str]:
+        """By letter.
+
+        Raises:
+            RewardError: the problem has none, or the gold answer is none of them.
+        """
+        found = problem.meta.get(self._config.choices)
+        if isinstance(found, list):
+            found = dict(zip(ascii_uppercase, found, strict=False))
+        if not isinstance(found, dict) or problem.answer.strip() not in found:
+            raise RewardError(
+                f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has the answer {problem.answer!r} and "
+                f"the column {self._config.choices!r} {found!r}; checker choice needs a letter and {{letter: text}} or a list of texts"
+            )
+        return {str(letter): str(words) for letter, words in found.items()}
+
+    def _check_in_pool(self, problems: list[Problem], answers: list[str]) -> list[Value]:
+        """Equal answers to one problem are checked once."""
+        if not problems:
+            return []
+        assert self._pool is not None
+        keys = [(problem.key, answer) for problem, answer in zip(problems, answers, strict=True)]
+        distinct = dict(zip(keys, problems, strict=True))
+        checks = [self._check(problem, answer) for (_, answer), problem in distinct.items()]
+        values = dict(zip(distinct, self._pool.run(checks), strict=True))
+        return [values[key] for key in keys]
+
+    def _check(self, problem: Problem, answer: str) -> Check:
+        if self._config.checker == "regex":
+            return Check("regex", (answer, self._config.pattern), self._config.timeout_s)
+        if self._config.checker == "math_verify":
+            return Check("math_verify", (plain(answer), problem.answer), self._config.timeout_s)
+        if not {"family", "entry"} <= problem.meta.keys():
+            raise RewardError(
+                f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no reasoning-gym entry; "
+                "use checker: exact or math_verify for this source"
+            )
+        return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)
+
+
+def asked(prompt: Prompt) -> str:
+    """What the user said last."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

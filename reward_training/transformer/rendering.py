@@ -1,0 +1,42 @@
+"""Prompts and conversations as text, through the model's chat template where there is one."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from configs.records import Problem, Prompt
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    """What the policy continues: a string as it is, messages through the chat template with its generation prompt.
+
+    Messages without a template are their contents joined by newlines, with a newline at the end.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if tokenizer.chat_template is None:
+        return "".join(message["content"] + "\n" for message in prompt)
+    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+    """Token ids of a problem's prompt; a chat template brings its own special tokens, plain text gets the tokenizer's."""
+    text = prompt_text(tokenizer, problem.prompt)
+    templated = not isinstance(problem.prompt, str) and tokenizer.chat_template is not None
+    return list(tokenizer(text, add_special_tokens=not templated)["input_ids"])
+
+
+def conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
+    """What a reward model reads: the template with the assistant's message, or prompt + response + end of sequence."""
+    if isinstance(prompt, str) or tokenizer.chat_template is None:
+        return prompt_text(tokenizer, prompt) + response + (tokenizer.eos_token or "")
+    conversation = [*prompt, {"role": "assistant", "content": response}]
+    return str(tokenizer.apply_chat_template(conversation, tokenize=False))
+
+
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, conversations: list[str]) -> list[list[int]]:
+    """Token ids of rendered conversations. A template writes its own special tokens; plain text gets the tokenizer's."""
+    if not conversations:
+        return []
+    ids = tokenizer(conversations, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
+    return [list(row) for row in ids]

@@ -1,0 +1,42 @@
+"""People in a run: who is asked where, and what they have said up to now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.disk.files import read_jsonl, write_jsonl
+from configs.records import ReviewItem
+from configs.schema.rewards import PeopleLabeler
+from reward_training.pairs.review import label_items
+from tasks.people.review_desk import ReviewDesk
+from tasks.people.review_queue import MlflowReviewers
+from tasks.running.run import Run
+from tasks.runs.history import review_files
+from tasks.runs.workspace import by_hand_folder
+
+
+def desk(run: Run, told_to_go_on: Callable[[], bool] = lambda: False) -> ReviewDesk:
+    """The workspace's desk, with the people who answer in MLflow."""
+    return ReviewDesk(run.workspace, take_in=MlflowReviewers(run.tracking), told_to_go_on=told_to_go_on)
+
+
+def ask_people(run: Run, items: list[ReviewItem]) -> None:
+    """Ask about `items`, here and in MLflow; those that were asked before stay as they are."""
+    reviews = desk(run)
+    reviews.ask(items)
+    reviews.answers(items)
+    run.console.say(
+        f"people are asked about {len(items)} pairs; they answer in MLflow's review queue or by `regroup review`"
+    )
+
+
+def labels_by_hand(run: Run, round: int, name: str) -> list[Path]:
+    """A file of the pairs that people's answers up to now make, where people label for the reward model `name`."""
+    if not isinstance(run.config.trained_reward_models[name].labeler, PeopleLabeler):
+        return []
+    asked = [item for path in review_files(run.folder, before=round + 1) for item in read_jsonl(path, ReviewItem)]
+    mine = [item for item in asked if item.objective == name]
+    path = by_hand_folder(run.folder, round, name).with_name(f"{name}_labels.jsonl")
+    write_jsonl(path, label_items(mine, desk(run).answers(mine), stand_in=None))
+    return [path]

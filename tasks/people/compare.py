@@ -1,0 +1,101 @@
+"""Champion against challenger in people's eyes: blind, side by side, in random order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from configs.disk.files import digest, write_json, write_jsonl
+from configs.records import Estimate, Policy, ReviewItem
+from configs.schema.config import PeopleConfig
+from configs.seeds import rng_for
+from grpo_train.measuring.promotion import win_rate
+from reward_training.pairs.review import item_id, opinion
+from tasks.people.review_desk import ReviewDesk
+from tasks.running.run import run_name
+from tasks.running.stage import Context, StageSpec
+
+SPLIT = "dev"
+"""the split that decides; test never does"""
+COMPARISON = "comparison.json"
+
+
+class CompareSpec(StageSpec):
+    """Two policies and what they answered to the same problems."""
+
+    reads: ClassVar[tuple[str, ...]] = ("seed", "promotion")
+
+    champion: Policy
+    challenger: Policy
+    champion_examples: str
+    challenger_examples: str
+
+    def inputs(self) -> dict[str, str]:
+        return {
+            "champion": self.champion.id,
+            "challenger": self.challenger.id,
+            "champion_examples": digest(Path(self.champion_examples)),
+            "challenger_examples": digest(Path(self.challenger_examples)),
+        }
+
+
+def run(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
+    """Ask, wait as configured, and write items.jsonl, verdicts.jsonl and comparison.json, the challenger's win rate."""
+    people = spec.config.promotion.people
+    assert people is not None, "without it nobody compares"
+    items = _items(spec, people)
+    desk.ask(items)
+    answers = desk.wait(items, minutes=people.wait_minutes, enough=None, context=context)
+    known = [(item, opinion(answers[item.id])) for item in items if item.id in answers]
+    leanings = [_for_challenger(item, spec, leaning) for item, leaning in known if leaning is not None]
+    write_jsonl(out_dir / "items.jsonl", items)
+    write_jsonl(out_dir / "verdicts.jsonl", [verdict for verdicts in answers.values() for verdict in verdicts])
+    rate = win_rate(leanings)
+    write_json(out_dir / COMPARISON, {"asked": len(items), "win_rate": rate.model_dump(mode="json") if rate else None})
+
+
+def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
+    """Problems of dev on which the two say different things."""
+    champion, challenger = _greedy(Path(spec.champion_examples)), _greedy(Path(spec.challenger_examples))
+    rng = rng_for(spec.config.seed, "compare policies", round=spec.round)
+    items = []
+    for key in list(champion)[: people.num_problems]:
+        texts, sources = [champion[key]["greedy"], challenger[key]["greedy"]], [spec.champion.id, spec.challenger.id]
+        if texts[0] == texts[1]:
+            continue
+        if rng.integers(2):
+            texts.reverse()
+            sources.reverse()
+        run = run_name(spec.config)
+        items.append(
+            ReviewItem(
+                id=item_id(run, spec.round, "policies", key, *texts),
+                kind="policies",
+                objective="policies",
+                run=run,
+                round=spec.round,
+                problem_key=key,
+                prompt=champion[key]["prompt"],
+                first=texts[0],
+                second=texts[1],
+                sources=(sources[0], sources[1]),
+                split=SPLIT,
+            )
+        )
+    return items
+
+
+def _greedy(examples: Path) -> dict[str, dict[str, Any]]:
+    rows = [json.loads(line) for line in examples.read_text(encoding="utf-8").splitlines()]
+    return {row["problem_key"]: row for row in rows if row["split"] == SPLIT}
+
+
+def _for_challenger(item: ReviewItem, spec: CompareSpec, leaning: float) -> float:
+    return leaning if item.sources[0] == spec.challenger.id else -leaning
+
+
+def load(path: Path) -> Estimate | None:
+    """The challenger's win rate, or None where nobody answered."""
+    rate = json.loads(path.read_bytes())["win_rate"]
+    return None if rate is None else Estimate.model_validate(rate)

@@ -1,0 +1,107 @@
+"""What earlier rounds left on disk: accepted reward models, pairs, finished rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs.disk.files import read_manifest
+from configs.records import Policy, Record, RewardModelReport
+from tasks.runs.facts import ROUND_FILE, RoundFile, load
+from tasks.runs.workspace import by_hand_folder, problems_folder, reward_model_folder, round_folder
+
+PAIRS, REVIEW = "pairs.jsonl", "review.jsonl"
+INHERITED_PAIRS = "inherited_pairs.jsonl"
+INHERITED_REVIEW = "inherited_review.jsonl"
+
+
+class ModelRef(Record):
+    """A saved model: the content hash of its weights, and where it is."""
+
+    id: str
+    path: str
+
+
+def reward_model_report(folder: Path) -> RewardModelReport | None:
+    """The report of a finished reward-model stage, its `path` where the model is now; None where it is not finished."""
+    if read_manifest(folder) is None:
+        return None
+    report = RewardModelReport.model_validate_json((folder / "report.json").read_bytes())
+    return report.model_copy(update={"path": str(folder / "model")})
+
+
+def accepted_model(folder: Path) -> ModelRef | None:
+    """The reward model of a finished stage, where it was accepted."""
+    report = reward_model_report(folder)
+    return ModelRef(id=report.id, path=report.path) if report and report.accepted else None
+
+
+def last_accepted(
+    run: Path, name: str, *, before: int, inherited: Mapping[str, ModelRef], leave_out: Path | None = None
+) -> ModelRef | None:
+    """The newest accepted reward model of the rounds before `before`; one made by hand follows its round's own."""
+    for round in range(before - 1, -1, -1):
+        for folder in (by_hand_folder(run, round, name), reward_model_folder(run, round, name)):
+            if folder != leave_out and (model := accepted_model(folder)) is not None:
+                return model
+    return inherited.get(name)
+
+
+def pair_files(run: Path, *, before: int) -> list[Path]:
+    """Files of preference pairs from rounds before `before`, and from runs before this one, oldest first.
+
+    What people said of a round's samples stands in the next round's folder, beside the reward model that learns from it.
+    """
+    files = [run / INHERITED_PAIRS]
+    for round in range(before):
+        files += [round_folder(run, round) / "regenerate" / PAIRS, round_folder(run, round + 1) / "labels" / PAIRS]
+    return [path for path in files if path.exists()]
+
+
+def review_files(run: Path, *, before: int) -> list[Path]:
+    """Files of what people were asked about reward models' pairs in rounds before `before`, and in runs before this one."""
+    asked = [round_folder(run, round) / "regenerate" / REVIEW for round in range(before)]
+    return [path for path in [run / INHERITED_REVIEW, *asked] if path.exists()]
+
+
+def finished_round(run: Path, round: int) -> RoundFile | None:
+    """What `finish_round` wrote, or None."""
+    return load(round_folder(run, round) / ROUND_FILE, RoundFile)
+
+
+def last_finished_round(run: Path) -> RoundFile | None:
+    """The highest round that is finished, all before it being finished too."""
+    last, round = None, 0
+    while (found := finished_round(run, round)) is not None:
+        last, round = found, round + 1
+    return last
+
+
+def rounds_wanted(run: Path, rounds: int) -> int:
+    """The rounds of a run so far: `rounds`, and one more after each last one whose training was ended by a watch rule with
+    `extra_rounds` left."""
+    wanted = rounds
+    while _extra_rounds(round_folder(run, wanted) / "policy") > wanted - rounds:
+        wanted += 1
+    return wanted
+
+
+def _extra_rounds(policy: Path) -> int:
+    if read_manifest(policy) is None:
+        return 0
+    return int(json.loads((policy / "result.json").read_bytes()).get("extra_rounds", 0))
+
+
+def round_policy(run: Path, given: Policy, round: int, policy_id: str) -> Policy:
+    """A policy that a round of this run trained, or the given one, at its place on disk now."""
+    if round == 0:
+        return given
+    return Policy(path=str(round_folder(run, round) / "policy" / "model"), id=policy_id, round=round)
+
+
+def problems_of_round(run: Path, round: int, rounds_asked: list[int]) -> Path:
+    """The folder of a round's problems. When `rounds` was raised the added rounds have a folder of their own: new shards
+    are cut from the training problems, and what earlier rounds trained on stays as it was."""
+    asked = next(number for number in rounds_asked if number >= round)
+    return problems_folder(run) if asked == rounds_asked[0] else run / f"problems_{asked:03d}"

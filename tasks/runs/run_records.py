@@ -1,0 +1,195 @@
+"""What a run has left on disk so far, read for people: journals, reports and decisions, never a tracking server.
+
+What is not there (yet) is None or empty, so that it can be shown as missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs.disk.files import Journal, JournalLine, read_manifest
+from configs.reader import stored_config
+from configs.records import Estimate, EvalReport, Policy, RewardModelReport
+from configs.schema.config import Config
+from configs.seeds import seed_for
+from grpo_train.measuring.promotion import Decision
+from grpo_train.token_ledger import token_metrics
+from grpo_train.watch import Alarm, Watch
+from reward_training.statistics import bootstrap_mean
+from tasks.runs.history import rounds_wanted
+from tasks.runs.workspace import BY_HAND
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RoundRecords:
+    """What one round wrote."""
+
+    number: int
+    folder: Path
+
+    @cached_property
+    def reports(self) -> dict[str, EvalReport]:
+        """{split: report} of the policy that the round trained; round 0: of the one that was given."""
+        data = _read_json(self.folder / "evaluate" / "report.json") or {}
+        return {split: EvalReport.model_validate(report) for split, report in data.items()}
+
+    @cached_property
+    def results(self) -> list[Row]:
+        return _read_rows(self.folder / "evaluate" / "results.jsonl")
+
+    @cached_property
+    def examples(self) -> list[Row]:
+        return _read_rows(self.folder / "evaluate" / "examples.jsonl")
+
+    @cached_property
+    def decision(self) -> Decision | None:
+        data = _read_json(self.folder / "promote" / "decision.json")
+        if data is None:
+            return None
+        return Decision.model_validate({name: data[name] for name in Decision.model_fields if name in data})
+
+    @cached_property
+    def reward_models(self) -> dict[str, RewardModelReport]:
+        return self._reward_models("reward_model")
+
+    @cached_property
+    def reward_models_by_hand(self) -> dict[str, RewardModelReport]:
+        """Those that a person had trained again after the round."""
+        return self._reward_models(BY_HAND)
+
+    def _reward_models(self, stage: str) -> dict[str, RewardModelReport]:
+        paths = sorted(self.folder.glob(f"{stage}/*/report.json"))
+        return {path.parent.name: RewardModelReport.model_validate_json(path.read_bytes()) for path in paths}
+
+    @cached_property
+    def journal(self) -> list[JournalLine]:
+        """Training's step metrics, in the order they were written."""
+        return Journal(self.folder / "policy" / "journal.jsonl").read()
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """{stage: seconds} of the round's own finished stages, in the order they ran."""
+        folders = [path.parent for path in self.folder.rglob("manifest.json") if BY_HAND not in path.parts]
+        manifests = [manifest for folder in folders if (manifest := read_manifest(folder)) is not None]
+        return {manifest.stage: manifest.seconds for manifest in sorted(manifests, key=lambda m: m.started_ms)}
+
+    @property
+    def policy_id(self) -> str | None:
+        return next((report.policy_id for report in self.reports.values()), None)
+
+    def estimate(self, split: str, metric: str) -> Estimate | None:
+        report = self.reports.get(split)
+        return None if report is None else report.values.get(metric)
+
+    def steps(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of one metric of training."""
+        return [(line.step, line.value) for line in self.journal if line.key == key]
+
+    @cached_property
+    def training(self) -> Row:
+        """result.json of a finished training: num_updates, stopped_by, advantage_share, tokens; empty before that."""
+        return _read_json(self.folder / "policy" / "result.json") or {}
+
+    def advantage_share(self, objective: str) -> float | None:
+        """An objective's share of all advantages of the round; None before training is finished."""
+        share: float | None = self.training.get("advantage_share", {}).get(objective)
+        return share
+
+    @cached_property
+    def tokens(self) -> dict[str, float]:
+        """The round's token ledger as docs/metrics.md defines it; empty before training is finished."""
+        return token_metrics(self.training["tokens"]) if "tokens" in self.training else {}
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """What a whole run wrote."""
+
+    name: str
+    folder: Path
+    config: Config
+    given_policy: Policy | None
+    rounds: list[RoundRecords]
+
+    @property
+    def baseline(self) -> RoundRecords | None:
+        return next((round for round in self.rounds if round.number == 0), None)
+
+    @property
+    def champion(self) -> RoundRecords | None:
+        """The round that trained the champion: the last promoted one, or round 0."""
+        promoted = [round for round in self.rounds if round.decision is not None and round.decision.promoted]
+        return promoted[-1] if promoted else self.baseline
+
+    @property
+    def is_finished(self) -> bool:
+        wanted = rounds_wanted(self.folder, self.config.rounds)
+        last = next((round for round in self.rounds if round.number == wanted), None)
+        return last is not None and last.decision is not None and "regenerate" in last.seconds
+
+    def paired_gain(self, split: str, metric: str) -> Estimate | None:
+        """Champion minus round 0 on the same problems, with a 95% interval over problems."""
+        if self.baseline is None or self.champion is None:
+            return None
+        before, after = (_column(round.results, split, metric) for round in (self.baseline, self.champion))
+        shared = [key for key in before if key in after]
+        if not shared or self.champion is self.baseline:
+            return None
+        seed = seed_for(self.config.seed, f"gain {split} {metric}", round=self.champion.number)
+        gains = [after[key] - before[key] for key in shared]
+        return bootstrap_mean(gains, seed=seed, draws=self.config.evaluation.bootstrap_draws)
+
+    def alarms(self) -> list[tuple[int, Alarm]]:
+        """(round, alarm) of every watch rule whose patience ran out, found by reading the journals again."""
+        return [(round.number, alarm) for round in self.rounds for alarm in _alarms(round, self.config)]
+
+
+def read_run_records(folder: Path) -> RunRecords:
+    """Everything below `runs/<run>`.
+
+    Raises:
+        FileNotFoundError: `folder` holds no run.json.
+        ConfigError: it was written by a version with other fields.
+    """
+    run = json.loads((folder / "run.json").read_bytes())
+    given = run.get("given_policy")
+    rounds = [RoundRecords(int(path.name.removeprefix("round_")), path) for path in sorted(folder.glob("round_[0-9]*"))]
+    return RunRecords(
+        name=run["name"],
+        folder=folder,
+        config=stored_config(run["config"], run["name"]),
+        given_policy=None if given is None else Policy.model_validate(given),
+        rounds=rounds,
+    )
+
+
+def _alarms(round: RoundRecords, config: Config) -> Iterator[Alarm]:
+    watch = Watch(config.watch)
+    metrics: dict[int, dict[str, float]] = {}
+    for line in round.journal:
+        metrics.setdefault(line.step, {})[line.key] = line.value
+    for step, values in metrics.items():
+        yield from watch.look(step, values)
+
+
+def _column(rows: list[Row], split: str, metric: str) -> dict[str, float]:
+    """{problem key: value} of the problems of a split that have the metric."""
+    return {row["problem_key"]: row[metric] for row in rows if row["split"] == split and metric in row}
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def _read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]

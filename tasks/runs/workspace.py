@@ -1,0 +1,210 @@
+"""The current folder as Regroup sees it: where things are, who holds it, and who is champion."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from configs.disk.files import write_json
+from configs.errors import ConfigError, WorkspaceBusy
+from configs.records import Record
+
+BY_HAND = "reward_model_by_hand"
+"""folder of a round for the models that a person had trained again"""
+
+
+def runs_folder(root: Path) -> Path:
+    return root / "runs"
+
+
+def run_folder(root: Path, name: str) -> Path:
+    return runs_folder(root) / name
+
+
+def models_folder(root: Path) -> Path:
+    return root / "models"
+
+
+def problems_folder(run: Path) -> Path:
+    return run / "problems"
+
+
+def problems_file(run: Path, split: str) -> Path:
+    return problems_folder(run) / f"{split}.jsonl"
+
+
+def round_folder(run: Path, round: int) -> Path:
+    return run / f"round_{round:03d}"
+
+
+def reward_model_folder(run: Path, round: int, name: str) -> Path:
+    return round_folder(run, round) / "reward_model" / name
+
+
+def by_hand_folder(run: Path, round: int, name: str) -> Path:
+    """A reward model that a person had trained again on the pairs up to `round`."""
+    return round_folder(run, round) / BY_HAND / name
+
+
+def regeneration_split(round: int) -> str:
+    return f"regenerate_{round:03d}"
+
+
+# ---- the lock -------------------------------------------------------------------------------------------------------
+
+
+LOCK_PATIENCE_S = 0.5
+
+
+class Holder(Record):
+    """Who holds a workspace."""
+
+    pid: int
+    run: str
+    started: str
+    """local time, for people"""
+
+
+_held: set[int] = set()
+"""file descriptors of locks that this process holds; a forked child closes them, so that it cannot outlive the lock"""
+
+
+def _drop_in_child() -> None:
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+@contextmanager
+def workspace_lock(root: Path, run: str) -> Iterator[None]:
+    """Hold the workspace for run `run` until the block, or the process, ends.
+
+    The lock is the operating system's: a killed process leaves none behind.
+
+    Raises:
+        WorkspaceBusy: another process holds it; the message names process, run and start time.
+    """
+    path = _lock_path(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not _try_lock_for(descriptor, LOCK_PATIENCE_S):
+            raise WorkspaceBusy(_busy(root, _read_holder(path)))
+        _held.add(descriptor)
+        _write_holder(descriptor, Holder(pid=os.getpid(), run=run, started=time.strftime("%Y-%m-%d %H:%M:%S")))
+        yield
+    finally:
+        if descriptor in _held:
+            os.ftruncate(descriptor, 0)
+            _held.remove(descriptor)
+        os.close(descriptor)
+
+
+def lock_holder(root: Path) -> Holder | None:
+    """Who holds the workspace now, or None."""
+    path = _lock_path(root)
+    if not path.exists():
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        free = _try_lock(descriptor, fcntl.LOCK_SH)
+        return None if free else _read_holder(path)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_path(root: Path) -> Path:
+    return runs_folder(root) / ".lock"
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _try_lock_for(descriptor: int, seconds: float) -> bool:
+    """Several tries: `lock_holder` of another process may be looking at this moment."""
+    end = time.monotonic() + seconds
+    while not (locked := _try_lock(descriptor, fcntl.LOCK_EX)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return locked
+
+
+def _write_holder(descriptor: int, holder: Holder) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, holder.model_dump_json().encode(), 0)
+
+
+def _read_holder(path: Path) -> Holder:
+    """What the holder wrote; it may be about to write, so wait for it a little."""
+    for _ in range(20):
+        text = path.read_text(encoding="utf-8")
+        with suppress(ValueError):
+            return Holder.model_validate_json(text)
+        time.sleep(0.05)
+    return Holder(pid=0, run="(unknown)", started="(unknown)")
+
+
+def _busy(root: Path, holder: Holder) -> str:
+    return (
+        f"{root} is held by run {holder.run!r} (process {holder.pid}, started {holder.started}); "
+        f"wait for it, stop it with `kill {holder.pid}`, or work in another folder"
+    )
+
+
+# ---- the champion ---------------------------------------------------------------------------------------------------
+
+
+class Champion(Record):
+    """The policy that the workspace's next run starts from."""
+
+    run: str
+    round: int
+    policy_id: str
+    path: str
+    """absolute when read; on disk relative to the workspace where it lies inside"""
+
+
+def read_champion(root: Path) -> Champion | None:
+    """What `runs/champion.json` says, or None before the first run.
+
+    Raises:
+        ConfigError: the file does not hold a champion.
+    """
+    path = _champion_path(root)
+    try:
+        champion = Champion.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} names no champion: {error}; remove it to start from the configured policy"
+        ) from error
+    return champion.model_copy(update={"path": str(root / champion.path)})
+
+
+def write_champion(root: Path, champion: Champion) -> None:
+    """Replace `runs/champion.json` atomically; writes nothing where it says the same already."""
+    path = Path(champion.path)
+    inside = path.is_absolute() and path.is_relative_to(root.absolute())
+    stored = str(path.relative_to(root.absolute())) if inside else champion.path
+    value: dict[str, Any] = champion.model_copy(update={"path": stored}).model_dump()
+    if not _champion_path(root).exists() or read_champion(root) != champion:
+        write_json(_champion_path(root), value)
+
+
+def _champion_path(root: Path) -> Path:
+    return runs_folder(root) / "champion.json"

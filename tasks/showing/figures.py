@@ -1,0 +1,279 @@
+"""The report's figures: small inline SVG that takes its ink from the page, so that it reads on light and on dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import RcKeyType
+
+from configs.records import Estimate
+from grpo_train.measuring.overoptimisation import fit
+from tasks.runs.run_records import RoundRecords, RunRecords
+
+INK = "#123456"
+"""stands in for the page's text colour, which the browser fills in"""
+COLOURS = ("#3d85c6", "#d9782d", "#3f9d6b", "#a46bb8", "#c94f5d", "#8c8c3c", "#4ba3a8", "#b07d56")
+PANEL_WIDTH, PANEL_HEIGHT = 3.55, 2.1  # inches; three panels fill the page
+
+STYLE: dict[RcKeyType, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "regroup",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.unicode_minus": False,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.5,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric over rounds on one split."""
+
+    label: str
+    split: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A small chart: what it is called and who draws it."""
+
+    title: str
+    draw: Callable[[Axes], None]
+
+
+def over_rounds(run: RunRecords, title: str, lines: Sequence[Line]) -> Panel | None:
+    """Estimates with 95% intervals over rounds; refused challengers have an open mark. None where nothing was measured."""
+    series = [(line, _measured(run, line)) for line in lines]
+    if not any(points for _, points in series):
+        return None
+
+    def draw(axes: Axes) -> None:
+        for number, (line, points) in enumerate(series):
+            if points:
+                offset = 0.06 * (number - (len(series) - 1) / 2)
+                _draw_estimates(axes, points, line.label, COLOURS[number % len(COLOURS)], offset)
+        axes.set_xticks([round.number for round in run.rounds])
+        axes.set_xlim(min(r.number for r in run.rounds) - 0.35, max(r.number for r in run.rounds) + 0.35)
+        axes.set_xlabel("round")
+        if len(lines) > 1:
+            _legend_below(axes)
+
+    return Panel(title, draw)
+
+
+def over_steps(run: RunRecords, title: str, keys: dict[str, str]) -> Panel | None:
+    """Step metrics {label: key}, the rounds one after the other. None where no round logged one of them."""
+    if not any(round.steps(key) for round in run.rounds for key in keys.values()):
+        return None
+
+    def draw(axes: Axes) -> None:
+        start = 0
+        for round in run.rounds:
+            for number, (label, key) in enumerate(keys.items()):
+                _draw_steps(
+                    axes, round.steps(key), start, label if start == 0 else None, COLOURS[number % len(COLOURS)]
+                )
+            if last := max((line.step for line in round.journal), default=0):
+                _name_round(axes, round, start)
+                start += last
+        axes.set_xlim(0, start + 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel("step")
+        if len(keys) > 1:
+            _legend_below(axes)
+
+    return Panel(title, draw)
+
+
+def advantage_shares(run: RunRecords) -> Panel | None:
+    """Each objective's share of the advantages, a bar a round. None before the first round that was trained."""
+    rounds = [round for round in run.rounds if round.training]
+    objectives = [reward.name for reward in run.config.rewards]
+    if not rounds:
+        return None
+
+    def draw(axes: Axes) -> None:
+        places = range(len(rounds))
+        left = [0.0] * len(rounds)
+        for number, name in enumerate(objectives):
+            shares = [round.advantage_share(name) or 0.0 for round in rounds]
+            axes.barh(places, shares, left=left, height=0.55, color=COLOURS[number % len(COLOURS)], label=name)
+            left = [sum(pair) for pair in zip(left, shares, strict=True)]
+        axes.set_yticks(places, [f"round {round.number}" for round in rounds])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.grid(axis="y", visible=False)
+        _legend_below(axes)
+
+    return Panel("share of the advantage", draw)
+
+
+def over_distance(run: RunRecords, title: str, key: str, colour: int) -> Panel | None:
+    """A step metric against the distance sqrt(KL of a response) from the initial policy, with the curve of Gao et al. where there are
+    points enough. None without a step that measured both."""
+    points = [
+        (math.sqrt(kl * length), value)
+        for round in run.rounds
+        for kl, length, value in _together(round, "policy/kl_initial", "response/length_mean", key)
+        if kl >= 0
+    ]
+    if not points:
+        return None
+    curve = fit(*zip(*points, strict=True))
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*zip(*points, strict=True), "o", color=COLOURS[colour], markersize=3)
+        if curve is not None:
+            distances = np.linspace(0, max(d for d, _ in points), 60)
+            axes.plot(distances, [curve.at(d) for d in distances], color=COLOURS[colour], linewidth=1)
+        if curve is not None and curve.turn is not None and curve.turn < max(d for d, _ in points):
+            axes.axvline(curve.turn, color=INK, linewidth=0.6, alpha=0.5, linestyle=(0, (2, 2)))
+        axes.set_xlabel("sqrt(KL), nats a response")
+
+    return Panel(title, draw)
+
+
+def _together(round: RoundRecords, *keys: str) -> list[tuple[float, ...]]:
+    """The values of steps that measured all of `keys`."""
+    found = [dict(round.steps(key)) for key in keys]
+    steps = sorted(set(found[0]).intersection(*found[1:]))
+    return [tuple(values[step] for values in found) for step in steps]
+
+
+def trade_off(run: RunRecords, across: str, up: str) -> Panel | None:
+    """Two objectives' means on `test` by round: a round that no other one beats in both is filled. None where one was not measured."""
+    points = {
+        round.number: (x.estimate, y.estimate)
+        for round in run.rounds
+        if (x := round.estimate("test", f"sampled/{across}")) and (y := round.estimate("test", f"sampled/{up}"))
+    }
+    if not points:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*zip(*points.values(), strict=True), color=COLOURS[0], linewidth=0.7, alpha=0.6)
+        for number, (x, y) in points.items():
+            style = "none" if is_beaten((x, y), list(points.values())) else "full"
+            axes.plot(x, y, "o", color=COLOURS[0], fillstyle=style, markersize=5)
+            axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+
+    return Panel(f"{up} against {across}, test", draw)
+
+
+def is_beaten(point: tuple[float, float], points: Sequence[tuple[float, float]]) -> bool:
+    """Whether another point is at least as good in both and better in one.
+
+    >>> is_beaten((1, 1), [(1, 1), (2, 1)]), is_beaten((1, 2), [(2, 1), (1, 2)])
+    (True, False)
+    """
+    return any(other[0] >= point[0] and other[1] >= point[1] and other != point for other in points)
+
+
+def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Markup:
+    """The panels that hold something, in rows; empty where none does."""
+    shown = [panel for panel in panels if panel is not None]
+    if not shown:
+        return Markup("")
+    rows = -(-len(shown) // columns)
+    with matplotlib.rc_context(STYLE):
+        layout = ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09)
+        figure = Figure(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows), layout=layout)
+        for number, panel in enumerate(shown):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.grid(visible=True)
+            axes.set_axisbelow(True)
+            axes.margins(y=0.14)
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+            panel.draw(axes)
+            if axes.dataLim.y0 >= 0:
+                axes.set_ylim(0, 1.15 * axes.dataLim.y1 or 1)
+            axes.set_title(panel.title)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(buffer.getvalue(), label)
+
+
+def _inline(text: str, label: str) -> Markup:
+    """An SVG file as an element of a page: no prologue, no fixed size, the page's ink, no ids that could meet twice."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = text.replace(INK, "currentColor").replace(
+        "<svg ", f'<svg role="img" aria-label="{Markup.escape(label)}" ', 1
+    )
+    return Markup(text)
+
+
+def _measured(run: RunRecords, line: Line) -> list[tuple[RoundRecords, Estimate]]:
+    found = [(round, round.estimate(line.split, line.metric)) for round in run.rounds]
+    return [(round, estimate) for round, estimate in found if estimate is not None]
+
+
+def _draw_estimates(
+    axes: Axes, points: list[tuple[RoundRecords, Estimate]], label: str, colour: str, offset: float
+) -> None:
+    places = [round.number + offset for round, _ in points]
+    values = [estimate.estimate for _, estimate in points]
+    axes.plot(places, values, color=colour, label=label)
+    axes.vlines(places, [e.low for _, e in points], [e.high for _, e in points], color=colour, linewidth=1)
+    for place, (round, estimate) in zip(places, points, strict=True):
+        refused = round.decision is not None and not round.decision.promoted
+        axes.plot(place, estimate.estimate, "o", color=colour, markersize=4.5, fillstyle="none" if refused else "full")
+
+
+def _draw_steps(axes: Axes, points: list[tuple[int, float]], start: int, label: str | None, colour: str) -> None:
+    if not points:
+        return
+    marker = "o" if len(points) < 4 else None
+    axes.plot(
+        [start + step for step, _ in points], [v for _, v in points], color=colour, label=label, marker=marker, ms=3
+    )
+
+
+def _legend_below(axes: Axes) -> None:
+    """Where it covers no line."""
+    ticks_and_label = 0.3 if axes.get_xlabel() else 0.2
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -ticks_and_label), ncols=3, handlelength=1, columnspacing=1.2)
+
+
+def _name_round(axes: Axes, round: RoundRecords, start: int) -> None:
+    if start:
+        axes.axvline(start + 0.5, color=INK, linewidth=0.6, alpha=0.5, linestyle=(0, (2, 2)))
+    axes.text(
+        start + 1, 1.0, f"round {round.number}", transform=axes.get_xaxis_transform(), fontsize=7, alpha=0.7, va="top"
+    )

@@ -1,0 +1,265 @@
+"""`report.html`: what a run did, on one page that needs nothing else. Made from the run's folder alone.
+
+Every number stands in a `<data value="...">` that holds it as the files do. Texts of problems and policies are hostile:
+they are escaped, and the page's policy lets nothing run or load.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from configs.disk.files import write_atomic
+from configs.records import Estimate, Prompt
+from configs.schema.rewards import ModelReward
+from grpo_train.token_ledger import CLASSES
+from tasks.runs.run_records import RoundRecords, Row, RunRecords, read_run_records
+from tasks.showing.figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off
+
+REPORT = "report.html"
+MISSING = Markup('<span class="missing" title="not there">–</span>')
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One problem with what two policies wrote to it; right is None where it is unknown."""
+
+    prompt: list[tuple[str, str]]
+    answer: str
+    before: str
+    after: str
+    before_right: bool | None
+    after_right: bool | None
+    after_samples: list[str]
+    before_samples: list[str]
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` into the run's folder from what is there so far; returns its path."""
+    path = run_folder / REPORT
+    # a tokenizer may decode to lone surrogates, which no encoding takes
+    write_atomic(path, render(read_run_records(run_folder)).encode(errors="replace"))
+    return path
+
+
+def render(run: RunRecords) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("tasks.showing", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "estimate": estimate, "duration": duration, "share": share}
+    return environment.get_template("report.html.jinja").render(
+        run=run,
+        config=run.config,
+        missing=MISSING,
+        outcome=outcome(run),
+        gain=run.paired_gain("test", "greedy_accuracy"),
+        alarms=run.alarms(),
+        metrics=_rounds_metrics(run),
+        objectives=[reward.name for reward in run.config.rewards],
+        token_classes=CLASSES,
+        figures=_figures(run),
+        samples=_samples(run),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def outcome(run: RunRecords) -> Markup:
+    """One sentence: what the champion gained over the policy that was given, on test."""
+    before, after = (_test_accuracy(round) for round in (run.baseline, run.champion))
+    if before is None or run.champion is None:
+        return Markup("Nothing was measured yet.")
+    if after is None or run.champion is run.baseline:
+        verdict = "No challenger was promoted" if run.is_finished else "No challenger was promoted so far"
+        return Markup("{}: greedy accuracy on test is that of the given policy, {}.").format(verdict, estimate(before))
+    sentence = Markup("Greedy accuracy on test {} over {} problems").format(
+        _change(before.estimate, after.estimate), after.n
+    )
+    gain = run.paired_gain("test", "greedy_accuracy")
+    return sentence + (Markup(": a paired gain of {}.").format(estimate(gain, signed=True)) if gain else Markup("."))
+
+
+def _change(before: float, after: float) -> Markup:
+    if before == after:
+        return Markup("stayed at {}").format(number(after))
+    verb = "rose" if after > before else "fell"
+    return Markup("{} from {} to {}").format(verb, number(before), number(after))
+
+
+def _test_accuracy(round: RoundRecords | None) -> Estimate | None:
+    return None if round is None else round.estimate("test", "greedy_accuracy")
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, places: int = 3, *, signed: bool = False) -> Markup:
+    """Rounded for the eye, whole in the `value` attribute."""
+    if value is None:
+        return MISSING
+    text = f"{value:+z.{places}f}" if signed else f"{value:z.{places}f}"
+    return Markup('<data value="{}">{}</data>').format(repr(value), text)
+
+
+def estimate(value: Estimate | None, places: int = 3, *, signed: bool = False) -> Markup:
+    """`0.320 [0.262, 0.379]`, the interval smaller."""
+    if value is None:
+        return MISSING
+    low, high = (number(bound, places, signed=signed) for bound in (value.low, value.high))
+    interval = Markup('<span class="interval" title="95% interval, n = {}">[{}, {}]</span>').format(value.n, low, high)
+    return number(value.estimate, places, signed=signed) + Markup(" ") + interval
+
+
+def share(value: float | None) -> Markup:
+    return MISSING if value is None else Markup('<data value="{}">{}</data>').format(repr(value), f"{value:.0%}")
+
+
+def duration(seconds: float | None) -> Markup:
+    if seconds is None:
+        return MISSING
+    text = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return Markup('<data value="{}">{}</data>').format(repr(seconds), text)
+
+
+# ---- parts of the page ----------------------------------------------------------------------------------------------
+
+
+def _rounds_metrics(run: RunRecords) -> list[str]:
+    """Metrics of the table of rounds beside greedy accuracy: pass@k and maj@k of the most samples."""
+    names = {name for round in run.rounds for report in round.reports.values() for name in report.values}
+    return [group[-1] for kind in ("pass_at_", "maj_at_") if (group := _by_k(names, kind))]
+
+
+def _by_k(names: set[str], kind: str) -> list[str]:
+    return sorted((name for name in names if name.startswith(kind)), key=lambda name: int(name.rsplit("_", 1)[1]))
+
+
+def _figures(run: RunRecords) -> dict[str, Markup]:
+    return {
+        "rounds": _rounds_figure(run),
+        "steps": _steps_figure(run),
+        "shares": svg([advantage_shares(run)], columns=2, label="Each objective's share of the advantage by round"),
+        "proxy": _proxy_figure(run),
+        "trade_offs": _trade_offs_figure(run),
+    }
+
+
+def _rounds_figure(run: RunRecords) -> Markup:
+    names = {name for round in run.rounds for report in round.reports.values() for name in report.values}
+    at_k = [*_by_k(names, "pass_at_"), *_by_k(names, "maj_at_")]
+    panels = [
+        over_rounds(run, "greedy accuracy", [Line(split, split, "greedy_accuracy") for split in ("test", "dev")]),
+        over_rounds(run, "sampled, test", [Line(name.replace("_at_", "@"), "test", name) for name in at_k]),
+        over_rounds(run, "KL from the initial policy, test (nats)", [Line("test", "test", "kl_initial")]),
+        over_rounds(run, "response length, test (tokens)", [Line("test", "test", "response_length")]),
+        over_rounds(run, "truncated share, test", [Line("test", "test", "truncated_share")]),
+        *(over_rounds(run, f"{name}, greedy, test", [Line(name, "test", f"greedy/{name}")]) for name in _measured(run)),
+    ]
+    return svg(panels, label="Held-out measurements over rounds with 95% intervals")
+
+
+def _measured(run: RunRecords) -> list[str]:
+    """Objectives other than the checker, whose mean is the accuracy."""
+    return [r.name for r in [*run.config.rewards, *run.config.evaluation.rewards] if r.name != run.config.checker]
+
+
+def _steps_figure(run: RunRecords) -> Markup:
+    objectives = [reward.name for reward in run.config.rewards]
+    panels = [
+        over_steps(run, "reward", {"reward": "reward/mean"}),
+        *(over_steps(run, f"objective {name}", {name: f"objective/{name}/mean"}) for name in objectives),
+        over_steps(run, "entropy (nats a token)", {"entropy": "policy/entropy"}),
+        over_steps(run, "KL from the initial policy (nats)", {"KL": "policy/kl_initial"}),
+        over_steps(
+            run,
+            "share of groups",
+            {"dead": "groups/dead_share", "all right": "groups/all_right_share", "all wrong": "groups/all_wrong_share"},
+        ),
+        over_steps(run, "response length (tokens)", {"mean": "response/length_mean"}),
+        over_steps(
+            run,
+            "share cut off",
+            {"truncated": "response/truncated_share", "aborted": "response/aborted_share"},
+        ),
+        over_steps(
+            run,
+            "response cache",
+            {"used share": "cache/used_share", "effective share": "cache/effective_share"},
+        ),
+        over_steps(run, "gradient norm", {"norm": "policy/grad_norm"}),
+        over_steps(run, "share of tokens", {name: f"tokens/{name}_share" for name in CLASSES}),
+        over_steps(run, "refused groups", {"refused": "groups/refused"}),
+        over_steps(run, "problems that fit the curriculum", {"share": "curriculum/eligible_share"}),
+    ]
+    return svg(panels, label="Training metrics by step, the rounds one after the other")
+
+
+def _proxy_figure(run: RunRecords) -> Markup:
+    """Each reward model's mean above the checker's accuracy, on the same samples."""
+    models = [r.name for r in [*run.config.rewards, *run.config.evaluation.rewards] if isinstance(r, ModelReward)]
+    if not models:
+        return Markup("")
+    checker = run.config.checker
+    panels = [
+        over_rounds(run, f"reward model {name}, test", [Line(name, "test", f"sampled/{name}")]) for name in models
+    ]
+    panels += [over_rounds(run, f"checker {checker}, test", [Line(checker, "test", f"sampled/{checker}")])]
+    panels += [over_steps(run, f"reward model {name}, training", {name: f"objective/{name}/mean"}) for name in models]
+    panels += [over_steps(run, f"checker {checker}, training", {checker: f"objective/{checker}/mean"})]
+    panels += [
+        over_distance(run, f"{name} by distance", f"objective/{name}/mean", number % 8)
+        for number, name in enumerate([*models, checker])
+    ]
+    return svg(panels, columns=2, label="Reward models beside the checker")
+
+
+def _trade_offs_figure(run: RunRecords) -> Markup:
+    """Every other objective against the checker, by round."""
+    checker = run.config.checker
+    return svg(
+        [trade_off(run, checker, name) for name in _measured(run)], label="Objectives against the checker by round"
+    )
+
+
+def _samples(run: RunRecords) -> list[Sample]:
+    """Test problems that both round 0 and the champion show."""
+    if run.baseline is None or run.champion is None or run.champion is run.baseline:
+        return []
+    after = {row["problem_key"]: row for row in run.champion.examples if row["split"] == "test"}
+    rows = [row for row in run.baseline.examples if row["split"] == "test" and row["problem_key"] in after]
+    return [_sample(run.baseline, run.champion, row, after[row["problem_key"]]) for row in rows]
+
+
+def _sample(before: RoundRecords, after: RoundRecords, old: Row, new: Row) -> Sample:
+    return Sample(
+        prompt=_turns(old["prompt"]),
+        answer=old["answer"],
+        before=old["greedy"],
+        after=new["greedy"],
+        before_right=_is_right(before, old["problem_key"]),
+        after_right=_is_right(after, new["problem_key"]),
+        before_samples=old["samples"],
+        after_samples=new["samples"],
+    )
+
+
+def _turns(prompt: Prompt) -> list[tuple[str, str]]:
+    if isinstance(prompt, str):
+        return [("text", prompt)]
+    return [(message["role"], message["content"]) for message in prompt]
+
+
+def _is_right(round: RoundRecords, problem_key: str) -> bool | None:
+    values: list[Any] = [
+        row["greedy_accuracy"] for row in round.results if (row["split"], row["problem_key"]) == ("test", problem_key)
+    ]
+    return bool(values[0]) if values else None

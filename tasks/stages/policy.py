@@ -1,0 +1,147 @@
+"""Training a policy on disk: GRPO from the champion, against the round's rewards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from configs.disk.files import JOURNAL, Journal, append_jsonl, digest, digest_json, read_jsonl, write_json
+from configs.records import Policy, Problem
+from configs.seeds import seed_for
+from grpo_train.objective.learner import TrainingDiverged
+from grpo_train.objective.ranks import Ranks
+from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
+from grpo_train.policies.model import load_policy, open_policy, save_policy
+from grpo_train.step import StepResult
+from grpo_train.trainer import TrainResult, num_steps, train
+from grpo_train.watch import Alarm
+from reward_training.scorer import RewardModelSource, build_rewards
+from tasks.running.stage import ALONE, Context, StageSpec
+from tasks.stages.reward_ids import model_ids, rubric_ids
+
+CURRICULUM = "curriculum.json"
+
+
+class PolicySpec(StageSpec):
+    """What a policy is trained from and on."""
+
+    reads: ClassVar[tuple[str, ...]] = ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch")
+
+    policy: Policy
+    initial_policy: Policy
+    problems: str
+    """file of the training problems"""
+    reward_models: dict[str, RewardModelSource]
+    curriculum: dict[str, Any] | None = None
+    """what the training of the round before handed on"""
+
+    def inputs(self) -> dict[str, str]:
+        return {
+            "policy": self.policy.id,
+            "initial_policy": self.initial_policy.id,
+            "problems": digest(Path(self.problems)),
+            "curriculum": digest_json(self.curriculum),
+            **model_ids(self.reward_models),
+            **rubric_ids(self.config.rewards),
+        }
+
+    def config_part(self) -> dict[str, Any]:
+        """Without the distance of checkpoints, which changes nothing."""
+        part = super().config_part()
+        del part["grpo_config"]["save_steps"]
+        return part
+
+    @property
+    def save_steps(self) -> int:
+        return self.config.grpo_config.save_steps
+
+
+def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
+    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage
+    shares, tokens by class), curriculum.json (what the next round's curriculum goes on from) and, with LoRA, adapter/.
+
+    Of several ranks the main one writes.
+
+    Raises:
+        TrainingDiverged: loss or gradient was not finite; last_good/ holds the policy before that update.
+    """
+    ranks, lora = Ranks(), spec.config.grpo_config.lora
+    base, carried = (lora and carried_adapter(spec.policy, lora)) or (spec.policy, None)
+    model, tokenizer = load_policy(base.path, device=ranks.device)
+    seed = seed_for(spec.config.seed, "adapter", round=spec.round)
+    adapter = Adapter(model, lora, seed=seed, carried=carried) if lora else None
+    problems = read_jsonl(Path(spec.problems), Problem)
+    journal, total = Journal(out_dir / JOURNAL), num_steps(spec.config.grpo_config, len(problems))
+
+    def on_step(result: StepResult) -> None:
+        if not ranks.is_main:
+            return
+        journal.write(result.step, result.metrics)
+        append_jsonl(out_dir / "rollouts.jsonl", result.rollouts)
+        for alarm in result.alarms:
+            context.warn(f"round {spec.round}, step {result.step}: {alarm}{what_now(alarm, spec)}")
+        context.written()
+        context.progress.set(result.step, total=total, unit="updates")
+
+    with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
+        try:
+            result = train(
+                model,
+                tokenizer,
+                problems,
+                policy=spec.policy,
+                initial_policy=spec.initial_policy,
+                rewards=rewards,
+                config=spec.config,
+                round=spec.round,
+                curriculum=spec.curriculum,
+                on_step=on_step,
+                should_stop=context.should_stop,
+                checkpoints=spec.checkpoints(out_dir, context.warn),
+            )
+        except TrainingDiverged as error:
+            if not ranks.is_main:
+                raise
+            kept = save_policy(
+                adapter.merge() if adapter else model, tokenizer, out_dir / "last_good", round=spec.round
+            )
+            raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
+    if not ranks.is_main:
+        return
+    if result.rolled_back_to is not None:
+        context.warn(f"round {spec.round}: the policy is that of step {result.rolled_back_to}; {result.stopped_by}")
+    if adapter is not None:
+        adapter.save(out_dir / FOLDER, base)
+        model = adapter.merge()
+    save_policy(model, tokenizer, out_dir / "model", round=spec.round)
+    facts = asdict(result)
+    write_json(out_dir / CURRICULUM, facts.pop("curriculum"))
+    write_json(out_dir / "result.json", facts)
+
+
+def what_now(alarm: Alarm, spec: PolicySpec) -> str:
+    """A reward model that is exploited can only unlearn that from what exploits it."""
+    if alarm.rule.action == "warn" or not alarm.rule.metric.startswith("gap/"):
+        return ""
+    if spec.round < spec.config.rounds + alarm.rule.extra_rounds:
+        return f"; round {spec.round + 1} retrains the reward models on what this policy writes"
+    return f"; set rounds={spec.round + 1}, or extra_rounds of the rule, to retrain the reward models on what this policy writes and go on"
+
+
+def load(out_dir: Path, round: int) -> Policy:
+    """The policy that the stage trained."""
+    return open_policy(out_dir / "model", round)
+
+
+def load_result(out_dir: Path) -> TrainResult:
+    """How the training went."""
+    data: dict[str, Any] = json.loads((out_dir / "result.json").read_bytes())
+    return TrainResult(**data, curriculum=load_curriculum(out_dir))
+
+
+def load_curriculum(out_dir: Path) -> dict[str, Any]:
+    """What the training handed on."""
+    handed_on: dict[str, Any] = json.loads((out_dir / CURRICULUM).read_bytes())
+    return handed_on

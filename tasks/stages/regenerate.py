@@ -1,0 +1,207 @@
+"""Sampling on disk what the next round's reward models learn from: completions, scores, preference pairs, and what people
+are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import ClassVar
+
+from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
+from configs.records import Completion, Policy, PreferencePair, Problem, ReviewItem, Score
+from configs.schema.config import Config
+from configs.schema.rewards import FileLabeler, PeopleLabeler
+from configs.seeds import rng_for, seed_for
+from grpo_train.policies.model import load_for_sampling
+from grpo_train.sampling.generation import Sampling, sample
+from reward_training.pairs.building import build_pairs
+from reward_training.pairs.preferences import draw_preferences, read_preferences
+from reward_training.pairs.review import build_items
+from reward_training.reward import take_metrics
+from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
+from reward_training.weighing import Weighing
+from tasks.running.run import run_name
+from tasks.running.stage import ALONE, Context, StageSpec
+from tasks.runs.history import PAIRS, REVIEW
+from tasks.stages.reward_ids import model_ids, rubric_ids
+
+
+class RegenerateSpec(StageSpec):
+    """Who writes on which problems: the champion, and a refused challenger too, so that its hacks are seen."""
+
+    reads: ClassVar[tuple[str, ...]] = (
+        "seed",
+        "rewards",
+        "combination",
+        "reward_models",
+        "grpo_config",
+        "regeneration",
+    )
+
+    policies: list[Policy]
+    problems: str
+    """file of the round's shard"""
+    reward_models: dict[str, RewardModelSource]
+
+    def inputs(self) -> dict[str, str]:
+        writers = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
+        return (
+            writers
+            | {"problems": digest(Path(self.problems))}
+            | model_ids(self.reward_models)
+            | rubric_ids(self.config.rewards)
+            | self._preference_files()
+        )
+
+    def _preference_files(self) -> dict[str, str]:
+        labelers = {name: model.labeler for name, model in self.config.trained_reward_models.items()}
+        files = {name: Path(each.path) for name, each in labelers.items() if isinstance(each, FileLabeler)}
+        return {f"preferences/{name}": digest(path) for name, path in files.items() if path.is_file()}
+
+
+def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
+    """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl, review.jsonl (what people are asked) and the
+    journal."""
+    problems = {problem.key: problem for problem in read_jsonl(Path(spec.problems), Problem)}
+    completions = _write_completions(spec, list(problems.values()), context)
+    asked = [problems[completion.problem_key] for completion in completions]
+    context.progress.say("scoring")
+    with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
+        scores = score(asked, completions, rewards, Weighing.at(spec.config.rewards, spec.round))
+        taken = take_metrics(rewards)
+    check_unscored(scores, spec.config.combination.max_unscored_share)
+    items = _review_items(spec, asked, completions, scores)
+    pairs = _pairs(spec, asked, completions, scores, items)
+    write_jsonl(out_dir / "completions.jsonl", completions)
+    write_jsonl(out_dir / "scores.jsonl", scores)
+    write_jsonl(out_dir / PAIRS, pairs)
+    if items:
+        write_jsonl(out_dir / REVIEW, items)
+    Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs) | taken)
+
+
+def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: Context) -> list[Completion]:
+    """Each policy's completions, one policy after the other."""
+    regeneration, grpo = spec.config.regeneration, spec.config.grpo_config
+    sampling = Sampling(
+        group_size=regeneration.group_size,
+        temperature=regeneration.temperature,
+        max_response_length=grpo.max_response_length,
+        top_p=regeneration.top_p,
+        top_k=regeneration.top_k,
+        max_rows=grpo.generation_rows,
+    )
+    total, done = len(problems) * regeneration.group_size * len(spec.policies), 0
+
+    def on_progress(num_rows: int) -> None:
+        nonlocal done
+        done += num_rows
+        context.progress.set(done, total=total, unit="responses")
+
+    completions = []
+    for number, policy in enumerate(spec.policies):
+        model, tokenizer = load_for_sampling(policy.path, spec.config.grpo_config.precision)
+        completions += sample(
+            model,
+            tokenizer,
+            problems,
+            sampling,
+            seed=seed_for(spec.config.seed, "regenerate", round=spec.round, index=number),
+            policy_id=policy.id,
+            should_stop=context.should_stop,
+            on_progress=on_progress,
+        )
+    return completions
+
+
+def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -> dict[str, float]:
+    """{source: share of the policy's responses that are right}; empty where the checker is not among the rewards."""
+    sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
+    completions = read_jsonl(out_dir / "completions.jsonl", Completion)
+    right: dict[str, list[bool]] = {}
+    for completion, scored in zip(completions, read_jsonl(out_dir / "scores.jsonl", Score), strict=True):
+        if completion.policy_id == policy.id and (value := scored.parts.get(checker)) is not None:
+            right.setdefault(sources[completion.problem_key], []).append(value >= 1)
+    return {source: fmean(verdicts) for source, verdicts in right.items()}
+
+
+def _review_items(
+    spec: RegenerateSpec, problems: Sequence[Problem], completions: Sequence[Completion], scores: Sequence[Score]
+) -> list[ReviewItem]:
+    """What people are asked for each reward model that they label for."""
+    items = []
+    for name, config in spec.config.trained_reward_models.items():
+        if isinstance(config.labeler, PeopleLabeler):
+            items += build_items(
+                problems,
+                completions,
+                scores,
+                name=name,
+                config=config,
+                rewards=spec.config.rewards,
+                run=run_name(spec.config),
+                round=spec.round,
+                rng=rng_for(spec.config.seed, f"review {name}", round=spec.round),
+            )
+    return items
+
+
+def _pairs(
+    spec: RegenerateSpec,
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    items: Sequence[ReviewItem],
+) -> list[PreferencePair]:
+    """Pairs for every trained reward model; a pair's `objective` is the model's name. What people are asked is left out."""
+    asked = {(item.objective, item.problem_key, frozenset((item.first, item.second))) for item in items}
+    pairs: list[PreferencePair] = []
+    for name, config in spec.config.trained_reward_models.items():
+        labeler = config.automatic_labeler
+        if isinstance(config.labeler, FileLabeler):
+            pairs += preferences(spec.config, name, spec.round)
+        elif labeler is not None:
+            pairs += build_pairs(
+                problems,
+                completions,
+                scores,
+                name=name,
+                config=config,
+                labeler=labeler,
+                rewards=spec.config.rewards,
+                round=spec.round,
+            )
+    return [
+        pair
+        for pair in pairs
+        if (pair.objective, pair.problem_key, frozenset((pair.chosen, pair.rejected))) not in asked
+    ]
+
+
+def preferences(config: Config, name: str, round: int) -> list[PreferencePair]:
+    """A round's draw from the file that labels for the reward model `name`."""
+    model = config.trained_reward_models[name]
+    assert isinstance(model.labeler, FileLabeler)
+    pairs = read_preferences(model.labeler, name=name, config=model, round=round)
+    rng = rng_for(config.seed, f"preferences {name}", round=round)
+    return draw_preferences(pairs, max_pairs=model.max_pairs, rng=rng)
+
+
+def _metrics(
+    spec: RegenerateSpec, completions: Sequence[Completion], scores: Sequence[Score], pairs: Sequence[PreferencePair]
+) -> dict[str, float]:
+    values = {
+        "regenerate/completions": float(len(completions)),
+        "regenerate/truncated_share": fmean(completion.finish_reason == "length" for completion in completions),
+        "regenerate/response_length": fmean(len(completion.token_ids) for completion in completions),
+        "regenerate/reward_mean": fmean(row.total for row in scores),
+    }
+    for name in scores[0].parts:
+        if known := [part for row in scores if (part := row.parts[name]) is not None]:
+            values[f"regenerate/{name}/mean"] = fmean(known)
+    for name in spec.config.trained_reward_models:
+        for split in ("train", "held_out"):
+            count = sum(pair.objective == name and pair.split == split for pair in pairs)
+            values[f"pairs/{name}/{split}"] = float(count)
+    return values

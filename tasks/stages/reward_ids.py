@@ -1,0 +1,26 @@
+"""What rewards are made of, as inputs of a stage: named by what is in it, not by where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from configs.disk.files import digest, weights_id
+from configs.schema.rewards import JudgeReward, Reward
+from reward_training.scorer import RewardModelSource
+
+
+def rubric_ids(rewards: Sequence[Reward]) -> dict[str, str]:
+    """{`rubric/<reward>`: digest of a judge's rubric}."""
+    return {f"rubric/{r.name}": digest(Path(r.rubric)) for r in rewards if isinstance(r, JudgeReward)}
+
+
+def model_ids(models: Mapping[str, RewardModelSource]) -> dict[str, str]:
+    """{`reward_model/<name>`: content hash of a local folder, or hub id and revision}."""
+    return {f"reward_model/{name}": _model_id(source) for name, source in sorted(models.items())}
+
+
+def _model_id(source: RewardModelSource) -> str:
+    if Path(source.path).is_dir():
+        return weights_id(Path(source.path))
+    return f"{source.path}@{source.revision or 'main'}"

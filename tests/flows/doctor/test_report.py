@@ -1,0 +1,287 @@
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from transformers import LlamaConfig
+
+import flows.doctor.checks as doctor_checks
+import flows.doctor.timing as doctor_timing
+from configs.errors import ConfigError
+from configs.reader import load_config
+from configs.schema.config import Config
+from configs.schema.rewards import OutcomeReward
+from flows.cli import main
+from flows.doctor.checks import Check, memory_needed, num_parameters, promotion_metrics
+from flows.doctor.report import DoctorReport, check, duration, refuse_faulty, render, render_time
+from flows.doctor.timing import RoundTime, Speed, round_time
+from grpo_train.policies.tiny_model import save_tiny_model
+from reward_training.answers.extraction import extractor
+from tests.paths import TINY
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def configure(workspace: Path) -> Configure:
+    """tiny.yaml with some blocks replaced; keys of inner mappings are merged."""
+
+    def configured(**blocks: Any) -> Config:
+        data = yaml.safe_load(TINY.read_text())
+        for name, value in blocks.items():
+            data[name] = data.get(name, {}) | value if isinstance(value, dict) else value
+        path = workspace / "config.yaml"
+        path.write_text(yaml.safe_dump(data))
+        return load_config(path)
+
+    return configured
+
+
+def _found(report: DoctorReport, name: str) -> Check:
+    return next(check for check in report.checks if check.name == name)
+
+
+def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Configure, workspace: Path) -> None:
+    report = check(configure(), workspace)
+    assert not report.failed
+    assert {check.name for check in report.checks if check.status == "warn"} == {"split dev", "split test"}
+    assert _found(report, "problems").detail == "train 28, dev 16, test 16, 3 shards of 40; left out: nothing"
+    # 6 updates of 16 / 4 problems each
+    assert _found(report, "batches").detail == "6 updates a round on 4 problems x 4; 0.86 of 28 problems"
+    assert _found(report, "gold answers, correct").detail == "16 of 16 pass"
+
+
+@pytest.mark.parametrize("extract", ["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"])
+def test_gold_answers_are_found_wherever_the_reward_looks(extract: str) -> None:
+    reward = OutcomeReward(name="correct", extract=extract, strict=True)
+    text = doctor_checks.written_as_asked("12", reward)
+    assert extractor(reward)(text, "How many are a dozen?") == "12"
+
+
+def test_quick_check_starts_no_checker_process(
+    configure: Configure, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("a process pool was started")
+
+    monkeypatch.setattr("reward_training.scorer.CheckerPool", refuse)
+    slow = {"name": "symbolic", "kind": "outcome", "checker": "math_verify", "weight": 0}
+    report = check(configure(evaluation={"rewards": [slow]}), workspace, quick=True)
+    assert not report.failed
+    assert [found.name for found in report.checks if found.name.startswith("gold")] == ["gold answers, correct"]
+
+
+def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, workspace: Path) -> None:
+    mine = {"name": "mine", "kind": "python", "function": "no_such_module:reward", "weight": 0}
+    config = configure(evaluation={"rewards": [mine]}, promotion={"metric": "accuracy"})
+    with pytest.raises(ConfigError) as caught:
+        refuse_faulty(config, workspace)
+    assert "cannot import 'no_such_module'" in str(caught.value)
+    assert "promotion.metric=accuracy is not measured; use one of greedy_accuracy" in str(caught.value)
+
+
+# ---- findings -------------------------------------------------------------------------------------------------------
+
+
+def test_curriculum_by_difficulties_that_the_data_lacks_fails(configure: Configure, workspace: Path) -> None:
+    report = check(configure(curriculum={"kind": "threshold"}), workspace, quick=True)
+    found = _found(report, "problems")
+    assert found.status == "fail"
+    assert "have no difficulty, for instance one of chain_sum; name its column" in found.detail
+
+
+def test_gold_answers_that_their_own_checker_refuses_fail(configure: Configure, workspace: Path) -> None:
+    rows = [{"question": f"Colour {i}?", "answer": f"red {i} or blue"} for i in range(180)]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = check(configure(problems={"sources": [{"kind": "jsonl", "path": "a.jsonl"}]}), workspace)
+    found = _found(report, "gold answers, correct")
+    assert found.status == "fail"
+    assert found.detail.startswith("16 of 16 fail, for instance 'red ")
+    assert found.remedy.startswith("extract: last_number with checker: exact does not fit")
+
+
+def test_reasoning_gym_scorer_is_refused_for_other_sources(configure: Configure) -> None:
+    sources = [{"kind": "jsonl", "path": "a.jsonl"}]
+    scorer = {"name": "correct", "kind": "outcome", "checker": "reasoning_gym"}
+    config = configure(problems={"sources": sources}, evaluation={"rewards": [scorer | {"name": "own"}]})
+    found = [found for found in doctor_checks.check_rewards(config) if found.name == "reward own"]
+    assert found == [
+        Check("reward own", "fail", "checker reasoning_gym cannot score a.jsonl", "use checker: exact or math_verify")
+    ]
+
+
+@pytest.mark.parametrize(("path", "status"), [("model", "ok"), ("someone/reward-model", "warn"), ("./none", "fail")])
+def test_frozen_reward_model_is_looked_for(path: str, status: str, configure: Configure) -> None:
+    save_tiny_model(Path("model"))
+    config = configure(reward_models={"taste": {"kind": "frozen", "path": path}})
+    found = [found for found in doctor_checks.check_rewards(config) if found.name == "reward model taste"]
+    assert [check.status for check in found] == [status]
+
+
+def test_batch_larger_than_the_training_problems_fails(configure: Configure) -> None:
+    config = configure(grpo_config={"batch_size": 64})
+    assert doctor_checks.check_batches(config, 16).status == "ok"
+    found = doctor_checks.check_batches(config, 15)
+    assert found.detail == "a batch asks 16 problems (batch_size / group_size) and 15 are left to train on"
+    assert found.status == "fail"
+
+
+def test_accelerates_own_configuration_has_to_be_there(configure: Configure) -> None:
+    config = configure(launcher={"kind": "accelerate", "config_file": "cluster.yaml"})
+    [found] = doctor_checks.check_launcher(config)
+    assert (found.status, found.detail) == ("fail", "no file cluster.yaml")
+    Path("cluster.yaml").touch()
+    assert not list(doctor_checks.check_launcher(config))
+
+
+@pytest.mark.parametrize(("device", "found"), [("cpu", "the trainer has no GPU"), ("cuda", "grpo_config.vllm needs")])
+def test_a_vllm_server_needs_a_gpu_and_vllm(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, device: str, found: str
+) -> None:
+    monkeypatch.setattr(doctor_checks, "pick_device", lambda: torch.device(device))
+    assert not list(doctor_checks.check_vllm(configure()))
+    [check] = doctor_checks.check_vllm(configure(grpo_config={"vllm": {"base_url": "http://127.0.0.1:9"}}))
+    assert check.status == "fail"
+    assert found in check.detail
+
+
+def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configure) -> None:
+    labeler = {"kind": "trained", "labeler": {"kind": "score"}}
+    # 40 problems x (1 - 0.25) x 4 pairs = 120
+    enough, few = ({"taste": labeler | {"min_pairs": n}} for n in (120, 121))
+    assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=enough))] == ["ok"]
+    assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=few))] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("builtin:tiny", "ok", "begins from builtin:tiny"),
+        ("./no/such/folder", "fail", "reward_models.taste.backbone.path=./no/such/folder does not exist"),
+        ("some/model", "warn", "some/model is no folder here"),
+    ],
+)
+def test_a_backbone_is_looked_for_before_the_run(configure: Configure, path: str, status: str, said: str) -> None:
+    model = {"kind": "trained", "labeler": {"kind": "score"}, "backbone": {"path": path}}
+    checks = doctor_checks.check_rewards(configure(reward_models={"taste": model}))
+    [check] = [check for check in checks if check.name == "reward model taste"]
+    assert check.status == status
+    assert said in check.detail
+
+
+def test_people_alone_must_be_asked_enough(configure: Configure) -> None:
+    labeler = {"kind": "people", "num_items": 20}
+    alone = {"taste": {"kind": "trained", "labeler": labeler, "min_pairs": 16}}  # 20 * (1 - 0.25) = 15 train
+    [check] = doctor_checks.check_pairs(configure(reward_models=alone))
+    assert check.status == "fail"
+    assert "num_items, or set its otherwise" in check.remedy
+    stand_in = labeler | {"otherwise": {"kind": "score"}}
+    helped = {"taste": {"kind": "trained", "labeler": stand_in, "min_pairs": 16}}
+    assert [c.status for c in doctor_checks.check_pairs(configure(reward_models=helped))] == ["ok"]
+
+
+def test_promotion_metrics_are_the_columns_that_an_evaluation_has(configure: Configure) -> None:
+    names = promotion_metrics(configure(evaluation={"num_samples": 6}))
+    assert {"greedy_accuracy", "pass_at_1", "pass_at_4", "maj_at_6", "greedy/correct", "sampled/brief"} <= set(names)
+    assert not {"pass_at_6", "pass_at_8"} & set(names)
+
+
+# ---- memory and disk ------------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_counted_from_the_headers(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path)
+    assert num_parameters(tmp_path) == 86_976
+
+
+def test_memory_is_weights_copies_cache_and_logits(configure: Configure) -> None:
+    grpo = {"micro_batch_tokens": 256, "max_response_length": 16, "batch_size": 16, "monitor_kl_every": 2}
+    config = configure(grpo_config=grpo, problems={"max_prompt_length": 112})
+    settings = LlamaConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    # cache: keys and values x 2 layers x 2 heads x 16 wide x 16 rows x 128 tokens x 4 bytes
+    # activations: 34 x 2 layers x 64 wide x 256 tokens at twice two bytes; logits: 3 x 1024 positions x 100 x 4
+    assert memory_needed(config, 1000, settings, low_precision=False) == {
+        "training": 16_000,
+        "copies": 4_000,
+        "cache": 1_048_576,
+        "activations": 2_228_224,
+        "logits": 1_228_800,
+    }
+    # sampler and the policy that KL is measured from, two bytes each
+    assert memory_needed(config, 1000, settings, low_precision=True)["copies"] == 4_000
+
+
+@pytest.mark.parametrize(("free", "total", "status"), [(1e9, 1e9, "ok"), (1e3, 1e9, "warn"), (1e3, 1e4, "fail")])
+def test_memory_that_is_taken_warns_and_memory_that_is_not_there_fails(
+    free: float, total: float, status: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny_model(Path("model"))
+    monkeypatch.setattr(doctor_checks, "_memory", lambda device: (free, total))
+    assert doctor_checks.check_memory(configure(), Path("model")).status == status
+
+
+def test_disk_that_is_too_small_fails(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny_model(Path("model"))
+    # 2 rounds x (policy + reward model) + 1 = 5 models of 4 x 86,976 bytes, and 2 + 1 checkpoints of 12 x 86,976 bytes
+    needed = (5 * 4 + 3 * 12) * 86_976
+    for free, status in ((needed, "ok"), (needed - 1, "fail")):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
+        assert doctor_checks.check_disk(configure(), Path("model"), Path()).status == status
+
+
+# ---- time and print -------------------------------------------------------------------------------------------------
+
+
+def test_time_of_a_round_is_responses_times_speed(configure: Configure) -> None:
+    time = round_time(configure(), Speed(0.5, 2.0), {"train": 40, "dev": 16, "test": 16})
+    assert time.seconds == {
+        "reward model taste": 2 * 40 * 4 * 2.0,  # two responses a pair, 40 problems x 4 pairs
+        "policy": 6 * 16 * (0.5 + 2.0),  # 6 updates of 16 responses
+        "evaluate": 32 * 3 * 0.5,  # one greedy and two sampled responses a problem
+        "regenerate": 40 * 4 * 0.5,
+    }
+    assert time.total == 640 + 240 + 48 + 80
+
+
+def test_responses_that_were_cut_are_taken_to_reach_the_limit() -> None:
+    class Response:
+        def __init__(self, length: int) -> None:
+            self.token_ids = [0] * length
+
+    responses: Any = [Response(4), Response(8)]
+    assert doctor_timing._stretch(responses, 8, 8) == 1.0
+    assert doctor_timing._stretch(responses, 8, 32) == (4 + 32) / (4 + 8)
+
+
+def test_findings_are_shown_with_their_remedies() -> None:
+    report = DoctorReport([Check("data", "fail", "no column ['a']", "rename it"), Check("disk", "ok", "1 GB")])
+    page = StringIO()
+    Console(width=60, file=page).print(render(report))
+    text = page.getvalue()
+    assert "no column ['a']" in text
+    assert "-> rename it" in text
+    assert report.failures == "data: no column ['a']; rename it"
+
+
+def test_times_are_readable() -> None:
+    assert render_time(RoundTime({"policy": 300.0, "evaluate": 42.0})) == (
+        "a round takes up to about 6 min here: policy 5 min, evaluate 42 s"
+    )
+    assert duration(9000) == "2.5 h"
+
+
+def test_doctor_command_prints_findings_and_the_time_of_a_round(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", str(TINY)]) == 0
+    out = capsys.readouterr().out
+    assert "gold answers, correct" in out
+    assert "a round takes up to about" in out

@@ -1,0 +1,187 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from configs.errors import ConfigError
+from configs.schema.problems import Source
+from grpo_train.problems.sources import SourceRows, read_source
+
+
+def _read(**source: Any) -> SourceRows:
+    return read_source(TypeAdapter[Any](Source).validate_python(source))
+
+
+def _family(family: str, size: int, **options: Any) -> SourceRows:
+    return _read(kind="reasoning_gym", family=family, size=size, options=options)
+
+
+# ---- reasoning-gym --------------------------------------------------------------------------------------------------
+
+
+def test_family_gives_distinct_questions_with_what_its_scorer_needs() -> None:
+    problems = _family("gcd", 50, min_value=1, max_value=30).problems
+    assert len({problem.text for problem in problems}) == 50
+    first = problems[0]
+    assert first.meta["family"] == "gcd"
+    assert first.meta["entry"]["answer"] == first.answer
+    assert json.loads(json.dumps(first.meta)) == first.meta
+    assert (first.split, first.is_text, first.difficulty) == (None, False, None)
+
+
+def test_family_that_runs_dry_gives_fewer_than_asked() -> None:
+    # two factors of one digit: at most 10 x 10 questions
+    assert 50 < len(_family("products", 5000, min_terms=2, max_terms=2, min_digits=1, max_digits=1).problems) <= 100
+
+
+def test_size_only_cuts_what_a_family_gives() -> None:
+    assert _family("chain_sum", 5).problems == _family("chain_sum", 20).problems[:5]
+
+
+def test_numeric_difficulty_of_a_family_is_kept() -> None:
+    assert _family("gsm_symbolic", 1).problems[0].difficulty == 1.0
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "remedy"),
+    [
+        ("chainsum", {}, "did you mean chain_sum"),
+        ("chain_sum", {"terms": 2}, r"no options \['terms'\]; its options are .*max_terms"),
+        ("chain_sum", {"size": 2}, r"no options \['size'\]"),
+        ("chain_sum", {"min_terms": 5, "max_terms": 2}, "max_terms must be >= min_terms"),
+        ("chain_sum", {"min_terms": "two"}, "refuses options"),
+    ],
+)
+def test_wrong_family_or_option_names_the_valid_ones(family: str, options: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        _read(kind="reasoning_gym", family=family, size=3, options=options)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_jsonl_columns_are_mapped_and_others_are_kept_for_scorers(workspace: Path) -> None:
+    rows = [{"q": "1+1?", "a": 2, "difficulty": 0.5, "unit": "cm"}, {"q": [{"role": "user", "content": "x"}], "a": "y"}]
+    Path("a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    first, second = _read(kind="jsonl", path="a.jsonl", columns={"question": "q", "answer": "a"}).problems
+    assert (first.question, first.answer, first.difficulty) == ("1+1?", "2", 0.5)
+    assert first.meta == {"difficulty": 0.5, "unit": "cm"}
+    assert first.key == hashlib.sha256(b'["1+1?", "2"]').hexdigest()
+    assert second.question == [{"role": "user", "content": "x"}]
+    assert second.text == "x"
+
+
+def test_difficulty_comes_from_the_column_that_is_named(workspace: Path) -> None:
+    Path("a.jsonl").write_text('{"question": "1?", "answer": "1", "level": 0.75, "difficulty": 0.5}\n')
+    columns = {"difficulty": "level"}
+    assert _read(kind="jsonl", path="a.jsonl").problems[0].difficulty == 0.5
+    assert _read(kind="jsonl", path="a.jsonl", columns=columns).problems[0].difficulty == 0.75
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"level": 3}, "the difficulty is 3; scale it to a number from 0"),
+        ({"level": "hard"}, "the difficulty is 'hard'; scale it"),
+        ({"grade": 0.5}, r"no column 'level'; set columns\.difficulty to one of 'answer', 'grade', 'question'"),
+    ],
+)
+def test_difficulty_that_is_named_but_of_no_use_is_refused(row: dict[str, Any], message: str, workspace: Path) -> None:
+    Path("a.jsonl").write_text(json.dumps({"question": "1?", "answer": "1"} | row) + "\n")
+    with pytest.raises(ConfigError, match=message):
+        _read(kind="jsonl", path="a.jsonl", columns={"difficulty": "level"})
+
+
+def test_answer_pattern_takes_the_answer_out_and_rows_without_it_are_counted(workspace: Path) -> None:
+    answers = ["so 3 #### 1,003", "#### 4", "no mark"]
+    Path("a.jsonl").write_text("".join(json.dumps({"question": a, "answer": a}) + "\n" for a in answers))
+    rows = _read(kind="jsonl", path="a.jsonl", answer_pattern="#### (.+)")
+    assert [problem.answer for problem in rows.problems] == ["1,003", "4"]
+    assert rows.num_unmatched == 1
+
+
+GOOD = '{"question": "1?", "answer": "1"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"", {}, "a.jsonl is empty; it needs a row a problem"),
+        (b"\n\n", {}, "a.jsonl is empty"),
+        (GOOD.encode() + b'{"question": "2?", "answ\n', {}, r"a\.jsonl line 2: broken JSON .* mend the line"),
+        (b"\xff\xfe\x00\x01", {}, r"is not text \(byte 0 is no UTF-8\); name a JSONL file"),
+        (b"[1, 2]\n", {}, r"line 1: \[1, 2\] is no JSON object; write one"),
+        (
+            b'{"prompt": "1?", "answer": "1"}\n',
+            {},
+            r"no column 'question'; set columns\.question to one of 'answer', 'prompt'",
+        ),
+        (
+            b'{"question": "1?", "gold": "1"}\n',
+            {},
+            r"no column 'answer'; set columns\.answer to one of 'gold', 'question'",
+        ),
+        (b'{"question": "", "answer": "1"}\n', {}, "the question is ''; it must be a text or a list of chat messages"),
+        (b'{"question": [{"role": "user"}], "answer": "1"}\n', {}, "chat messages with role and content"),
+        (b'{"question": "1?", "answer": null}\n', {}, "the answer is None; it must be a text or a number"),
+        (b'{"question": "1?", "answer": " "}\n', {}, "the answer is empty; give the gold answer"),
+        (GOOD.encode(), {"answer_pattern": "#### (.+)"}, "is missing in 1 of 1 answers; mend the pattern"),
+        (GOOD.encode(), {"answer_pattern": "(("}, "is no regular expression"),
+        (GOOD.encode(), {"answer_pattern": "####"}, r"has 0 groups; put one \(\.\.\.\) around the answer"),
+    ],
+)
+def test_faulty_file_names_the_place_and_the_remedy(
+    content: bytes, options: dict[str, Any], message: str, workspace: Path
+) -> None:
+    Path("a.jsonl").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        _read(kind="jsonl", path="a.jsonl", **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("none.jsonl", "does not exist; set"), (".", "is a folder; name a JSONL")]
+)
+def test_missing_file_names_the_remedy(path: str, message: str, workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _read(kind="jsonl", path=path)
+
+
+# ---- data sets ------------------------------------------------------------------------------------------------------
+
+
+def test_local_data_set_is_read_with_its_split_and_columns(workspace: Path) -> None:
+    Path("data").mkdir()
+    for split, first in (("train", 0), ("test", 10)):
+        rows = [{"q": f"{i}?", "a": f"#### {i}"} for i in range(first, first + 3)]
+        Path(f"data/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = _read(
+        kind="dataset",
+        path="data",
+        dataset_split="test[:2]",
+        columns={"question": "q", "answer": "a"},
+        answer_pattern="#### (.+)",
+        split="test",
+    )
+    assert [(p.question, p.answer, p.split, p.is_text) for p in rows.problems] == [
+        ("10?", "10", "test", True),
+        ("11?", "11", "test", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"path": "no/such-data"},
+        {"path": "./none"},
+        {"path": "data", "dataset_split": "valid"},
+        {"path": "data", "name": "x"},
+    ],
+)
+def test_data_set_that_cannot_be_loaded_names_the_remedy(source: dict[str, Any], workspace: Path) -> None:
+    Path("data").mkdir()
+    Path("data/train.jsonl").write_text(GOOD)
+    with pytest.raises(ConfigError, match=r"could not be loaded: .*; check path, name, dataset_split and the network"):
+        _read(kind="dataset", **source)

@@ -1,0 +1,103 @@
+"""Pairs that somebody labelled before: their forms, their faults, and what a round draws from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.errors import ConfigError
+from configs.records import PreferencePair
+from configs.schema.rewards import FileLabeler, TrainedRewardModel
+from reward_training.pairs.preferences import draw_preferences, read_preferences
+
+USER = {"role": "user", "content": "Say a"}
+
+
+def says(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def read(path: Path, rows: list[Any], held_out_share: float = 0.25, **fields: Any) -> list[PreferencePair]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labeler = FileLabeler(path=str(path), **fields)
+    config = TrainedRewardModel(labeler=labeler, held_out_share=held_out_share)
+    return read_preferences(labeler, name="taste", config=config, round=2)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Say a", "chosen": "a", "rejected": "b"},
+        {"prompt": [USER], "chosen": [says("a")], "rejected": [says("b")]},
+        {"prompt": [USER], "chosen": "a", "rejected": "b"},
+        {"chosen": [USER, says("a")], "rejected": [USER, says("b")]},
+        {"prompt": "Say a", "chosen": [USER, says("a")], "rejected": [USER, says("b")]},
+    ],
+)
+def test_the_usual_forms_are_the_same_pair(row: dict[str, Any], tmp_path: Path) -> None:
+    [pair] = read(tmp_path / "pairs.jsonl", [row])
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([USER], "a", "b")
+    assert (pair.objective, pair.labeler, pair.sources, pair.round) == ("taste", "file", ("file", "file"), 2)
+
+
+def test_columns_may_have_other_names_and_equal_responses_are_left_out(tmp_path: Path) -> None:
+    rows = [{"q": "x", "good": "a", "bad": "b"}, {"q": "y", "good": "a", "bad": "a"}]
+    pairs = read(tmp_path / "pairs.jsonl", rows, prompt="q", chosen="good", rejected="bad")
+    assert [pair.prompt[0]["content"] for pair in pairs] == ["x"]
+
+
+def test_a_prompt_is_on_one_side_alone(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i % 40}", "chosen": f"a{i}", "rejected": "b"} for i in range(120)]
+    pairs = read(tmp_path / "pairs.jsonl", rows)
+    sides: dict[str, set[str]] = {}
+    for pair in pairs:
+        sides.setdefault(pair.problem_key, set()).add(pair.split)
+    assert all(len(side) == 1 for side in sides.values())
+    assert {"train"} in sides.values()
+    assert {"held_out"} in sides.values()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"prompt": "x", "chosen": "a"},
+            r"line 1: no column 'rejected'; set labeler.rejected to one of 'chosen', 'prompt'",
+        ),
+        ({"prompt": 5, "chosen": "a", "rejected": "b"}, "line 1: the prompt is 5; it must be a text"),
+        ({"prompt": "x", "chosen": 5, "rejected": "b"}, "chosen is 5; it must be a text or a conversation"),
+        ({"chosen": "a", "rejected": "b"}, "no column 'prompt', and chosen and rejected are no two conversations"),
+        ({"chosen": [says("a")], "rejected": [says("b")]}, "begin alike; set labeler.prompt"),
+        ({"prompt": "x", "chosen": [USER], "rejected": "b"}, "ends with the assistant"),
+        ({"prompt": "x", "chosen": "a", "rejected": "a"}, "holds no pair of two responses"),
+    ],
+)
+def test_a_faulty_row_is_named_with_the_remedy(row: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(tmp_path / "pairs.jsonl", [row])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    labeler = FileLabeler(path=str(tmp_path / "none.jsonl"))
+    config = TrainedRewardModel(labeler=labeler)
+    with pytest.raises(ConfigError, match=r"none.jsonl does not exist; set labeler.path"):
+        read_preferences(labeler, name="taste", config=config, round=0)
+
+
+def test_a_round_draws_as_large_a_share_of_both_sides(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(400)]
+    pairs = read(tmp_path / "pairs.jsonl", rows)
+    num_train = sum(pair.split == "train" for pair in pairs)
+    first, second = (draw_preferences(pairs, max_pairs=num_train // 4, rng=np.random.default_rng(i)) for i in (0, 1))
+    for drawn in (first, second):
+        counts = [sum(pair.split == split for pair in drawn) for split in ("train", "held_out")]
+        assert counts == pytest.approx([num_train / 4, (400 - num_train) / 4], abs=1)
+        assert len({pair.problem_key for pair in drawn}) == len(drawn)
+    assert first != second
+    assert draw_preferences(pairs, max_pairs=1000, rng=np.random.default_rng(0)) == sorted(
+        pairs, key=lambda pair: pair.split != "train"
+    )

@@ -1,0 +1,93 @@
+"""A reward model as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedTokenizerFast
+
+from configs.errors import ConfigError
+from configs.records import Completion, Problem
+from configs.schema import rewards as reward_schema
+from reward_training.reward import Unscored
+from reward_training.reward_models.scores import CALIBRATION, save_calibration
+from reward_training.scorer import RewardModelSource, build_rewards, score
+
+Make = Callable[..., Completion]
+MakeProblem = Callable[..., Problem]
+CONFIG = reward_schema.ModelReward(name="quality", model="judge", weight=0.5)
+
+
+def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast, num_labels: int = 1) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=256, num_labels=num_labels, pad_token_id=0,
+    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(config)
+    torch.nn.init.normal_(model.score.weight)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def frozen(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    return save_model(tmp_path / "frozen", tokenizer)
+
+
+def values(source: RewardModelSource, problems: list[Problem], completions: list[Completion]) -> list[float | Unscored]:
+    with build_rewards([CONFIG], {"judge": source}) as (reward,):
+        return list(reward(problems, completions))
+
+
+def test_frozen_model_gives_raw_scores_and_a_trained_one_calibrated_ones(
+    frozen: Path, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    problems, completions = [make_problem()] * 3, [make_completion(text) for text in ("5", "6", "five!")]
+    source = RewardModelSource(frozen, max_length=64)
+    raw = [float(value) for value in values(source, problems, completions)]
+    assert len(set(raw)) == 3
+    save_calibration(frozen, [1.0, 5.0])  # mean 3, deviation 2
+    assert values(source, problems, completions) == pytest.approx([(value - 3) / 2 for value in raw])
+
+
+def test_too_long_a_conversation_is_unscored(frozen: Path, make_problem: MakeProblem, make_completion: Make) -> None:
+    source = RewardModelSource(frozen, max_length=20)
+    problems, completions = [make_problem()] * 2, [make_completion("5"), make_completion("5" * 30)]
+    with build_rewards([CONFIG], {"judge": source}) as rewards:
+        first, second = score(problems, completions, rewards)
+    assert first.parts["quality"] is not None
+    assert first.total == 0.5 * first.parts["quality"]
+    assert second.parts == {"quality": None}
+    assert second.unscored == {"quality": "over max_length=20 tokens"}
+
+
+def test_two_rewards_may_share_a_model(frozen: Path, make_problem: MakeProblem, make_completion: Make) -> None:
+    configs = [CONFIG, CONFIG.model_copy(update={"name": "again"})]
+    with build_rewards(configs, {"judge": RewardModelSource(frozen, max_length=64)}) as rewards:
+        (only,) = score([make_problem()], [make_completion("5")], rewards)
+    assert only.parts["quality"] == only.parts["again"]
+
+
+def test_model_with_two_outputs_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    folder = save_model(tmp_path / "two", tokenizer, num_labels=2)
+    with (
+        pytest.raises(ConfigError, match="has 2 outputs; use a sequence classifier with one output"),
+        build_rewards([CONFIG], {"judge": RewardModelSource(folder, max_length=64)}),
+    ):
+        pass
+
+
+def test_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    source = RewardModelSource(tmp_path / "absent", max_length=64)
+    with pytest.raises(ConfigError, match="absent"), build_rewards([CONFIG], {"judge": source}):
+        pass
+
+
+def test_model_that_scores_all_alike_is_centred(tmp_path: Path) -> None:
+    save_calibration(tmp_path, [2.0, 2.0])
+    assert '"std": 1e-06' in (tmp_path / CALIBRATION).read_text()

@@ -1,0 +1,48 @@
+"""Prompts and conversations as text."""
+
+from __future__ import annotations
+
+import copy
+
+from transformers import PreTrainedTokenizerFast
+
+from reward_training.transformer.rendering import conversation_ids, conversation_text, prompt_text
+
+MESSAGES = [{"role": "user", "content": "2 + 3?"}]
+
+
+def test_messages_go_through_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert prompt_text(tokenizer, MESSAGES) == "<|user|>2 + 3?<|end|>\n<|assistant|>"
+    assert conversation_text(tokenizer, MESSAGES, "5") == "<|user|>2 + 3?<|end|>\n<|assistant|>5<|end|>\n"
+
+
+def test_conversation_begins_with_the_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert conversation_text(tokenizer, MESSAGES, "5").startswith(prompt_text(tokenizer, MESSAGES))
+
+
+def test_plain_text_stays_as_it_is(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert prompt_text(tokenizer, "2 + 3 =") == "2 + 3 ="
+    assert conversation_text(tokenizer, "2 + 3 =", " 5") == "2 + 3 = 5<|end|>"
+
+
+def test_messages_without_a_template_are_lines(tokenizer: PreTrainedTokenizerFast) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    messages = [{"role": "system", "content": "Be brief."}, *MESSAGES]
+    assert prompt_text(bare, messages) == "Be brief.\n2 + 3?\n"
+    assert conversation_text(bare, messages, "5") == "Be brief.\n2 + 3?\n5<|end|>"
+
+
+def test_special_tokens_of_the_template_are_single_ids(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = conversation_ids(tokenizer, [conversation_text(tokenizer, MESSAGES, "5")])[0]
+    assert tokenizer.convert_ids_to_tokens(ids) == [
+        "<|user|>",
+        *"2 + 3?",
+        "<|end|>",
+        "\n",
+        "<|assistant|>",
+        "5",
+        "<|end|>",
+        "\n",
+    ]
+    assert conversation_ids(tokenizer, []) == []

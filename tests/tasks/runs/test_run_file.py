@@ -1,0 +1,143 @@
+"""run.json: what a run was started with, and what may change when it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.disk.files import write_jsonl
+from configs.errors import ConfigError
+from configs.reader import load_config
+from configs.records import Policy, RoundState
+from configs.schema.config import Config
+from tasks.running.run import create_run, follow_on, follow_on_name, open_run, read_run, run_names, write_run
+from tasks.runs import facts as mirror
+from tasks.runs.history import ModelRef, pair_files, problems_of_round
+from tasks.runs.workspace import round_folder, run_folder
+from tasks.stages.policy import PolicySpec
+from tests.paths import TINY
+
+POLICY = Policy(path="x", id="x", round=0)
+
+
+def tiny(*overrides: str) -> Config:
+    return load_config(TINY, list(overrides))
+
+
+def test_changed_fields_are_named_with_both_values_and_the_remedy(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    with pytest.raises(ConfigError) as error:
+        open_run(tmp_path, tiny("grpo_config.group_size=8", "rewards.0.weight=0.3"))
+    assert "grpo_config.group_size is 8, was 4" in str(error.value)
+    assert "rewards.0.weight is 0.3, was 0.2" in str(error.value)
+    assert "--run NEWNAME" in str(error.value)
+    assert "learning_rate" not in str(error.value)
+
+
+def test_rounds_may_be_raised_and_are_remembered(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    raised = open_run(tmp_path, tiny("rounds=5"))
+    assert raised.rounds_asked == [2, 5]
+    assert read_run(tmp_path, "tiny").config["rounds"] == 5
+
+
+def test_rounds_may_not_be_lowered(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    with pytest.raises(ConfigError, match=r"rounds is 1, was 2 \(it can only be raised\)"):
+        open_run(tmp_path, tiny("rounds=1"))
+
+
+def test_the_experiment_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    open_run(tmp_path, tiny("tracking.experiment=elsewhere"))
+
+
+def test_what_concerns_checkpoints_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    changes = ["keep_checkpoints=1", "grpo_config.save_steps=7", "reward_models.taste.save_steps=7"]
+    open_run(tmp_path, tiny(*changes))
+
+
+JUDGE = "{name: kind, kind: judge, base_url: 'http://127.0.0.1:1/v1', model: m, rubric: rubric.md, weight: 0.1}"
+
+
+def test_how_a_judge_is_reached_and_what_it_may_cost_may_change_and_what_it_says_may_not(tmp_path: Path) -> None:
+    (tmp_path / "rubric.md").write_text("kind")
+    judged = [f"rewards=[{{name: correct, kind: outcome}}, {JUDGE}]", "reward_models={}"]
+    free = [
+        "max_calls=9",
+        "base_url='http://127.0.0.1:2/v1'",
+        "concurrency=2",
+        "prices={input_per_million: 1, output_per_million: 2}",
+    ]
+    changed = tiny(*judged, *(f"rewards.1.{change}" for change in free))
+    open_run(tmp_path, tiny(*judged))
+    open_run(tmp_path, changed)
+    specs = [
+        PolicySpec(config=config, round=1, policy=POLICY, initial_policy=POLICY, problems="x", reward_models={})
+        for config in (tiny(*judged), changed)
+    ]
+    assert specs[0].config_digest() == specs[1].config_digest()
+    with pytest.raises(ConfigError, match=r"rewards\.1\.model is 'n', was 'm'"):
+        open_run(tmp_path, tiny(*judged, "rewards.1.model=n"))
+
+
+def test_going_on_keeps_the_run_file(tmp_path: Path) -> None:
+    assert open_run(tmp_path, tiny()) == open_run(tmp_path, tiny())
+
+
+def test_an_unknown_run_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    with pytest.raises(ConfigError, match=r"no run 'other' .*; runs there: tiny"):
+        read_run(tmp_path, "other")
+
+
+def test_added_rounds_have_problems_of_their_own(tmp_path: Path) -> None:
+    """The training problems of rounds 0 to 2 must stay as they were, or those rounds would run again."""
+    assert problems_of_round(tmp_path, 2, [2, 5]) == tmp_path / "problems"
+    assert problems_of_round(tmp_path, 3, [2, 5]) == tmp_path / "problems_005"
+
+
+def finish_round_0(root: Path, name: str) -> None:
+    folder = run_folder(root, name)
+    given = Policy(path="models/tiny", id="given", round=0)
+    file = read_run(root, name)
+    write_run(root, file.model_copy(update={"given_policy": given, "initial_policy": given}))
+    state = RoundState(round=0, policy=given, champion=given, initial_policy=given, reward_models={})
+    fact = mirror.RoundFile(round=0, state=state, ended_ms=1, metrics={}, aliases=[])
+    mirror.save(round_folder(folder, 0) / mirror.ROUND_FILE, fact)
+    write_jsonl(round_folder(folder, 0) / "regenerate" / "pairs.jsonl", [{"from": name}])
+
+
+def test_follow_on_takes_champion_initial_policy_and_pairs_along(tmp_path: Path) -> None:
+    config = tiny()
+    create_run(tmp_path, config, reward_models={"taste": ModelRef(id="rm", path="somewhere")})
+    finish_round_0(tmp_path, "tiny")
+    second = follow_on(tmp_path, config, "tiny")
+    assert second.name == "tiny-0002"
+    assert (second.predecessor, second.given_policy, second.initial_policy) == (
+        "tiny",
+        Policy(path="models/tiny", id="given", round=0),
+        Policy(path="models/tiny", id="given", round=0),
+    )
+    assert second.config["seed"] != config.seed
+    assert second.reward_models == {"taste": ModelRef(id="rm", path="somewhere")}
+    finish_round_0(tmp_path, "tiny-0002")
+    third = follow_on(tmp_path, config, "tiny-0002")
+    [inherited] = pair_files(run_folder(tmp_path, third.name), before=0)
+    assert inherited.read_text() == '{"from": "tiny"}\n{"from": "tiny-0002"}\n'
+    assert third.config["seed"] != second.config["seed"]
+    assert run_names(tmp_path) == ["tiny", "tiny-0002", "tiny-0003"]
+
+
+def test_follow_on_needs_a_finished_round(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny())
+    with pytest.raises(ConfigError, match="'tiny' has finished no round"):
+        follow_on(tmp_path, tiny(), "tiny")
+
+
+def test_names_of_follow_ons_count_on(tmp_path: Path) -> None:
+    assert follow_on_name(tmp_path, "tiny") == "tiny-0002"
+    create_run(tmp_path, tiny("run.name=tiny-0007"))
+    assert follow_on_name(tmp_path, "tiny-0003") == "tiny-0008"

@@ -1,0 +1,296 @@
+"""The real stages on configs/tiny.yaml with a real MLflow store, without Prefect around them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from configs.disk.files import MANIFEST, digest, digest_json, read_manifest, weights_id
+from configs.errors import ConfigError
+from configs.records import Policy, RoundState
+from configs.schema.config import Config
+from grpo_train.policies.model import save_policy
+from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
+from tasks import prefect_tasks as stages
+from tasks.running.run import Run, follow_on, read_run, stored_config
+from tasks.runs.history import last_finished_round
+from tasks.runs.workspace import read_champion
+from tests.tasks.stage_kit import open_in, tiny
+
+ONE_ROUND = (
+    "rounds=1",
+    "grpo_config.max_updates=2",
+    "reward_models.taste.held_out_share=0.5",
+    "reward_models.taste.epochs=2",
+)
+"""enough held-out pairs for every reward model to be accepted"""
+
+
+def baseline(run: Run) -> RoundState:
+    stages.prepare.fn(run)
+    state = stages.first_state(run)
+    models = stages.usable_reward_models(run, 0)
+    stages.evaluate.fn(run, 0, state.policy, models)
+    stages.regenerate.fn(run, 0, [state.policy], models)
+    stages.finish_round.fn(run, state)
+    return state
+
+
+def one_round(run: Run, round: int, state: RoundState, *, promoted: bool = True) -> RoundState:
+    stages.train_reward_model.fn(run, round, "taste", state)
+    models = stages.usable_reward_models(run, round)
+    policy = stages.train_policy.fn(run, round, state, models)
+    stages.evaluate.fn(run, round, policy, models)
+    assert stages.promote.fn(run, round, state.champion, policy).promoted is promoted
+    champion = policy if promoted else state.champion
+    stages.regenerate.fn(run, round, [champion] if promoted else [champion, policy], models)
+    after = stages.round_state(run, round, policy, champion)
+    stages.finish_round.fn(run, after)
+    return after
+
+
+def whole(root: Path, config: Config) -> Run:
+    run = open_in(root, config)
+    run.tracking.start()
+    state = baseline(run)
+    for round in range(1, config.rounds + 1):
+        state = one_round(run, round, state, promoted=config.promotion.rule == "always")
+    run.tracking.finish("FINISHED")
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A workspace with a finished run of one round."""
+    root = tmp_path_factory.mktemp("finished")
+    shutil.copy(empty_store, root / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        whole(root, tiny(*ONE_ROUND))
+        yield root
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same workspace, to be changed."""
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def manifests(root: Path) -> dict[str, float]:
+    """{stage folder: modification time of its manifest}."""
+    folder = root / "runs" / "tiny"
+    return {path.parent.relative_to(folder).as_posix(): path.stat().st_mtime for path in folder.rglob(MANIFEST)}
+
+
+def test_a_round_has_these_stages(finished: Path) -> None:
+    assert sorted(manifests(finished)) == [
+        "problems",
+        "round_000/evaluate",
+        "round_000/regenerate",
+        "round_001/evaluate",
+        "round_001/policy",
+        "round_001/promote",
+        "round_001/regenerate",
+        "round_001/reward_model/taste",
+    ]
+
+
+def test_every_file_of_every_manifest_is_an_artifact_with_the_same_digest(finished: Path) -> None:
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    folder = finished / "runs" / "tiny"
+    compared = 0
+    for name in manifests(finished):
+        manifest = read_manifest(folder / name)
+        assert manifest is not None
+        assert manifest.mlflow_run_id is not None
+        artifacts = Path(client.get_run(manifest.mlflow_run_id).info.artifact_uri.removeprefix("file://"))
+        assert {file: digest(artifacts / file) for file in manifest.outputs} == manifest.outputs
+        compared += len(manifest.outputs)
+    assert compared > 30
+    experiment = client.get_experiment_by_name("regroup").experiment_id
+    assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED"}
+
+
+def test_an_evaluation_leaves_the_rollouts_of_training_as_they_were(finished: Path) -> None:
+    """TRL's trainer writes the completions of an evaluation over those of the training step."""
+    folder = finished / "runs" / "tiny" / "round_001"
+    policy, evaluation = read_manifest(folder / "policy"), read_manifest(folder / "evaluate")
+    assert policy is not None
+    assert evaluation is not None
+    assert digest(folder / "policy" / "rollouts.jsonl") == policy.outputs["rollouts.jsonl"]
+    assert "rollouts.jsonl" not in evaluation.outputs
+
+
+def test_registered_policies_are_given_and_trained(finished: Path) -> None:
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    champion = read_champion(finished)
+    assert champion is not None
+    version = client.get_model_version_by_alias("tiny-policy", "champion")
+    assert version.tags["regroup.policy_id"] == champion.policy_id == weights_id(Path(champion.path))
+    given = read_run(finished, "tiny").given_policy
+    assert given is not None
+    ids = {v.tags["regroup.policy_id"] for v in client.search_model_versions("name='tiny-policy'")}
+    assert ids == {given.id, champion.policy_id}
+
+
+def test_going_through_a_finished_run_runs_nothing(copied: Path) -> None:
+    before = manifests(copied)
+    whole(copied, tiny(*ONE_ROUND))
+    assert manifests(copied) == before
+
+
+def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
+    before = manifests(copied)
+    run = whole(copied, tiny(*ONE_ROUND, "rounds=2"))
+    after = manifests(copied)
+    assert {name: after[name] for name in before} == before
+    assert "round_002/regenerate" in after
+    assert "problems_002" in after
+    last = last_finished_round(copied / "runs" / "tiny")
+    assert last is not None
+    assert last.round == 2
+    assert_curriculum_goes_on(run)
+    following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
+    assert stages.first_state(open_in(copied, stored_config(following))).curriculum == last.state.curriculum
+
+
+def assert_curriculum_goes_on(run: Run) -> None:
+    """Each round asked 2 x 4 problems; the second one of the fewer that are left beside its own shard."""
+    folders = [run.folder / f"round_00{round}" / "policy" for round in (1, 2)]
+    first, second = (json.loads((folder / "curriculum.json").read_bytes()) for folder in folders)
+    sizes = [(run.folder / name / "train.jsonl").read_bytes().count(b"\n") for name in ("problems", "problems_002")]
+    assert first["epoch"] == pytest.approx(8 / sizes[0])
+    assert second["epoch"] == pytest.approx(first["epoch"] + 8 / sizes[1])
+    read = [read_manifest(folder) for folder in folders]
+    assert [manifest.inputs["curriculum"] for manifest in read if manifest] == [digest_json(None), digest_json(first)]
+    assert last_state(run).curriculum == second
+
+
+def test_pass_rates_of_the_regeneration_reach_the_next_rounds_curriculum(copied: Path) -> None:
+    run = open_in(copied, tiny(*ONE_ROUND))
+    asking = replace(run, config=tiny(*ONE_ROUND, "curriculum={kind: threshold, difficulty: policy}"))
+    state = last_state(run)
+    found = stages._curriculum(asking, 2, state)
+    assert found is not None
+    assert {name: value for name, value in found.items() if name != "sources"} == state.curriculum
+    assert found["sources"].keys() == {"chain_sum"}
+    assert stages._curriculum(run, 2, state) == state.curriculum
+
+
+def test_the_next_round_starts_from_a_reward_model_made_by_hand(copied: Path) -> None:
+    run = open_in(copied, tiny(*ONE_ROUND, "rounds=2"))
+    run.tracking.start()
+    by_hand = stages.retrain_reward_model.fn(run, "taste")
+    assert by_hand.accepted, by_hand.reasons
+    first = read_manifest(run.folder / "round_001" / "reward_model" / "taste")
+    made = read_manifest(run.folder / "round_001" / "reward_model_by_hand" / "taste")
+    assert first is not None
+    assert made is not None
+    assert made.inputs["base"] == weights_id(run.folder / "round_001" / "reward_model" / "taste" / "model")
+    whole(copied, tiny(*ONE_ROUND, "rounds=2"))
+    second = read_manifest(run.folder / "round_002" / "reward_model" / "taste")
+    assert second is not None
+    assert second.inputs["base"] == by_hand.id
+    assert stages.retrain_reward_model.fn(run, "taste").num_train_pairs > 0
+
+
+def test_a_follow_on_starts_from_the_champion_and_the_accepted_reward_model(copied: Path) -> None:
+    champion = read_champion(copied)
+    assert champion is not None
+    file = follow_on(copied, tiny(*ONE_ROUND), "tiny")
+    run = open_in(copied, stored_config(file))
+    run.tracking.start()
+    state = baseline(run)
+    assert (state.policy.id, state.policy.round) == (champion.policy_id, 0)
+    assert run.initial_policy == read_run(copied, "tiny").initial_policy
+    assert set(stages.usable_reward_models(run, 0)) == {"taste"}
+    report = stages.train_reward_model.fn(run, 1, "taste", state)
+    manifest = read_manifest(run.folder / "round_001" / "reward_model" / "taste")
+    assert manifest is not None
+    assert manifest.inputs["base"] == file.reward_models["taste"].id
+    assert report.num_replayed_pairs > 0
+    old, new = (copied / "runs" / name / "problems" / "regenerate_000.jsonl" for name in ("tiny", "tiny-0002"))
+    assert digest(old) != digest(new)
+
+
+def test_a_refused_challenger_is_sampled_too_and_the_champion_stays(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    run = whole(tmp_path, tiny(*ONE_ROUND, "promotion.rule=better", "grpo_config.max_updates=1"))
+    manifest = read_manifest(run.folder / "round_001" / "regenerate")
+    trained = Policy.model_validate(last_state(run).policy)
+    assert manifest is not None
+    assert (manifest.inputs["policy/0"], manifest.inputs["policy/1"]) == (run.given_policy.id, trained.id)
+    champion = read_champion(tmp_path)
+    assert champion is not None
+    assert (champion.round, champion.policy_id) == (0, run.given_policy.id)
+
+
+def last_state(run: Run) -> RoundState:
+    last = last_finished_round(run.folder)
+    assert last is not None
+    return last.state
+
+
+def test_a_refused_reward_model_is_left_out_loudly(copied: Path) -> None:
+    folder = copied / "runs" / "tiny" / "round_001" / "reward_model" / "taste"
+    report = (folder / "report.json").read_text()
+    (folder / "report.json").write_text(report.replace('"accepted": true', '"accepted": false'))
+    run = open_in(copied, tiny(*ONE_ROUND))
+    assert stages.usable_reward_models(run, 1) == {}
+
+
+def test_a_stop_is_heard_between_steps(copied: Path) -> None:
+    from configs.errors import StageStopped
+
+    run = replace(open_in(copied, tiny(*ONE_ROUND, "rounds=2")), should_stop=lambda: True)
+    state = last_state(run)
+    stages.prepare.fn(run)
+    with pytest.raises(StageStopped):
+        stages.train_policy.fn(run, 2, state, {})
+    assert read_manifest(run.folder / "round_002" / "policy") is None
+
+
+def test_a_reward_model_may_begin_each_round_anew_from_a_backbone_of_its_own(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    run = open_in(
+        tmp_path,
+        tiny(*ONE_ROUND, "reward_models.taste.start_from=backbone", "reward_models.taste.backbone.path=./other"),
+    )
+    run.tracking.start()
+    state = baseline(run)
+    with pytest.raises(ConfigError, match=r"reward_models\.taste\.backbone\.path=\./other does not exist"):
+        stages.train_reward_model.fn(run, 1, "taste", state)
+    tokenizer = build_tiny_tokenizer()
+    backbone = save_policy(build_tiny_model(tokenizer, seed=5), tokenizer, tmp_path / "other", round=0)
+    for round in (1, 2):
+        stages.train_reward_model.fn(run, round, "taste", state)
+        folder = run.folder / f"round_{round:03d}" / "reward_model" / "taste"
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        assert manifest.inputs["base"] == backbone.id
+
+
+def test_by_default_a_reward_model_is_trained_on_from_the_last_accepted_one(copied: Path) -> None:
+    run = open_in(copied, tiny(*ONE_ROUND))
+    last = run.folder / "round_001" / "reward_model" / "taste"
+    stages.retrain_reward_model.fn(run, "taste")
+    manifest = read_manifest(run.folder / "round_001" / "reward_model_by_hand" / "taste")
+    assert manifest is not None
+    assert manifest.inputs["base"] == weights_id(last / "model")
