@@ -17,14 +17,18 @@ from prefect.states import Cancelled
 from configs.errors import StageStopped
 from configs.records import RoundState
 from configs.schema.config import Config
-from configs.schema.rewards import PeopleLabeler
+from configs.schema.reward_models import PeopleLabeler
 from flows.artifacts import link_to_mlflow, show_rounds
 from flows.session import current_run, stop, working_on
 from flows.summary import Summary, read_summary
 from tasks import prefect_tasks as stages
-from tasks.running.run import RunFile, open_run
-from tasks.running.run import run_name as name_of
+from tasks.running.run import Run
+from tasks.runs import history
+from tasks.runs.run_file import RunFile, open_run
 from tasks.runs.workspace import workspace_lock
+from tasks.stages.prepare import added_round
+from tasks.stages.reward_model import usable_models
+from tasks.stages.rounds import first_state, round_state
 
 ResultT = TypeVar("ResultT")
 
@@ -39,7 +43,7 @@ def align(config: Config, run_name: str | None = None) -> Summary | State:
     """Start the run, or go on with it."""
     root = Path.cwd()
     config = config if run_name is None else config.model_copy(update={"run": type(config.run)(name=run_name)})
-    return cancelled_when_stopped(lambda: work_alone(root, name_of(config), lambda: open_run(root, config)))
+    return cancelled_when_stopped(lambda: work_alone(root, config.run_name, lambda: open_run(root, config)))
 
 
 def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
@@ -67,8 +71,15 @@ def all_rounds() -> None:
     run = current_run()
     stages.prepare(run)
     state = baseline(round=0)
-    while state.round < stages.rounds_wanted(run):
+    while state.round < rounds_wanted(run):
         state = one_round(round=state.round + 1, state=state)
+
+
+def rounds_wanted(run: Run) -> int:
+    """How many rounds the run has so far; one that a watch rule has just added gets its problems first."""
+    if added_round(run) is not None:
+        stages.prepare(run)
+    return history.rounds_wanted(run.folder, run.config.rounds)
 
 
 @flow(name="round", flow_run_name="round-{round}")
@@ -76,8 +87,8 @@ def baseline(round: int) -> RoundState:
     """Round 0: what the given policy does, and what the first reward models learn from."""
     with stop.listening():
         run = current_run()
-        state = stages.first_state(run)
-        models = stages.usable_reward_models(run, round)
+        state = first_state(run)
+        models = usable_models(run, round)
         stages.evaluate(run, round, state.policy, models)
         stages.regenerate(run, round, [state.policy], models)
         stages.finish_round(run, state)
@@ -97,7 +108,7 @@ def one_round(round: int, state: RoundState) -> RoundState:
             stages.take_labels(run, round)
         for name in run.config.trained_reward_models:
             stages.train_reward_model(run, round, name, state)
-        models = stages.usable_reward_models(run, round)
+        models = usable_models(run, round)
         policy = stages.train_policy(run, round, state, models)
         stages.evaluate(run, round, policy, models)
         if run.config.promotion.people is not None:
@@ -107,6 +118,6 @@ def one_round(round: int, state: RoundState) -> RoundState:
         # a reward model can only unlearn a hack that it has seen: a refused policy is sampled too
         sampled = [champion] if decision.promoted else [champion, policy]
         stages.regenerate(run, round, sampled, models)
-        state = stages.round_state(run, round, policy, champion)
+        state = round_state(run, round, policy, champion)
         stages.finish_round(run, state)
         return state

@@ -6,18 +6,21 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from flows.summary import Summary
 from tasks.running.run import Run
+from tasks.showing.page import artifact_key
 
 
 def show_rounds(run: Run, summary: Summary) -> None:
     """The table of rounds."""
     create_table_artifact(
-        key=_key(run, "rounds"), table=[_row(row) for row in summary["rounds"]], description=f"Rounds of run {run.name}"
+        key=artifact_key(f"{run.name}-rounds"),
+        table=[_row(row) for row in summary["rounds"]],
+        description=f"Rounds of run {run.name}",
     )
 
 
 def link_to_mlflow(run: Run) -> None:
     """The address of MLflow's parent run, or its id where the store is a file."""
-    key, about = _key(run, "mlflow"), f"MLflow run of {run.name}"
+    key, about = artifact_key(f"{run.name}-mlflow"), f"MLflow run of {run.name}"
     if run.tracking.run_url:
         create_link_artifact(key=key, link=run.tracking.run_url, link_text=about, description=about)
     else:
@@ -44,8 +47,3 @@ def _row(row: Summary) -> dict[str, Any]:
 
 def _interval(value: dict[str, Any] | None) -> str:
     return "" if value is None else f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
-def _key(run: Run, what: str) -> str:
-    """Prefect's keys hold small letters, digits and dashes."""
-    return f"{''.join(letter if letter.isalnum() else '-' for letter in run.name.lower())}-{what}"

@@ -13,7 +13,7 @@ from configs.reader import load_config
 from configs.records import Policy, Problem
 from flows.prefect_server import making_database
 from flows.summary import finished_summary, run_champion
-from tasks.running.run import read_run, run_names, stored_config
+from tasks.runs.run_file import read_run, run_names, stored_config
 from tasks.runs.run_records import RunRecords, read_run_records
 from tasks.runs.workspace import lock_holder, models_folder, read_champion, run_folder
 from tasks.showing.terminal import Terminal

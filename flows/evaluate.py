@@ -13,9 +13,10 @@ from configs.schema.config import Config
 from flows.align import cancelled_when_stopped
 from flows.session import working_on
 from tasks import prefect_tasks as stages
-from tasks.running.run import open_run, run_name
 from tasks.runs.history import last_finished_round
+from tasks.runs.run_file import open_run
 from tasks.runs.workspace import workspace_lock
+from tasks.stages.reward_model import usable_models
 
 
 @flow(name="evaluate")
@@ -25,8 +26,8 @@ def evaluate(config: Config) -> dict[str, EvalReport] | State:
 
 
 def _evaluate(root: Path, config: Config) -> dict[str, EvalReport]:
-    with workspace_lock(root, run_name(config)), working_on(root, open_run(root, config)) as run:
+    with workspace_lock(root, config.run_name), working_on(root, open_run(root, config)) as run:
         stages.prepare(run)
         last = last_finished_round(run.folder)
         policy = last.state.champion if last else run.given_policy
-        return stages.evaluate(run, policy.round, policy, stages.usable_reward_models(run, policy.round))
+        return stages.evaluate(run, policy.round, policy, usable_models(run, policy.round))

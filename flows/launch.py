@@ -10,11 +10,12 @@ from configs.reader import load_config
 from configs.schema.config import Config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
-from tasks.running.run import open_run, refuse_without_pairs, run_name, run_names
-from tasks.runs.facts import TRACKING, RunTracking, load
+from tasks.runs.facts import load
+from tasks.runs.run_file import open_run, refuse_without_pairs, run_names
 from tasks.runs.workspace import lock_holder, run_folder
 from tasks.showing.tables import estimates_table, rounds_table, verdict_on
 from tasks.showing.terminal import Terminal
+from tasks.tracking.outbox import TRACKING, RunTracking
 
 
 def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
@@ -30,7 +31,7 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
         terminal.say(f"run {summary['run']} is finished already")
     else:
         refuse_when_held(root)
-        if run_name(config) in run_names(root):
+        if config.run_name in run_names(root):
             open_run(root, config)
         summary = in_a_flow(root, "align", config, meanwhile=lambda: _check_data(root, config, terminal))
     _show(root, summary, terminal)
@@ -72,7 +73,7 @@ def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
 
 def _finished(root: Path, config: Config) -> Summary | None:
     """The summary where the run is finished, MLflow was told so, and the configuration is unchanged. No Prefect needed."""
-    name = run_name(config)
+    name = config.run_name
     summary = finished_summary(root, name, config.rounds)
     if summary is None or not was_told(run_folder(root, name)):
         return None

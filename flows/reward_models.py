@@ -13,7 +13,7 @@ from configs.schema.config import Config
 from flows.align import cancelled_when_stopped
 from flows.session import working_on
 from tasks import prefect_tasks as stages
-from tasks.running.run import open_run, refuse_without_pairs, run_name
+from tasks.runs.run_file import open_run, refuse_without_pairs
 from tasks.runs.workspace import workspace_lock
 
 
@@ -25,5 +25,5 @@ def retrain_reward_models(config: Config) -> dict[str, RewardModelReport] | Stat
 
 def _retrain(root: Path, config: Config) -> dict[str, RewardModelReport]:
     refuse_without_pairs(root, config)
-    with workspace_lock(root, run_name(config)), working_on(root, open_run(root, config)) as run:
+    with workspace_lock(root, config.run_name), working_on(root, open_run(root, config)) as run:
         return {name: stages.retrain_reward_model(run, name) for name in config.trained_reward_models}

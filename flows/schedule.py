@@ -3,7 +3,6 @@
 The chain of `tiny` is `tiny`, `tiny-0002`, `tiny-0003`, ...
 """
 
-import re
 from pathlib import Path
 
 from prefect import flow
@@ -12,28 +11,21 @@ from prefect.client.schemas.objects import State
 from configs.schema.config import Config
 from flows.align import cancelled_when_stopped, work_alone
 from flows.summary import Summary, finished_summary
-from tasks.running.run import RunFile, follow_on, open_run, read_run, run_name, run_names
-
-NUMBER = r"-\d{4}"
+from tasks.runs.follow_on import follow_on, runs_of_chain
+from tasks.runs.run_file import RunFile, open_run
 
 
 @flow(name="align-next")
 def align_next(config: Config) -> Summary | State:
     """Finish the interrupted run of the chain, or start a follow-on from the champion."""
     root = Path.cwd()
-    return cancelled_when_stopped(lambda: work_alone(root, run_name(config), lambda: next_run(root, config)))
+    return cancelled_when_stopped(lambda: work_alone(root, config.run_name, lambda: next_run(root, config)))
 
 
 def next_run(root: Path, config: Config) -> RunFile:
     """The run to work on; the caller holds the workspace."""
-    chain = runs_of_chain(root, run_name(config))
+    chain = runs_of_chain(root, config.run_name)
     unfinished = [file for file in chain if finished_summary(root, file.name, file.config["rounds"]) is None]
     if unfinished:
         return unfinished[0]
     return follow_on(root, config, chain[-1].name) if chain else open_run(root, config)
-
-
-def runs_of_chain(root: Path, name: str) -> list[RunFile]:
-    """The runs of one chain, oldest first."""
-    base = re.escape(re.sub(NUMBER + "$", "", name))
-    return [read_run(root, other) for other in run_names(root) if re.fullmatch(f"{base}({NUMBER})?", other)]

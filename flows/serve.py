@@ -19,7 +19,6 @@ import psutil
 from configs.errors import ConfigError
 from configs.reader import load_config
 from flows.prefect_server import HOST, answers, check_answers, configure, end_leftovers, free_port, start_full
-from tasks.running.run import run_name
 from tasks.showing.terminal import Terminal
 from tasks.tracking.server import tracking_uri
 
@@ -50,7 +49,7 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
         with temporary_settings({PREFECT_API_URL: api_url}):
             from flows.schedule import align_next
 
-            name = run_name(config)
+            name = config.run_name
             terminal.say(f"serving {align_next.name}/{name}, schedule {cron!r}")
             terminal.say(f"page       {api_url.removesuffix('/api')}")
             terminal.say(f"run now    PREFECT_API_URL={api_url} prefect deployment run {align_next.name}/{name}")

@@ -11,8 +11,9 @@ from prefect.runtime import flow_run
 from configs.errors import StageStopped
 from flows.stopping import Stop
 from flows.summary import summarise, write_summary
-from tasks.running.run import Run, RunFile, read_run, stored_config
+from tasks.running.run import Run
 from tasks.runs.facts import Status
+from tasks.runs.run_file import RunFile, read_run, stored_config
 from tasks.runs.workspace import run_folder
 from tasks.showing.report import write_report
 from tasks.showing.terminal import Terminal, log_to

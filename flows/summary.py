@@ -6,8 +6,8 @@ from typing import Any
 
 from configs.disk.files import write_json
 from configs.records import Policy
-from tasks.running.run import read_run
 from tasks.runs.history import rounds_wanted
+from tasks.runs.run_file import read_run
 from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
 from tasks.runs.workspace import run_folder
 

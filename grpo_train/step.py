@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Problem, Score
 from configs.schema.config import Config
-from configs.schema.rewards import ModelReward
+from configs.schema.rewards import ModelRewardConfig
 from configs.seeds import seed_for
 from grpo_train.gaps import Gaps
 from grpo_train.groups import Groups, left_out, without
@@ -103,7 +103,9 @@ class Stepper:
         names = [reward.name for reward in self.rewards]
         self.contributions = Contributions(names)
         models = [
-            reward.name for reward in self.config.rewards if isinstance(reward, ModelReward) and reward.name in names
+            reward.name
+            for reward in self.config.rewards
+            if isinstance(reward, ModelRewardConfig) and reward.name in names
         ]
         self.gaps = Gaps(models, self.config.checker)
         self.per_step = next((name for name in names if name in self.config.per_step_rewards), None)

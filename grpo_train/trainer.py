@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,26 +20,8 @@ from grpo_train.objective.checkpoint import read_component, read_components, wri
 from grpo_train.objective.learner import Learner
 from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.step import Stepper, StepResult
+from grpo_train.train_result import TrainResult
 from reward_training.scorer import Reward
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a whole training did."""
-
-    num_updates: int
-    stopped_by: str | None
-    """the watch rule that ended training early"""
-    advantage_share: dict[str, float]
-    """each objective's share of all advantages of the round"""
-    tokens: dict[str, int]
-    """tokens of each class of the token ledger, and `computed` and `padding` positions"""
-    curriculum: dict[str, Any]
-    """what the next round's picker of problems goes on from"""
-    rolled_back_to: int | None = None
-    """the step whose weights were taken in the end, where a watch rule asked for that"""
-    extra_rounds: int = 0
-    """how many rounds the rule that ended training may add to the run"""
 
 
 def num_steps(config: GrpoConfig, num_problems: int) -> int:

@@ -14,7 +14,17 @@ from types import TracebackType
 from typing import Self
 
 from configs.records import Completion, Problem, Score
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import (
+    FormatRewardConfig,
+    JudgeRewardConfig,
+    LengthRewardConfig,
+    ModelRewardConfig,
+    OutcomeRewardConfig,
+    ProcessRewardConfig,
+    PythonRewardConfig,
+    RepetitionRewardConfig,
+    RewardConfig,
+)
 from reward_training.judges.judge import JudgeReward
 from reward_training.reward import Found, Reward, RewardError, Stepwise, Unscored, WorksElsewhere
 from reward_training.reward_models.scores import RewardModelScorer
@@ -55,20 +65,20 @@ class RewardModelSource:
 
 @contextmanager
 def build_rewards(
-    configs: Sequence[reward_schema.Reward], reward_models: Mapping[str, RewardModelSource]
+    configs: Sequence[RewardConfig], reward_models: Mapping[str, RewardModelSource]
 ) -> Iterator[list[Reward]]:
     """Load the rewards, and free their models and processes at the end.
 
     A reward of kind reward_model whose model is not in `reward_models` is left out: the caller says so.
     """
     with ExitStack() as stack:
-        checkers = {c.checker for c in configs if isinstance(c, reward_schema.OutcomeReward)}.intersection(IN_POOL)
+        checkers = {c.checker for c in configs if isinstance(c, OutcomeRewardConfig)}.intersection(IN_POOL)
         pool = stack.enter_context(CheckerPool(sorted(checkers - {"regex"}))) if checkers else None
-        wanted = {c.model for c in configs if isinstance(c, reward_schema.ModelReward)} & reward_models.keys()
+        wanted = {c.model for c in configs if isinstance(c, ModelRewardConfig)} & reward_models.keys()
         scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
         built = {config.name: _build(config, pool, scorers, stack) for config in configs}
         for config in configs:
-            if isinstance(config, reward_schema.ProcessReward):
+            if isinstance(config, ProcessRewardConfig):
                 built[config.name] = _build_process(config, built)
         yield [reward for reward in built.values() if reward is not None]
 
@@ -77,7 +87,7 @@ def _open_model(source: RewardModelSource) -> RewardModelScorer:
     return RewardModelScorer(source.path, max_length=source.max_length, revision=source.revision)
 
 
-def _build_process(config: reward_schema.ProcessReward, built: Mapping[str, Reward | None]) -> Reward | None:
+def _build_process(config: ProcessRewardConfig, built: Mapping[str, Reward | None]) -> Reward | None:
     """None where the reward that checks its steps is left out."""
     if config.checked_by == "arithmetic":
         return ProcessReward(config)
@@ -86,24 +96,24 @@ def _build_process(config: reward_schema.ProcessReward, built: Mapping[str, Rewa
 
 
 def _build(
-    config: reward_schema.Reward, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer], stack: ExitStack
+    config: RewardConfig, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer], stack: ExitStack
 ) -> Reward | None:
     match config:
-        case reward_schema.OutcomeReward():
+        case OutcomeRewardConfig():
             return OutcomeReward(config, pool)
-        case reward_schema.FormatReward():
+        case FormatRewardConfig():
             return FormatReward(config)
-        case reward_schema.LengthReward():
+        case LengthRewardConfig():
             return LengthReward(config)
-        case reward_schema.RepetitionReward():
+        case RepetitionRewardConfig():
             return RepetitionReward(config)
-        case reward_schema.ProcessReward():
+        case ProcessRewardConfig():
             return None  # when the others are there
-        case reward_schema.JudgeReward():
+        case JudgeRewardConfig():
             return stack.enter_context(closing(JudgeReward(config)))
-        case reward_schema.PythonReward():
+        case PythonRewardConfig():
             return PythonReward(config)
-        case reward_schema.ModelReward():
+        case ModelRewardConfig():
             return ModelReward(config, scorers[config.model]) if config.model in scorers else None
 
 

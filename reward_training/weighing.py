@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema.rewards import Floor, Reward, WeightSchedule
+from configs.schema.rewards import Floor, RewardConfig, WeightSchedule
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Weighing:
     floors: Mapping[str, Floor] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, rewards: Sequence[Reward], round: int, step: int | None = None) -> Self:
+    def at(cls, rewards: Sequence[RewardConfig], round: int, step: int | None = None) -> Self:
         """Of `step` of the round's training, counting from 1; None is its end, where schedules over steps are through."""
         weights = {reward.name: reward.weight * factor(reward.schedule, round, step) for reward in rewards}
         return cls(weights, {reward.name: reward.floor for reward in rewards if reward.floor is not None})

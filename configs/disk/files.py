@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,14 +66,19 @@ def json_line(record: BaseModel | dict[str, Any]) -> str:
 
 def read_jsonl(path: Path, record_type: type[RecordT]) -> list[RecordT]:
     """Every whole line of `path` as a `record_type`."""
-    return [record_type.model_validate_json(line) for line in _whole_lines(path)]
+    return [record_type.model_validate_json(line) for line in whole_lines(path)]
 
 
-def _whole_lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield line
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of `path` as a JSON object."""
+    return [json.loads(line) for line in whole_lines(path)]
+
+
+def whole_lines(path: Path, start: int = 0) -> list[bytes]:
+    """The lines from byte `start` on that end in a newline; a last one that is torn, or still being written, is left out."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return [line for line in file if line.endswith(b"\n")]
 
 
 def digest(path: Path) -> str:

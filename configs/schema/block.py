@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from configs.schema.operational import OPERATIONAL
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -20,6 +22,7 @@ SaveSteps = Annotated[
         ge=0,
         description="steps between two checkpoints, the most that a kill costs; 0 is off: an interrupted stage starts over",
     ),
+    OPERATIONAL,
 ]
 
 

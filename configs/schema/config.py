@@ -1,6 +1,6 @@
 """The configuration, a tree of frozen pydantic models with `Config` on top; configs/reader.py reads it from YAML.
 
-The larger blocks stand in files of their own: `policy_schema`, `problem_schema`, `reward_schema` and `grpo_schema`. Each
+The larger blocks stand in files of their own: `policy`, `problems`, `rewards`, `reward_models` and `grpo`. Each
 field's description is the reference in docs/configuration.md. Secrets never stand here, only the name of the environment
 variable that holds one.
 """
@@ -11,22 +11,25 @@ from pydantic import Field, model_validator
 
 from configs.schema.block import Block, Name, PositiveInt, Temperature, TopK, TopP
 from configs.schema.grpo import GrpoConfig
+from configs.schema.operational import OPERATIONAL
 from configs.schema.policy import PolicyConfig
 from configs.schema.problems import BandCurriculum, Curriculum, NoCurriculum, ProblemsConfig, ThresholdCurriculum
-from configs.schema.rewards import (
-    CombinationConfig,
+from configs.schema.reward_models import (
     JudgeLabeler,
-    JudgeReward,
-    ModelReward,
     OutcomeLabeler,
-    OutcomeReward,
     PeopleLabeler,
-    ProcessReward,
-    PythonReward,
-    Reward,
     RewardModel,
     TrainedRewardModel,
     WaitMinutes,
+)
+from configs.schema.rewards import (
+    CombinationConfig,
+    JudgeRewardConfig,
+    ModelRewardConfig,
+    OutcomeRewardConfig,
+    ProcessRewardConfig,
+    PythonRewardConfig,
+    RewardConfig,
 )
 
 
@@ -36,7 +39,7 @@ class EvaluationConfig(Block):
     checker: Name | None = Field(
         None, description="reward that says right or wrong (right: value >= 1); default: the first outcome reward"
     )
-    rewards: list[Reward] = Field([], description="further rewards that only measure")
+    rewards: list[RewardConfig] = Field([], description="further rewards that only measure")
     num_samples: PositiveInt = Field(4, description="samples per problem for pass@k and maj@k")
     temperature: Temperature = 0.8
     top_p: TopP = 1.0
@@ -172,12 +175,12 @@ class RunConfig(Block):
 class Config(Block):
     """A whole run."""
 
-    run: RunConfig = Field(RunConfig(), description="name of the run")
+    run: Annotated[RunConfig, OPERATIONAL] = Field(RunConfig(), description="name of the run")
     seed: int = Field(0, ge=0, description="of every random draw but the data's")
     rounds: int = Field(2, ge=1, description="rounds after the baseline, round 0")
     policy: PolicyConfig
     problems: ProblemsConfig
-    rewards: list[Reward] = Field(min_length=1, description="the objectives")
+    rewards: list[RewardConfig] = Field(min_length=1, description="the objectives")
     combination: CombinationConfig = CombinationConfig()
     reward_models: dict[Name, RewardModel] = Field({}, description="reward models by name")
     grpo_config: GrpoConfig = GrpoConfig()
@@ -188,9 +191,9 @@ class Config(Block):
     watch: list[WatchRule] = Field(
         DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default"
     )
-    tracking: TrackingConfig = TrackingConfig()
-    launcher: LauncherConfig = LauncherConfig()
-    keep_checkpoints: PositiveInt = Field(
+    tracking: Annotated[TrackingConfig, OPERATIONAL] = TrackingConfig()
+    launcher: Annotated[LauncherConfig, OPERATIONAL] = LauncherConfig()
+    keep_checkpoints: Annotated[PositiveInt, OPERATIONAL] = Field(
         2, description="checkpoints that an unfinished stage keeps; a finished one keeps none"
     )
 
@@ -230,9 +233,9 @@ class Config(Block):
 
     def _check_processes(self) -> None:
         for rewards in (self.rewards, self.evaluation.rewards):
-            names = {r.name for r in [*self.rewards, *rewards] if not isinstance(r, ProcessReward)}
+            names = {r.name for r in [*self.rewards, *rewards] if not isinstance(r, ProcessRewardConfig)}
             for reward in rewards:
-                if isinstance(reward, ProcessReward) and reward.checked_by not in {"arithmetic", *names}:
+                if isinstance(reward, ProcessRewardConfig) and reward.checked_by not in {"arithmetic", *names}:
                     raise ValueError(
                         f"reward {reward.name!r}: checked_by={reward.checked_by!r} is neither arithmetic nor another reward; "
                         f"rewards are {sorted(names)}"
@@ -255,7 +258,7 @@ class Config(Block):
     @property
     def per_step_rewards(self) -> list[str]:
         """Names of the training rewards whose steps have advantages of their own; one at most."""
-        return [r.name for r in self.rewards if isinstance(r, ProcessReward) and r.reduce == "per_step"]
+        return [r.name for r in self.rewards if isinstance(r, ProcessRewardConfig) and r.reduce == "per_step"]
 
     def _check_weighing(self) -> None:
         floored = [reward.name for reward in self.rewards if reward.floor is not None]
@@ -280,7 +283,7 @@ class Config(Block):
     def _check_checker(self, names: list[str]) -> None:
         if self.evaluation.checker is not None and self.evaluation.checker not in names:
             raise ValueError(f"evaluation.checker={self.evaluation.checker!r} is no reward; rewards are {names}")
-        if self.evaluation.checker is None and not any(isinstance(r, OutcomeReward) for r in self.rewards):
+        if self.evaluation.checker is None and not any(isinstance(r, OutcomeRewardConfig) for r in self.rewards):
             raise ValueError(
                 "evaluation.checker is needed where no reward has kind outcome; name the reward that decides"
             )
@@ -297,7 +300,7 @@ class Config(Block):
             )
 
     def _check_model_references(self) -> None:
-        used = {r.model for r in [*self.rewards, *self.evaluation.rewards] if isinstance(r, ModelReward)}
+        used = {r.model for r in [*self.rewards, *self.evaluation.rewards] if isinstance(r, ModelRewardConfig)}
         if missing := sorted(used - set(self.reward_models)):
             raise ValueError(
                 f"rewards name reward models {missing}, but reward_models has {sorted(self.reward_models)}"
@@ -308,8 +311,8 @@ class Config(Block):
             )
 
     def _check_labelers(self) -> None:
-        outcomes = [r.name for r in self.rewards if isinstance(r, OutcomeReward)]
-        judges = [r.name for r in self.rewards if isinstance(r, JudgeReward)]
+        outcomes = [r.name for r in self.rewards if isinstance(r, OutcomeRewardConfig)]
+        judges = [r.name for r in self.rewards if isinstance(r, JudgeRewardConfig)]
         for name, model in self.trained_reward_models.items():
             field, labeler = f"reward_models.{name}.labeler", model.automatic_labeler
             if isinstance(model.labeler, PeopleLabeler):
@@ -323,7 +326,7 @@ class Config(Block):
 
     def _check_early_stop(self) -> None:
         low_score = self.grpo_config.early_stop.low_score
-        names = [r.name for r in self.rewards if isinstance(r, ModelReward | PythonReward)]
+        names = [r.name for r in self.rewards if isinstance(r, ModelRewardConfig | PythonRewardConfig)]
         if low_score is not None and low_score.reward not in names:
             raise ValueError(
                 f"grpo_config.early_stop.low_score.reward={low_score.reward!r} is no reward that can score a text before "
@@ -331,11 +334,17 @@ class Config(Block):
             )
 
     @property
+    def run_name(self) -> str:
+        """Name of the run; `load_config` sets it where the file does not."""
+        assert self.run.name is not None, "load_config sets run.name"
+        return self.run.name
+
+    @property
     def checker(self) -> str:
         """Name of the reward that says right or wrong."""
         if self.evaluation.checker is not None:
             return self.evaluation.checker
-        return next(reward.name for reward in self.rewards if isinstance(reward, OutcomeReward))
+        return next(reward.name for reward in self.rewards if isinstance(reward, OutcomeRewardConfig))
 
     @property
     def max_rounds(self) -> int:

@@ -1,4 +1,4 @@
-"""The blocks `rewards`, `combination` and `reward_models`: the objectives, their one advantage, the models behind them."""
+"""The blocks `rewards` and `combination`: the objectives, and how they become one advantage."""
 
 import re
 from itertools import pairwise
@@ -6,11 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, SaveSteps, Share
-from configs.schema.lora import LoraSettings
-from configs.schema.policy import PolicyConfig
-
-# ---- rewards --------------------------------------------------------------------------------------------------------
+from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, Share
+from configs.schema.operational import OPERATIONAL
 
 
 class WeightSchedule(Block):
@@ -48,7 +45,7 @@ class RewardBlock(Block):
     floor: Floor | None = Field(None, description="caps the sum where this objective is low; default: none")
 
 
-class OutcomeReward(RewardBlock):
+class OutcomeRewardConfig(RewardBlock):
     """1 where the final answer is right, else 0 (a reasoning-gym scorer may give parts)."""
 
     kind: Literal["outcome"] = "outcome"
@@ -87,7 +84,7 @@ class OutcomeReward(RewardBlock):
         return compiled_or_refused(pattern)
 
     @model_validator(mode="after")
-    def _pattern_fits_checker(self) -> "OutcomeReward":
+    def _pattern_fits_checker(self) -> "OutcomeRewardConfig":
         if (self.checker == "regex") != (self.pattern is not None):
             raise ValueError(
                 f"checker={self.checker} and pattern={self.pattern!r} do not fit; regex alone takes a pattern"
@@ -104,7 +101,7 @@ def compiled_or_refused(pattern: str | None) -> str | None:
     return pattern
 
 
-class FormatReward(RewardBlock):
+class FormatRewardConfig(RewardBlock):
     """1 where the text has the wanted form, else 0."""
 
     kind: Literal["format"] = "format"
@@ -121,13 +118,13 @@ class FormatReward(RewardBlock):
         return compiled_or_refused(pattern)
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> "FormatReward":
+    def _asks_for_something(self) -> "FormatRewardConfig":
         if self.pattern is None and not self.tags:
             raise ValueError("neither pattern nor tags is given; say what form the text must have")
         return self
 
 
-class LengthReward(RewardBlock):
+class LengthRewardConfig(RewardBlock):
     """1 from `shortest` to `target` tokens, falling in straight lines to 0 at `limit` and at no tokens."""
 
     kind: Literal["length"] = "length"
@@ -140,7 +137,7 @@ class LengthReward(RewardBlock):
     )
 
     @model_validator(mode="after")
-    def _limit_over_target(self) -> "LengthReward":
+    def _limit_over_target(self) -> "LengthRewardConfig":
         if self.limit <= self.target:
             raise ValueError(f"limit={self.limit} is not over target={self.target}; raise limit")
         if self.shortest > self.target:
@@ -148,7 +145,7 @@ class LengthReward(RewardBlock):
         return self
 
 
-class RepetitionReward(RewardBlock):
+class RepetitionRewardConfig(RewardBlock):
     """1 where nothing is repeated, falling in a straight line to 0 where every n-gram of tokens has stood before."""
 
     kind: Literal["repetition"] = "repetition"
@@ -156,7 +153,7 @@ class RepetitionReward(RewardBlock):
     free: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of repeated n-grams that costs nothing")
 
 
-class ProcessReward(RewardBlock):
+class ProcessRewardConfig(RewardBlock):
     """The steps of the reasoning, each checked by itself."""
 
     kind: Literal["process"] = "process"
@@ -177,24 +174,14 @@ class ProcessReward(RewardBlock):
     )
 
 
-class ModelReward(RewardBlock):
+class ModelRewardConfig(RewardBlock):
     """The score of a reward model of the block `reward_models`."""
 
     kind: Literal["reward_model"] = "reward_model"
     model: Name = Field(description="name of the block under `reward_models`")
 
 
-JUDGE_OPERATION = (
-    "base_url",
-    "api_key_env",
-    "concurrency",
-    "max_retries",
-    "max_calls",
-    "max_tokens",
-    "prices",
-    "cache",
-)
-"""fields of a judge that say how it is reached and what it may cost, not what it says: a run may go on with others"""
+EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class JudgePrices(Block):
@@ -204,14 +191,16 @@ class JudgePrices(Block):
     output_per_million: Annotated[float, Field(ge=0)] = Field(description="of a million tokens that it writes")
 
 
-class JudgeReward(RewardBlock):
+class JudgeRewardConfig(RewardBlock):
     """A language model behind an OpenAI-compatible endpoint grades each response by a rubric, or compares responses to one
     problem with each other; from 0 to 1."""
 
     kind: Literal["judge"] = "judge"
-    base_url: str = Field(pattern=r"^https?://", description="address of the endpoint, mostly ending in `/v1`")
+    base_url: Annotated[str, OPERATIONAL] = Field(
+        pattern=r"^https?://", description="address of the endpoint, mostly ending in `/v1`"
+    )
     model: str = Field(min_length=1, description="the model's name at the endpoint")
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+    api_key_env: Annotated[EnvironmentVariable | None, OPERATIONAL] = Field(
         None, description="environment variable that holds the key; default: none is sent"
     )
     rubric: str = Field(description="text file with what is good and what is bad, in words")
@@ -225,15 +214,21 @@ class JudgeReward(RewardBlock):
     )
     with_answer: bool = Field(False, description="show the gold answer to the judge")
     max_verdict_length: PositiveInt = Field(512, description="tokens that a verdict may have")
-    concurrency: PositiveInt = Field(8, description="requests at the same time")
+    concurrency: Annotated[PositiveInt, OPERATIONAL] = Field(8, description="requests at the same time")
     timeout_s: PositiveFloat = Field(60.0, description="limit for one request")
-    max_retries: int = Field(3, ge=0, description="of a request that failed, with growing pauses")
-    max_calls: PositiveInt | None = Field(None, description="requests of a stage; what is over is unscored")
-    max_tokens: PositiveInt | None = Field(
+    max_retries: Annotated[int, OPERATIONAL] = Field(
+        3, ge=0, description="of a request that failed, with growing pauses"
+    )
+    max_calls: Annotated[PositiveInt | None, OPERATIONAL] = Field(
+        None, description="requests of a stage; what is over is unscored"
+    )
+    max_tokens: Annotated[PositiveInt | None, OPERATIONAL] = Field(
         None, description="tokens read and written in a stage; what is over is unscored"
     )
-    prices: JudgePrices | None = Field(None, description="default: no cost is recorded")
-    cache: str = Field("judge_cache.sqlite", min_length=1, description="file that keeps every verdict")
+    prices: Annotated[JudgePrices | None, OPERATIONAL] = Field(None, description="default: no cost is recorded")
+    cache: Annotated[str, OPERATIONAL] = Field(
+        "judge_cache.sqlite", min_length=1, description="file that keeps every verdict"
+    )
     accepted_from: Share = Field(0.5, description="value from which a response counts as accepted in metrics")
     canaries: Literal["stop", "off"] = Field(
         "stop",
@@ -241,7 +236,7 @@ class JudgeReward(RewardBlock):
     )
 
 
-class PythonReward(RewardBlock):
+class PythonRewardConfig(RewardBlock):
     """A function of yours: `def reward(problems, completions) -> list[float]`."""
 
     kind: Literal["python"] = "python"
@@ -250,15 +245,15 @@ class PythonReward(RewardBlock):
     )
 
 
-Reward = Annotated[
-    OutcomeReward
-    | FormatReward
-    | LengthReward
-    | RepetitionReward
-    | ProcessReward
-    | ModelReward
-    | JudgeReward
-    | PythonReward,
+RewardConfig = Annotated[
+    OutcomeRewardConfig
+    | FormatRewardConfig
+    | LengthRewardConfig
+    | RepetitionRewardConfig
+    | ProcessRewardConfig
+    | ModelRewardConfig
+    | JudgeRewardConfig
+    | PythonRewardConfig,
     Field(discriminator="kind"),
 ]
 
@@ -295,151 +290,3 @@ class CombinationConfig(Block):
                 f"baseline={self.baseline} has no meaning for order=normalize_then_sum; leave out baseline"
             )
         return self
-
-
-# ---- reward models --------------------------------------------------------------------------------------------------
-
-
-class OutcomeLabeler(Block):
-    """Right against wrong by one outcome reward."""
-
-    kind: Literal["outcome"] = "outcome"
-    reward: Name = Field(description="name of the outcome reward that labels")
-
-
-class ScoreLabeler(Block):
-    """Higher against lower weighted total of the rewards other than the trained reward models."""
-
-    kind: Literal["score"] = "score"
-    min_margin: PositiveFloat = Field(1e-3, description="smallest difference that makes a pair")
-
-
-class JudgeLabeler(Block):
-    """Higher against lower value of one judge."""
-
-    kind: Literal["judge"] = "judge"
-    reward: Name = Field(description="name of the reward of kind judge that labels; with weight 0 it labels alone")
-    min_margin: PositiveFloat = Field(0.2, description="smallest difference that makes a pair")
-
-
-class FileLabeler(Block):
-    """Pairs that somebody labelled before, in the usual form: prompt, chosen, rejected. Each round draws from them."""
-
-    kind: Literal["file"] = "file"
-    path: str = Field(min_length=1, description="JSONL file, or hub id or folder of a data set")
-    name: str | None = Field(None, description="configuration of the data set")
-    revision: str | None = Field(None, description="commit of a hub id")
-    dataset_split: str = Field("train", description="split of the data set that is read")
-    prompt: str = Field(
-        "prompt",
-        description="column of the prompt, a text or chat messages; without it, what the two conversations begin with",
-    )
-    chosen: str = Field("chosen", description="column of the better response, a text or a whole conversation")
-    rejected: str = Field("rejected", description="column of the worse one")
-
-
-AutomaticLabeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler, Field(discriminator="kind")]
-
-
-FOUR_WEEKS = 28 * 24 * 60
-WaitMinutes = Annotated[float, Field(ge=0, le=FOUR_WEEKS, allow_inf_nan=False)]
-WAITING = ("wait_minutes", "enough")
-"""fields that say how long to wait for people; they change nothing in what is asked"""
-
-
-class PeopleLabeler(Block):
-    """People, in MLflow's review queue or in a file that they fill in (`regroup review`)."""
-
-    kind: Literal["people"] = "people"
-    num_items: PositiveInt = Field(
-        64,
-        description="most pairs of responses that a round asks about; those on which reward model, judge and checker disagree "
-        "come first",
-    )
-    wait_minutes: WaitMinutes = Field(
-        0,
-        description="how long the next round waits for answers, from when it asked; then it goes on with those there are",
-    )
-    enough: PositiveInt | None = Field(
-        None, description="answered items from which it waits no longer; default: all of them"
-    )
-    otherwise: AutomaticLabeler | None = Field(
-        None, description="who labels what people were not asked or did not answer in time; default: nobody"
-    )
-
-
-Labeler = Annotated[
-    OutcomeLabeler | ScoreLabeler | JudgeLabeler | FileLabeler | PeopleLabeler, Field(discriminator="kind")
-]
-
-
-class TrainedRewardModel(Block):
-    """A reward model that each round trains on what the policy wrote."""
-
-    kind: Literal["trained"] = "trained"
-    labeler: Labeler = Field(description="who says which completion is better")
-    start_from: Literal["last_accepted", "backbone"] = Field(
-        "last_accepted",
-        description="train the last accepted one on, the first round's from the backbone; or begin each round anew from the backbone",
-    )
-    backbone: PolicyConfig | None = Field(
-        None,
-        description="a causal language model, which gets a head, or a folder of a ready-made classifier with one output; "
-        "default: the champion",
-    )
-    lora: LoraSettings | None = Field(
-        None,
-        description="train an adapter, which is merged at the end, and the head instead of all weights; it wants a higher learning_rate",
-    )
-    pairs_per_problem: PositiveInt = Field(4, description="most pairs that one problem gives")
-    max_pairs: PositiveInt = Field(2048, description="most training pairs of a round, replayed ones included")
-    held_out_share: Share = Field(0.25, description="share of the problems whose pairs only check")
-    replay_fraction: Share = Field(0.1, description="share of the training pairs that come from earlier rounds")
-    learning_rate: PositiveFloat = Field(2e-5, description="of AdamW")
-    epochs: PositiveInt = Field(1, description="passes over the pairs")
-    batch_size: PositiveInt = Field(16, description="pairs per update")
-    max_length: PositiveInt = Field(
-        1024, description="tokens of prompt and response; longer pairs are dropped and counted"
-    )
-    save_steps: SaveSteps = 100
-    min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
-    min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
-    min_old_accuracy: Share = Field(
-        0.5, description="the upper bound of its accuracy on held-out pairs of earlier rounds must not be under this"
-    )
-    max_old_pairs: PositiveInt = Field(64, description="most of those pairs that are scored")
-    max_calibration_error: Share | None = Field(
-        None, description="expected calibration error that is allowed; default: it is measured and refuses nothing"
-    )
-    max_length_correlation: Share | None = Field(
-        None, description="absolute correlation with length that is allowed; default: any"
-    )
-    max_markup_correlation: Share | None = Field(
-        None, description="absolute correlation with the share of markup characters that is allowed; default: any"
-    )
-    max_canary_wins: Share | None = Field(
-        None,
-        description="share of canaries (empty, the question again, nonsense, words to a judge) that may score over the chosen "
-        "response; default: any",
-    )
-    when_refused: Literal["last_accepted", "without"] = Field(
-        "last_accepted", description="what the round uses instead of a refused model"
-    )
-
-    @property
-    def automatic_labeler(self) -> OutcomeLabeler | ScoreLabeler | JudgeLabeler | None:
-        """Who makes pairs of what the policy wrote: the labeler, or the one that stands in for people; a file makes none."""
-        labeler = self.labeler.otherwise if isinstance(self.labeler, PeopleLabeler) else self.labeler
-        return None if isinstance(labeler, FileLabeler) else labeler
-
-
-class FrozenRewardModel(Block):
-    """A ready-made sequence classifier with one output."""
-
-    kind: Literal["frozen"] = "frozen"
-    path: str = Field(min_length=1, description="hub id or folder")
-    revision: str | None = Field(None, description="commit of a hub id")
-    max_length: PositiveInt = Field(1024, description="tokens of prompt and response; longer texts are unscored")
-
-
-RewardModel = Annotated[TrainedRewardModel | FrozenRewardModel, Field(discriminator="kind")]

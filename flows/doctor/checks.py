@@ -18,15 +18,8 @@ from configs.records import Completion, Problem
 from configs.schema.config import Config
 from configs.schema.policy import PolicyConfig
 from configs.schema.problems import ReasoningGymSource
-from configs.schema.rewards import (
-    FileLabeler,
-    FrozenRewardModel,
-    JudgeReward,
-    OutcomeReward,
-    PeopleLabeler,
-    PythonReward,
-    TrainedRewardModel,
-)
+from configs.schema.reward_models import FileLabeler, FrozenRewardModel, PeopleLabeler, TrainedRewardModel
+from configs.schema.rewards import JudgeRewardConfig, OutcomeRewardConfig, PythonRewardConfig
 from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from grpo_train.sampling.vllm_engine import VllmEngine
 from grpo_train.trainer import num_steps
@@ -106,11 +99,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Iterator[Check]:
 def check_rewards(config: Config) -> Iterator[Check]:
     """Functions import, frozen reward models are there, checkers fit the sources."""
     for reward in [*config.rewards, *config.evaluation.rewards]:
-        if isinstance(reward, PythonReward):
+        if isinstance(reward, PythonRewardConfig):
             yield _check_function(reward)
-        if isinstance(reward, OutcomeReward) and reward.checker == "reasoning_gym":
+        if isinstance(reward, OutcomeRewardConfig) and reward.checker == "reasoning_gym":
             yield from _check_scorer(reward, config)
-        if isinstance(reward, JudgeReward):
+        if isinstance(reward, JudgeRewardConfig):
             yield _check_judge(reward)
     for name, model in config.reward_models.items():
         if isinstance(model, FrozenRewardModel):
@@ -120,7 +113,7 @@ def check_rewards(config: Config) -> Iterator[Check]:
     yield _check_promotion_metric(config)
 
 
-def _check_function(reward: PythonReward) -> Check:
+def _check_function(reward: PythonRewardConfig) -> Check:
     name = f"reward {reward.name}"
     try:
         load_function(reward.function)
@@ -129,14 +122,14 @@ def _check_function(reward: PythonReward) -> Check:
     return Check(name, "ok", f"{reward.function} imports")
 
 
-def _check_scorer(reward: OutcomeReward, config: Config) -> Iterator[Check]:
+def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Check]:
     others = [source.path for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
     if others:
         detail = f"checker reasoning_gym cannot score {', '.join(others)}"
         yield Check(f"reward {reward.name}", "fail", detail, "use checker: exact or math_verify")
 
 
-def _check_judge(reward: JudgeReward) -> Check:
+def _check_judge(reward: JudgeRewardConfig) -> Check:
     """Whether rubric and key are there and the endpoint answers."""
     name = f"reward {reward.name}"
     try:
@@ -200,7 +193,7 @@ def promotion_metrics(config: Config) -> list[str]:
 
 def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Check]:
     """Whether each outcome reward says of the gold answers that they are right; `quick` leaves out slow checkers."""
-    rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeReward)]
+    rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
     asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
     sample = _sample_by_source([problem for problem in problems if problem.answer])
     if not asked or not sample:
@@ -219,7 +212,7 @@ def _sample_by_source(problems: Sequence[Problem]) -> list[Problem]:
     return [problem for members in by_source.values() for problem in members[:GOLD_SAMPLE]]
 
 
-def _gold(problem: Problem, reward: OutcomeReward) -> Completion:
+def _gold(problem: Problem, reward: OutcomeRewardConfig) -> Completion:
     return Completion(
         problem_key=problem.key,
         index=0,
@@ -234,7 +227,7 @@ def _gold(problem: Problem, reward: OutcomeReward) -> Completion:
     )
 
 
-def written_as_asked(answer: str, reward: OutcomeReward) -> str:
+def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
     """An answer where the reward looks for it."""
     match reward.extract:
         case "tag":
@@ -251,7 +244,7 @@ def written_as_asked(answer: str, reward: OutcomeReward) -> str:
             return answer
 
 
-def _judge_gold(reward: OutcomeReward, problems: Sequence[Problem], right: Sequence[bool]) -> Check:
+def _judge_gold(reward: OutcomeRewardConfig, problems: Sequence[Problem], right: Sequence[bool]) -> Check:
     name = f"gold answers, {reward.name}"
     wrong = [problem for problem, is_right in zip(problems, right, strict=True) if not is_right]
     if not wrong:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.records import Completion, EvalReport, Policy, Problem, Score
 from configs.schema.config import Config
-from configs.schema.rewards import OutcomeReward
+from configs.schema.rewards import OutcomeRewardConfig
 from configs.seeds import seed_for
 from grpo_train.objective.response_logprobs import policy_kl
 from grpo_train.policies.model import load_policy
@@ -160,7 +160,7 @@ def _powers_of_two(limit: int) -> list[int]:
 def _voted_answer(text: str, config: Config) -> str | None:
     """What a sample votes for: the answer as the checker takes it out of the text."""
     checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
-    if isinstance(checker, OutcomeReward):
+    if isinstance(checker, OutcomeRewardConfig):
         return extractor(checker)(text)
     return text.strip()
 

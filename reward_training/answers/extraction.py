@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from configs.schema.rewards import OutcomeReward
+from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.final_answer import final_answer
 
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
@@ -49,7 +49,7 @@ class Extractor(Protocol):
     def __call__(self, text: str, prompt: str = "") -> str | None: ...
 
 
-def extractor(config: OutcomeReward) -> Extractor:
+def extractor(config: OutcomeRewardConfig) -> Extractor:
     """The extractor that the configuration names."""
 
     def plainly(text: str, prompt: str = "") -> str | None:

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from configs.errors import ConfigError
-from configs.schema.rewards import JudgeReward
+from configs.schema.rewards import JudgeRewardConfig
 from reward_training.judges.cache import ReplyCache, reply_key
 from reward_training.reward import Unscored
 
@@ -32,7 +32,7 @@ class Question:
 class JudgeClient:
     """Replies to questions; close it."""
 
-    def __init__(self, config: JudgeReward) -> None:
+    def __init__(self, config: JudgeRewardConfig) -> None:
         self._config = config
         self._library = _library(config.name)
         self._client = self._library.OpenAI(
@@ -141,7 +141,7 @@ def _library(name: str) -> Any:
         ) from error
 
 
-def _api_key(config: JudgeReward, environment: Mapping[str, str] = os.environ) -> str:
+def _api_key(config: JudgeRewardConfig, environment: Mapping[str, str] = os.environ) -> str:
     if config.api_key_env is None:
         return "none"  # the client insists on one, and servers without keys look at none
     if not environment.get(config.api_key_env):

@@ -22,7 +22,7 @@ from threading import Lock
 
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import JudgeRewardConfig
 from reward_training.judges.canaries import canaries, shown_prompt
 from reward_training.judges.client import JudgeClient, Question
 from reward_training.reward import RewardError, Unscored, Value, WorksElsewhere
@@ -44,7 +44,7 @@ BETTER_VERDICT = '{"better": "A"}, {"better": "B"}, or {"better": "tie"} where n
 class JudgeReward(WorksElsewhere):
     """`close` it."""
 
-    def __init__(self, config: reward_schema.JudgeReward) -> None:
+    def __init__(self, config: JudgeRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
         self._config = config
@@ -192,7 +192,7 @@ def _mean_of_known(results: Sequence[Value]) -> Value:
     return next((value for value in results if isinstance(value, Unscored)), Unscored("nothing to compare with"))
 
 
-def read_rubric(config: reward_schema.JudgeReward) -> str:
+def read_rubric(config: JudgeRewardConfig) -> str:
     """The rubric's text.
 
     Raises:

@@ -11,14 +11,8 @@ from itertools import permutations
 import numpy as np
 
 from configs.records import Completion, PreferencePair, Problem, Score
-from configs.schema.rewards import (
-    AutomaticLabeler,
-    JudgeLabeler,
-    ModelReward,
-    OutcomeLabeler,
-    Reward,
-    TrainedRewardModel,
-)
+from configs.schema.reward_models import AutomaticLabeler, JudgeLabeler, OutcomeLabeler, TrainedRewardModel
+from configs.schema.rewards import ModelRewardConfig, RewardConfig
 from reward_training.weighing import Weighing
 
 
@@ -38,7 +32,7 @@ def build_pairs(
     name: str,
     config: TrainedRewardModel,
     labeler: AutomaticLabeler,
-    rewards: Sequence[Reward],
+    rewards: Sequence[RewardConfig],
     round: int,
 ) -> list[PreferencePair]:
     """Pairs that `labeler` makes for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
@@ -59,11 +53,11 @@ def build_pairs(
     ]
 
 
-def labeler_value(score: Score, labeler: AutomaticLabeler, rewards: Sequence[Reward], round: int) -> float | None:
+def labeler_value(score: Score, labeler: AutomaticLabeler, rewards: Sequence[RewardConfig], round: int) -> float | None:
     """What the labeler says of a completion, or None where a reward that it needs is missing."""
     if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
         return score.parts[labeler.reward]
-    asked = [reward for reward in rewards if not isinstance(reward, ModelReward)]
+    asked = [reward for reward in rewards if not isinstance(reward, ModelRewardConfig)]
     parts = {reward.name: score.parts[reward.name] for reward in asked}
     return None if None in parts.values() else Weighing.at(asked, round).total(parts)
 

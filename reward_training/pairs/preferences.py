@@ -13,7 +13,7 @@ import numpy as np
 from configs.disk.rows import Row, as_messages, column, read_dataset_rows, read_jsonl_rows, shortened
 from configs.errors import ConfigError
 from configs.records import Message, PreferencePair
-from configs.schema.rewards import FileLabeler, TrainedRewardModel
+from configs.schema.reward_models import FileLabeler, TrainedRewardModel
 from reward_training.pairs.building import is_held_out
 
 FROM_FILE = "file"

@@ -15,15 +15,14 @@ import numpy as np
 
 from configs.disk.files import digest_json
 from configs.records import Completion, PreferencePair, Problem, ReviewItem, Score, Verdict
+from configs.schema.reward_models import PeopleLabeler, TrainedRewardModel
 from configs.schema.rewards import (
-    JudgeReward,
-    ModelReward,
-    OutcomeReward,
-    PeopleLabeler,
-    ProcessReward,
-    PythonReward,
-    Reward,
-    TrainedRewardModel,
+    JudgeRewardConfig,
+    ModelRewardConfig,
+    OutcomeRewardConfig,
+    ProcessRewardConfig,
+    PythonRewardConfig,
+    RewardConfig,
 )
 from reward_training.pairs.building import PEOPLE, is_better, is_held_out, labeler_value
 
@@ -50,7 +49,7 @@ def build_items(
     *,
     name: str,
     config: TrainedRewardModel,
-    rewards: Sequence[Reward],
+    rewards: Sequence[RewardConfig],
     run: str,
     round: int,
     rng: np.random.Generator,
@@ -64,7 +63,9 @@ def build_items(
     voters = [
         r.name
         for r in rewards
-        if isinstance(r, OutcomeReward | JudgeReward | ModelReward | ProcessReward | PythonReward)
+        if isinstance(
+            r, OutcomeRewardConfig | JudgeRewardConfig | ModelRewardConfig | ProcessRewardConfig | PythonRewardConfig
+        )
     ]
     groups: dict[str, list[tuple[Problem, Completion, Score]]] = {}
     for row in zip(problems, completions, scores, strict=True):
@@ -121,7 +122,7 @@ def _item(
     swap: bool,
     name: str,
     config: TrainedRewardModel,
-    rewards: Sequence[Reward],
+    rewards: Sequence[RewardConfig],
     run: str,
     round: int,
 ) -> ReviewItem:
@@ -152,7 +153,7 @@ def item_id(*parts: str | int) -> str:
 
 
 def _otherwise(
-    first: Score, second: Score, config: TrainedRewardModel, rewards: Sequence[Reward], round: int
+    first: Score, second: Score, config: TrainedRewardModel, rewards: Sequence[RewardConfig], round: int
 ) -> float | None:
     """First minus second in the stand-in labeler's units, where that makes a pair."""
     labeler = config.automatic_labeler

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.disk.files import weights_id
 from configs.records import Estimate, PreferencePair, RewardModelReport
-from configs.schema.rewards import TrainedRewardModel
+from configs.schema.reward_models import TrainedRewardModel
 from configs.seeds import rng_for
 from reward_training.judges.canaries import canaries
 from reward_training.reward_models.scores import RewardModelScorer

@@ -27,7 +27,7 @@ from trl.trainer.reward_config import RewardConfig
 from configs.disk.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.records import PreferencePair
-from configs.schema.rewards import TrainedRewardModel
+from configs.schema.reward_models import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.reward_models.adapter import add_adapter, merged
 from reward_training.reward_models.backbone import load_backbone, load_tokenizer, set_pad_token

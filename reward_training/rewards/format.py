@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import FormatRewardConfig
 
 
 class FormatReward:
-    def __init__(self, config: reward_schema.FormatReward) -> None:
+    def __init__(self, config: FormatRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
         self._pattern = None if config.pattern is None else re.compile(config.pattern, re.DOTALL)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import LengthRewardConfig
 
 
 class LengthReward:
-    def __init__(self, config: reward_schema.LengthReward) -> None:
+    def __init__(self, config: LengthRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
         self._target = config.target

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import ModelRewardConfig
 from reward_training.reward import Unscored, Value
 from reward_training.reward_models.scores import RewardModelScorer
 from reward_training.transformer.rendering import conversation_text
 
 
 class ModelReward:
-    def __init__(self, config: reward_schema.ModelReward, scorer: RewardModelScorer) -> None:
+    def __init__(self, config: ModelRewardConfig, scorer: RewardModelScorer) -> None:
         self.name = config.name
         self.weight = config.weight
         self._scorer = scorer

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 
 from configs.records import Completion, Problem, Prompt
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.checkers import choice, exact, numeric
 from reward_training.answers.extraction import extractor
 from reward_training.answers.plain_text import plain
@@ -24,7 +24,7 @@ IN_POOL = ("reasoning_gym", "math_verify", "regex")
 class OutcomeReward(WorksElsewhere):
     """`pool` is needed for the checkers of IN_POOL; the others run in place."""
 
-    def __init__(self, config: reward_schema.OutcomeReward, pool: CheckerPool | None = None) -> None:
+    def __init__(self, config: OutcomeRewardConfig, pool: CheckerPool | None = None) -> None:
         assert pool is not None or config.checker not in IN_POOL
         self.name = config.name
         self.weight = config.weight

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import ProcessRewardConfig
 from reward_training.answers.arithmetic import equations
 from reward_training.reward import Found, Reward, Stepwise, Unscored, Value
 
@@ -27,7 +27,7 @@ LINE_END = re.compile(r"\n+")
 class ProcessReward:
     """`checker` is the reward that looks at the steps; None for arithmetic."""
 
-    def __init__(self, config: reward_schema.ProcessReward, checker: Reward | None = None) -> None:
+    def __init__(self, config: ProcessRewardConfig, checker: Reward | None = None) -> None:
         self.name = config.name
         self.weight = config.weight
         self._config = config

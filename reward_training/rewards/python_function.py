@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import PythonRewardConfig
 from reward_training.reward import Value
 
 Function = Callable[[list[Problem], list[Completion]], Sequence[Value]]
 
 
 class PythonReward:
-    def __init__(self, config: reward_schema.PythonReward) -> None:
+    def __init__(self, config: PythonRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
         self._function = load_function(config.function)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import RepetitionRewardConfig
 
 
 class RepetitionReward:
-    def __init__(self, config: reward_schema.RepetitionReward) -> None:
+    def __init__(self, config: RepetitionRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
         self._ngram = config.ngram

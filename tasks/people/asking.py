@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.disk.files import read_jsonl, write_jsonl
 from configs.records import ReviewItem
-from configs.schema.rewards import PeopleLabeler
+from configs.schema.reward_models import PeopleLabeler
 from reward_training.pairs.review import label_items
 from tasks.people.review_desk import ReviewDesk
 from tasks.people.review_queue import MlflowReviewers
@@ -16,14 +16,14 @@ from tasks.runs.history import review_files
 from tasks.runs.workspace import by_hand_folder
 
 
-def desk(run: Run, told_to_go_on: Callable[[], bool] = lambda: False) -> ReviewDesk:
+def desk_of(run: Run, told_to_go_on: Callable[[], bool] = lambda: False) -> ReviewDesk:
     """The workspace's desk, with the people who answer in MLflow."""
     return ReviewDesk(run.workspace, take_in=MlflowReviewers(run.tracking), told_to_go_on=told_to_go_on)
 
 
 def ask_people(run: Run, items: list[ReviewItem]) -> None:
     """Ask about `items`, here and in MLflow; those that were asked before stay as they are."""
-    reviews = desk(run)
+    reviews = desk_of(run)
     reviews.ask(items)
     reviews.answers(items)
     run.console.say(
@@ -38,5 +38,5 @@ def labels_by_hand(run: Run, round: int, name: str) -> list[Path]:
     asked = [item for path in review_files(run.folder, before=round + 1) for item in read_jsonl(path, ReviewItem)]
     mine = [item for item in asked if item.objective == name]
     path = by_hand_folder(run.folder, round, name).with_name(f"{name}_labels.jsonl")
-    write_jsonl(path, label_items(mine, desk(run).answers(mine), stand_in=None))
+    write_jsonl(path, label_items(mine, desk_of(run).answers(mine), stand_in=None))
     return [path]

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from configs.disk.files import digest, write_json, write_jsonl
-from configs.records import Estimate, Policy, ReviewItem
+from configs.disk.files import digest, read_rows, write_json, write_jsonl
+from configs.records import Policy, ReviewItem
 from configs.schema.config import PeopleConfig
 from configs.seeds import rng_for
 from grpo_train.measuring.promotion import win_rate
 from reward_training.pairs.review import item_id, opinion
+from tasks.people.asking import desk_of
 from tasks.people.review_desk import ReviewDesk
-from tasks.running.run import run_name
-from tasks.running.stage import Context, StageSpec
+from tasks.running.run import Run
+from tasks.running.stage import Context, StageSpec, run_stage
+from tasks.runs.stage_files import COMPARISON, EXAMPLES
+from tasks.runs.workspace import round_folder
+from tasks.showing.page import paused_for_people
 
 SPLIT = "dev"
 """the split that decides; test never does"""
-COMPARISON = "comparison.json"
+
+
+def compare(run: Run, round_index: int, champion: Policy, challenger: Policy) -> None:
+    """People compare two policies of this run blind; waits for them as configured."""
+    spec = CompareSpec(
+        config=run.config,
+        round=round_index,
+        champion=champion,
+        challenger=challenger,
+        champion_examples=str(round_folder(run.folder, champion.round) / "evaluate" / EXAMPLES),
+        challenger_examples=str(round_folder(run.folder, challenger.round) / "evaluate" / EXAMPLES),
+    )
+    with paused_for_people() as told_to_go_on:
+        folder = round_folder(run.folder, round_index) / "compare"
+        run_stage(run, spec, folder, partial(body, desk=desk_of(run, told_to_go_on)))
 
 
 class CompareSpec(StageSpec):
     """Two policies and what they answered to the same problems."""
 
-    reads: ClassVar[tuple[str, ...]] = ("seed", "promotion")
-
     champion: Policy
     challenger: Policy
     champion_examples: str
     challenger_examples: str
+
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", "promotion")
 
     def inputs(self) -> dict[str, str]:
         return {
@@ -40,7 +59,7 @@ class CompareSpec(StageSpec):
         }
 
 
-def run(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
+def body(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
     """Ask, wait as configured, and write items.jsonl, verdicts.jsonl and comparison.json, the challenger's win rate."""
     people = spec.config.promotion.people
     assert people is not None, "without it nobody compares"
@@ -67,7 +86,7 @@ def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
         if rng.integers(2):
             texts.reverse()
             sources.reverse()
-        run = run_name(spec.config)
+        run = spec.config.run_name
         items.append(
             ReviewItem(
                 id=item_id(run, spec.round, "policies", key, *texts),
@@ -87,15 +106,8 @@ def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
 
 
 def _greedy(examples: Path) -> dict[str, dict[str, Any]]:
-    rows = [json.loads(line) for line in examples.read_text(encoding="utf-8").splitlines()]
-    return {row["problem_key"]: row for row in rows if row["split"] == SPLIT}
+    return {row["problem_key"]: row for row in read_rows(examples) if row["split"] == SPLIT}
 
 
 def _for_challenger(item: ReviewItem, spec: CompareSpec, leaning: float) -> float:
     return leaning if item.sources[0] == spec.challenger.id else -leaning
-
-
-def load(path: Path) -> Estimate | None:
-    """The challenger's win rate, or None where nobody answered."""
-    rate = json.loads(path.read_bytes())["win_rate"]
-    return None if rate is None else Estimate.model_validate(rate)

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
 from configs.records import PreferencePair, ReviewItem
-from configs.schema.rewards import PeopleLabeler
+from configs.schema.reward_models import PeopleLabeler
 from reward_training.pairs.review import label_items, opinion
+from tasks.people.asking import desk_of
 from tasks.people.review_desk import Answers, ReviewDesk
-from tasks.running.stage import Context, StageSpec
-from tasks.runs.history import PAIRS
+from tasks.running.run import Run
+from tasks.running.stage import Context, StageSpec, run_stage
+from tasks.runs.history import PAIRS, pair_files, review_files
+from tasks.runs.workspace import round_folder
+from tasks.showing.page import paused_for_people
+
+
+def take_labels(run: Run, round_index: int) -> None:
+    """Pairs from what people said of the samples of the rounds before; waits for them as configured."""
+    spec = LabelsSpec(
+        config=run.config,
+        round=round_index,
+        asked=[str(path) for path in review_files(run.folder, before=round_index)],
+        taken=[str(path) for path in pair_files(run.folder, before=round_index - 1)],
+    )
+    with paused_for_people() as told_to_go_on:
+        folder = round_folder(run.folder, round_index) / "labels"
+        run_stage(run, spec, folder, partial(body, desk=desk_of(run, told_to_go_on)))
 
 
 class LabelsSpec(StageSpec):
     """What people were asked, and which pairs came of it already."""
 
-    reads: ClassVar[tuple[str, ...]] = ("reward_models",)
-
     asked: list[str]
     """files of items, those of the last round last"""
     taken: list[str]
     """files of all pairs so far"""
+
+    def reads(self) -> tuple[str, ...]:
+        return ("reward_models",)
 
     def inputs(self) -> dict[str, str]:
         asked = {f"asked/{i}": digest(Path(path)) for i, path in enumerate(self.asked)}
@@ -35,7 +53,7 @@ class LabelsSpec(StageSpec):
         return {name: model.labeler for name, model in models.items() if isinstance(model.labeler, PeopleLabeler)}
 
 
-def run(spec: LabelsSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
+def body(spec: LabelsSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
     """Wait as configured; write pairs.jsonl (those that are new), verdicts.jsonl (what they rest on) and the journal."""
     by_file = [read_jsonl(Path(path), ReviewItem) for path in spec.asked]
     taken = [pair for path in spec.taken for pair in read_jsonl(Path(path), PreferencePair)]

@@ -20,7 +20,7 @@ from configs.disk.files import write_json
 from configs.schema.config import LauncherConfig
 from grpo_train.objective.learner import TrainingDiverged
 from reward_training.transformer.precision import pick_device
-from tasks.job import EVENTS, JOB, LOOK_EVERY_S, STOP, Event, Job, StageKind
+from tasks.running.job_events import EVENTS, JOB, LOOK_EVERY_S, STOP, Event, Job, StageKind
 from tasks.running.stage import Body, Context, SpecT
 
 LAST_LINES = 30

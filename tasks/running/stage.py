@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,11 +18,12 @@ from configs.disk.files import MANIFEST, Manifest, digest, digest_files, digest_
 from configs.errors import StageStopped
 from configs.records import Record
 from configs.schema.config import Config
-from configs.schema.rewards import JUDGE_OPERATION, WAITING
+from configs.schema.operational import flatten, without_operational
 from tasks.running.allocator import reused_memory
-from tasks.running.run import Run, flatten
-from tasks.runs.facts import TRACKING, DatasetFact, Outcome, StageFacts, Status
+from tasks.running.run import Run
+from tasks.runs.facts import DatasetFact, Outcome, StageFacts, Status
 from tasks.runs.versions import versions
+from tasks.tracking.outbox import TRACKING
 
 NOT_OUTPUTS = (MANIFEST, TRACKING, CHECKPOINTS)
 
@@ -75,31 +76,34 @@ ALONE = Context()
 class StageSpec(Record):
     """All that a stage is given: JSON, so that a child job can be handed it."""
 
-    reads: ClassVar[tuple[str, ...]]
-    """blocks of the configuration that decide what the stage writes"""
-
     config: Config
     round: int
+
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """Blocks of the configuration that decide what the stage writes, `block` or `block.name`."""
 
     @abstractmethod
     def inputs(self) -> dict[str, str]:
         """Digest of each data file, or id of each model, that the stage reads. No manifests, no journals: they hold times."""
 
     def config_part(self) -> dict[str, Any]:
-        """The blocks that the stage reads, without what changes nothing in what it writes."""
-        whole = self.config.model_dump(mode="json")
-        for reward in [*whole["rewards"], *whole["evaluation"]["rewards"]]:
-            if reward["kind"] == "judge":
-                for name in JUDGE_OPERATION:
-                    del reward[name]
-        labelers = [model.get("labeler") for model in whole["reward_models"].values()]
-        for block in [*labelers, whole["promotion"]["people"]]:
-            for name in WAITING:
-                (block or {}).pop(name, None)
-        return {name: whole[name] for name in self.reads}
+        """The blocks that the stage reads, without their operational fields."""
+        whole = without_operational(self.config)
+        return {path: _block_at(whole, path) for path in self.reads()}
 
     def config_digest(self) -> str:
         return digest_json(self.config_part())
+
+    def older_config_digest(self) -> str:
+        """As 0.1.0 wrote it for stages that read all of `grpo_config` or `reward_models`: their `save_steps` counted."""
+        part = self.config_part()
+        if "grpo_config" in part:
+            part["grpo_config"]["save_steps"] = self.config.grpo_config.save_steps
+        if "reward_models" in part:
+            for name, model in self.config.trained_reward_models.items():
+                part["reward_models"][name]["save_steps"] = model.save_steps
+        return digest_json(part)
 
     @property
     def save_steps(self) -> int:
@@ -111,6 +115,11 @@ class StageSpec(Record):
         work = {"config": self.config_digest(), "inputs": self.inputs()}
         keep = self.config.keep_checkpoints
         return Checkpoints(folder, fingerprint=digest_json(work), every=self.save_steps, keep=keep, warn=warn)
+
+
+def _block_at(config: dict[str, Any], path: str) -> Any:
+    block, _, name = path.partition(".")
+    return config[block][name] if name else config[block]
 
 
 SpecT = TypeVar("SpecT", bound=StageSpec)
@@ -193,8 +202,8 @@ def mismatch(folder: Path, spec: StageSpec) -> str | None:
         return f"its manifest is broken ({error.error_count()} faults)"
     if manifest is None:
         return "not finished before"
-    if manifest.config_digest != spec.config_digest():
-        return f"the configuration that it reads ({', '.join(spec.reads)}) changed"
+    if manifest.config_digest not in (spec.config_digest(), spec.older_config_digest()):
+        return f"the configuration that it reads ({', '.join(spec.reads())}) changed"
     if changed := _differing(manifest.inputs, spec.inputs()):
         return f"inputs changed: {', '.join(changed)}"
     if changed := [name for name, wanted in manifest.outputs.items() if _digest_or_none(folder / name) != wanted]:
@@ -263,6 +272,13 @@ def _facts(
         params={key: str(value) for key, value in flatten(spec.config_part())},
         datasets=datasets,
     )
+
+
+def dataset_fact(run: Run, path: Path, context: str, name: str) -> DatasetFact:
+    """A data file that a stage reads, as MLflow is told of it."""
+    num_rows = path.read_bytes().count(b"\n")
+    source = str(path.relative_to(run.workspace)) if path.is_relative_to(run.workspace) else str(path)
+    return DatasetFact(name=name, digest=digest(path), context=context, source=source, num_rows=num_rows)
 
 
 def _now_ms() -> int:

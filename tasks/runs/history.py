@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from configs.disk.files import read_manifest
-from configs.records import Policy, Record, RewardModelReport
+from configs.records import Policy, Record
 from tasks.runs.facts import ROUND_FILE, RoundFile, load
-from tasks.runs.workspace import by_hand_folder, problems_folder, reward_model_folder, round_folder
+from tasks.runs.stage_files import reward_model_report, train_result
+from tasks.runs.workspace import by_hand_folder, reward_model_folder, round_folder
 
 PAIRS, REVIEW = "pairs.jsonl", "review.jsonl"
 INHERITED_PAIRS = "inherited_pairs.jsonl"
@@ -23,17 +23,9 @@ class ModelRef(Record):
     path: str
 
 
-def reward_model_report(folder: Path) -> RewardModelReport | None:
-    """The report of a finished reward-model stage, its `path` where the model is now; None where it is not finished."""
-    if read_manifest(folder) is None:
-        return None
-    report = RewardModelReport.model_validate_json((folder / "report.json").read_bytes())
-    return report.model_copy(update={"path": str(folder / "model")})
-
-
 def accepted_model(folder: Path) -> ModelRef | None:
     """The reward model of a finished stage, where it was accepted."""
-    report = reward_model_report(folder)
+    report = reward_model_report(folder) if read_manifest(folder) is not None else None
     return ModelRef(id=report.id, path=report.path) if report and report.accepted else None
 
 
@@ -46,6 +38,14 @@ def last_accepted(
             if folder != leave_out and (model := accepted_model(folder)) is not None:
                 return model
     return inherited.get(name)
+
+
+def last_accepted_models(
+    run: Path, names: Iterable[str], *, before: int, inherited: Mapping[str, ModelRef]
+) -> dict[str, ModelRef]:
+    """The last accepted reward model of each name before a round; a name without one is absent."""
+    found = {name: last_accepted(run, name, before=before, inherited=inherited) for name in names}
+    return {name: model for name, model in found.items() if model is not None}
 
 
 def pair_files(run: Path, *, before: int) -> list[Path]:
@@ -87,10 +87,9 @@ def rounds_wanted(run: Path, rounds: int) -> int:
     return wanted
 
 
-def _extra_rounds(policy: Path) -> int:
-    if read_manifest(policy) is None:
-        return 0
-    return int(json.loads((policy / "result.json").read_bytes()).get("extra_rounds", 0))
+def _extra_rounds(policy_dir: Path) -> int:
+    result = train_result(policy_dir) if read_manifest(policy_dir) is not None else None
+    return result.extra_rounds if result is not None else 0
 
 
 def round_policy(run: Path, given: Policy, round: int, policy_id: str) -> Policy:
@@ -98,10 +97,3 @@ def round_policy(run: Path, given: Policy, round: int, policy_id: str) -> Policy
     if round == 0:
         return given
     return Policy(path=str(round_folder(run, round) / "policy" / "model"), id=policy_id, round=round)
-
-
-def problems_of_round(run: Path, round: int, rounds_asked: list[int]) -> Path:
-    """The folder of a round's problems. When `rounds` was raised the added rounds have a folder of their own: new shards
-    are cut from the training problems, and what earlier rounds trained on stays as it was."""
-    asked = next(number for number in rounds_asked if number >= round)
-    return problems_folder(run) if asked == rounds_asked[0] else run / f"problems_{asked:03d}"

@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from configs.disk.files import Journal, JournalLine, read_manifest
+from configs.disk.files import JournalLine
 from configs.reader import stored_config
 from configs.records import Estimate, EvalReport, Policy, RewardModelReport
 from configs.schema.config import Config
 from configs.seeds import seed_for
 from grpo_train.measuring.promotion import Decision
 from grpo_train.token_ledger import token_metrics
+from grpo_train.train_result import TrainResult
 from grpo_train.watch import Alarm, Watch
 from reward_training.statistics import bootstrap_mean
+from tasks.runs import stage_files
 from tasks.runs.history import rounds_wanted
+from tasks.runs.stage_files import Row
 from tasks.runs.workspace import BY_HAND
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,19 @@ class RoundRecords:
     @cached_property
     def reports(self) -> dict[str, EvalReport]:
         """{split: report} of the policy that the round trained; round 0: of the one that was given."""
-        data = _read_json(self.folder / "evaluate" / "report.json") or {}
-        return {split: EvalReport.model_validate(report) for split, report in data.items()}
+        return stage_files.evaluation_reports(self.folder / "evaluate")
 
     @cached_property
     def results(self) -> list[Row]:
-        return _read_rows(self.folder / "evaluate" / "results.jsonl")
+        return stage_files.rows(self.folder / "evaluate" / stage_files.RESULTS)
 
     @cached_property
     def examples(self) -> list[Row]:
-        return _read_rows(self.folder / "evaluate" / "examples.jsonl")
+        return stage_files.rows(self.folder / "evaluate" / stage_files.EXAMPLES)
 
     @cached_property
     def decision(self) -> Decision | None:
-        data = _read_json(self.folder / "promote" / "decision.json")
-        if data is None:
-            return None
-        return Decision.model_validate({name: data[name] for name in Decision.model_fields if name in data})
+        return stage_files.decision(self.folder / "promote")
 
     @cached_property
     def reward_models(self) -> dict[str, RewardModelReport]:
@@ -65,20 +61,19 @@ class RoundRecords:
         return self._reward_models(BY_HAND)
 
     def _reward_models(self, stage: str) -> dict[str, RewardModelReport]:
-        paths = sorted(self.folder.glob(f"{stage}/*/report.json"))
-        return {path.parent.name: RewardModelReport.model_validate_json(path.read_bytes()) for path in paths}
+        folders = sorted((self.folder / stage).glob("*"))
+        found = {folder.name: stage_files.reward_model_report(folder) for folder in folders}
+        return {name: report for name, report in found.items() if report is not None}
 
     @cached_property
     def journal(self) -> list[JournalLine]:
         """Training's step metrics, in the order they were written."""
-        return Journal(self.folder / "policy" / "journal.jsonl").read()
+        return stage_files.step_metrics(self.folder / "policy")
 
     @cached_property
     def seconds(self) -> dict[str, float]:
         """{stage: seconds} of the round's own finished stages, in the order they ran."""
-        folders = [path.parent for path in self.folder.rglob("manifest.json") if BY_HAND not in path.parts]
-        manifests = [manifest for folder in folders if (manifest := read_manifest(folder)) is not None]
-        return {manifest.stage: manifest.seconds for manifest in sorted(manifests, key=lambda m: m.started_ms)}
+        return {manifest.stage: manifest.seconds for manifest in stage_files.round_manifests(self.folder)}
 
     @property
     def policy_id(self) -> str | None:
@@ -93,19 +88,18 @@ class RoundRecords:
         return [(line.step, line.value) for line in self.journal if line.key == key]
 
     @cached_property
-    def training(self) -> Row:
-        """result.json of a finished training: num_updates, stopped_by, advantage_share, tokens; empty before that."""
-        return _read_json(self.folder / "policy" / "result.json") or {}
+    def training(self) -> TrainResult | None:
+        """How the training of the round's policy went; None before it is finished."""
+        return stage_files.train_result(self.folder / "policy")
 
     def advantage_share(self, objective: str) -> float | None:
         """An objective's share of all advantages of the round; None before training is finished."""
-        share: float | None = self.training.get("advantage_share", {}).get(objective)
-        return share
+        return None if self.training is None else self.training.advantage_share.get(objective)
 
     @cached_property
     def tokens(self) -> dict[str, float]:
         """The round's token ledger as docs/metrics.md defines it; empty before training is finished."""
-        return token_metrics(self.training["tokens"]) if "tokens" in self.training else {}
+        return {} if self.training is None or not self.training.tokens else token_metrics(self.training.tokens)
 
 
 @dataclass(frozen=True)
@@ -182,14 +176,3 @@ def _alarms(round: RoundRecords, config: Config) -> Iterator[Alarm]:
 def _column(rows: list[Row], split: str, metric: str) -> dict[str, float]:
     """{problem key: value} of the problems of a split that have the metric."""
     return {row["problem_key"]: row[metric] for row in rows if row["split"] == split and metric in row}
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes()) if path.exists() else None
-
-
-def _read_rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]

@@ -31,14 +31,6 @@ def models_folder(root: Path) -> Path:
     return root / "models"
 
 
-def problems_folder(run: Path) -> Path:
-    return run / "problems"
-
-
-def problems_file(run: Path, split: str) -> Path:
-    return problems_folder(run) / f"{split}.jsonl"
-
-
 def round_folder(run: Path, round: int) -> Path:
     return run / f"round_{round:03d}"
 
@@ -52,8 +44,11 @@ def by_hand_folder(run: Path, round: int, name: str) -> Path:
     return round_folder(run, round) / BY_HAND / name
 
 
-def regeneration_split(round: int) -> str:
-    return f"regenerate_{round:03d}"
+def problems_of_round(run: Path, round: int, rounds_asked: list[int]) -> Path:
+    """The folder of a round's problems. When `rounds` was raised the added rounds have a folder of their own: new shards
+    are cut from the training problems, and what earlier rounds trained on stays as it was."""
+    asked = next(number for number in rounds_asked if number >= round)
+    return run / "problems" if asked == rounds_asked[0] else run / f"problems_{asked:03d}"
 
 
 # ---- the lock -------------------------------------------------------------------------------------------------------

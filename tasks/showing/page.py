@@ -14,24 +14,22 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Paused, Running
 
-from tasks.running.run import Run
-
 MONTH_S = 30 * 24 * 3600
 
 
-def show(run: Run, key: str, title: str, values: dict[str, float]) -> None:
+def show(run_name: str, key: str, title: str, values: dict[str, float]) -> None:
     """A table of numbers as an artifact of the current task run; outside of one, nothing."""
     if TaskRunContext.get() is None:
         return
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in values.items())
-    markdown = f"# {title}\n\nRun `{run.name}`\n\n| metric | value |\n|---|---|\n{rows}\n"
+    markdown = f"# {title}\n\nRun `{run_name}`\n\n| metric | value |\n|---|---|\n{rows}\n"
     try:
-        create_markdown_artifact(markdown, key=_artifact_key(f"{run.name}-{key}"), description=title)
+        create_markdown_artifact(markdown, key=artifact_key(f"{run_name}-{key}"), description=title)
     except (HTTPError, PrefectException, OSError) as error:
         logging.getLogger("regroup").warning("Prefect's page lacks %r: %s", title, error)
 
 
-def _artifact_key(text: str) -> str:
+def artifact_key(text: str) -> str:
     """Prefect's keys hold small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 

@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from configs.disk.files import write_atomic
 from configs.records import Estimate, Prompt
-from configs.schema.rewards import ModelReward
+from configs.schema.rewards import ModelRewardConfig
 from grpo_train.token_ledger import CLASSES
-from tasks.runs.run_records import RoundRecords, Row, RunRecords, read_run_records
+from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
+from tasks.runs.stage_files import Row
 from tasks.showing.figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off
 
 REPORT = "report.html"
@@ -205,7 +206,7 @@ def _steps_figure(run: RunRecords) -> Markup:
 
 def _proxy_figure(run: RunRecords) -> Markup:
     """Each reward model's mean above the checker's accuracy, on the same samples."""
-    models = [r.name for r in [*run.config.rewards, *run.config.evaluation.rewards] if isinstance(r, ModelReward)]
+    models = [r.name for r in [*run.config.rewards, *run.config.evaluation.rewards] if isinstance(r, ModelRewardConfig)]
     if not models:
         return Markup("")
     checker = run.config.checker

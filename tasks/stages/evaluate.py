@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
 
 from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_json, write_jsonl
 from configs.records import EvalReport, Policy, Problem
@@ -12,20 +11,52 @@ from grpo_train.measuring.evaluation import evaluate, num_responses
 from grpo_train.policies.model import load_for_sampling
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards
-from tasks.running.stage import ALONE, Context, StageSpec
+from tasks.running.run import Run
+from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.runs.stage_files import EXAMPLES, REPORT, RESULTS, evaluation_reports
+from tasks.runs.workspace import round_folder
+from tasks.showing.page import show
 from tasks.stages.reward_ids import model_ids, rubric_ids
+
+
+def evaluate_policy(
+    run: Run, round_index: int, policy: Policy, reward_models: Mapping[str, RewardModelSource]
+) -> dict[str, EvalReport]:
+    """Measure a policy on dev and test."""
+    folder = round_folder(run.folder, round_index) / "evaluate"
+    splits = {split: run.problems(round_index, split) for split in ("dev", "test")}
+    spec = EvaluateSpec(
+        config=run.config,
+        round=round_index,
+        policy=policy,
+        initial_policy=run.initial_policy,
+        problems={split: str(path) for split, path in splits.items()},
+        reward_models=dict(reward_models),
+    )
+    run_stage(
+        run,
+        spec,
+        folder,
+        body,
+        datasets=[dataset_fact(run, path, "evaluation", split) for split, path in splits.items()],
+        tags={"regroup.policy_id": policy.id},
+    )
+    reports = evaluation_reports(folder)
+    show(run.name, f"round-{round_index}-evaluate", f"Evaluation of round {round_index}", estimates(reports))
+    return reports
 
 
 class EvaluateSpec(StageSpec):
     """Which policy is measured on what."""
-
-    reads: ClassVar[tuple[str, ...]] = ("seed", "rewards", "evaluation", "grpo_config")
 
     policy: Policy
     initial_policy: Policy | None
     problems: dict[str, str]
     """file of each split"""
     reward_models: dict[str, RewardModelSource]
+
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", "rewards", "evaluation", "grpo_config")
 
     def inputs(self) -> dict[str, str]:
         files = {f"problems/{split}": digest(Path(path)) for split, path in self.problems.items()}
@@ -39,7 +70,7 @@ class EvaluateSpec(StageSpec):
         )
 
 
-def run(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
+def body(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write report.json, results.jsonl, examples.jsonl and the journal (each estimate, step = round)."""
     model, tokenizer = load_for_sampling(spec.policy.path, spec.config.grpo_config.precision)
     problems = {split: read_jsonl(Path(path), Problem) for split, path in spec.problems.items()}
@@ -64,9 +95,9 @@ def run(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
             on_progress=on_progress,
         )
         taken = take_metrics(rewards)
-    write_json(out_dir / "report.json", {name: report.model_dump() for name, report in evaluation.reports.items()})
-    write_jsonl(out_dir / "results.jsonl", evaluation.rows)
-    write_jsonl(out_dir / "examples.jsonl", evaluation.examples)
+    write_json(out_dir / REPORT, {name: report.model_dump() for name, report in evaluation.reports.items()})
+    write_jsonl(out_dir / RESULTS, evaluation.rows)
+    write_jsonl(out_dir / EXAMPLES, evaluation.examples)
     Journal(out_dir / JOURNAL).write(spec.round, estimates(evaluation.reports) | taken)
 
 
@@ -77,9 +108,3 @@ def estimates(reports: dict[str, EvalReport]) -> dict[str, float]:
         for split, report in reports.items()
         for name, value in report.values.items()
     }
-
-
-def load(out_dir: Path) -> dict[str, EvalReport]:
-    """The report of each split."""
-    data: dict[str, Any] = json.loads((out_dir / "report.json").read_bytes())
-    return {split: EvalReport.model_validate(report) for split, report in data.items()}

@@ -2,32 +2,87 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from configs.disk.files import JOURNAL, Journal, append_jsonl, digest, digest_json, read_jsonl, write_json
-from configs.records import Policy, Problem
+from configs.records import Policy, Problem, RoundState
+from configs.schema.problems import ThresholdCurriculum
 from configs.seeds import seed_for
 from grpo_train.objective.learner import TrainingDiverged
 from grpo_train.objective.ranks import Ranks
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.policies.model import load_policy, open_policy, save_policy
+from grpo_train.problems.splits import shard_name
 from grpo_train.step import StepResult
-from grpo_train.trainer import TrainResult, num_steps, train
+from grpo_train.trainer import num_steps, train
 from grpo_train.watch import Alarm
 from reward_training.scorer import RewardModelSource, build_rewards
-from tasks.running.stage import ALONE, Context, StageSpec
+from tasks.running.launcher import launched
+from tasks.running.run import Run
+from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.runs.facts import ModelFact, Outcome
+from tasks.runs.stage_files import CURRICULUM, RESULT
+from tasks.runs.workspace import round_folder
+from tasks.stages.regenerate import pass_rates
 from tasks.stages.reward_ids import model_ids, rubric_ids
 
-CURRICULUM = "curriculum.json"
+
+def train_policy(
+    run: Run, round_index: int, state: RoundState, reward_models: Mapping[str, RewardModelSource]
+) -> Policy:
+    """Train the round's challenger from the champion of `state`."""
+    folder = round_folder(run.folder, round_index) / "policy"
+    problems = run.problems(round_index, "train")
+    spec = PolicySpec(
+        config=run.config,
+        round=round_index,
+        policy=state.champion,
+        initial_policy=run.initial_policy,
+        problems=str(problems),
+        reward_models=dict(reward_models),
+        curriculum=_curriculum(run, round_index, state),
+    )
+
+    def trained() -> Policy:
+        return open_policy(folder / "model", round_index)
+
+    run_stage(
+        run,
+        spec,
+        folder,
+        launched(run.config.launcher, "policy", body),
+        datasets=[dataset_fact(run, problems, "training", "train")],
+        outcome=lambda: _outcome(run, trained(), state.champion),
+        tags={"regroup.parent_policy": state.champion.id},
+    )
+    return trained()
+
+
+def _curriculum(run: Run, round_index: int, state: RoundState) -> dict[str, Any] | None:
+    """What the round before handed on, with the pass rates that its regeneration measured where they are asked for."""
+    wanted = run.config.curriculum
+    if not isinstance(wanted, ThresholdCurriculum) or wanted.difficulty == "data":
+        return state.curriculum
+    before = round_index - 1
+    rates = pass_rates(
+        round_folder(run.folder, before) / "regenerate",
+        run.problems(before, shard_name(before)),
+        policy=state.champion,
+        checker=run.config.checker,
+    )
+    return (state.curriculum or {"epoch": 0.0, "rates": {}}) | {"sources": rates}
+
+
+def _outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:
+    tags = {"regroup.policy_id": policy.id, "regroup.parent_policy": parent.id}
+    return Outcome(model=ModelFact(name=run.policy_model, folder="model", alias="challenger", tags=tags), tags=tags)
 
 
 class PolicySpec(StageSpec):
     """What a policy is trained from and on."""
-
-    reads: ClassVar[tuple[str, ...]] = ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch")
 
     policy: Policy
     initial_policy: Policy
@@ -36,6 +91,9 @@ class PolicySpec(StageSpec):
     reward_models: dict[str, RewardModelSource]
     curriculum: dict[str, Any] | None = None
     """what the training of the round before handed on"""
+
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch")
 
     def inputs(self) -> dict[str, str]:
         return {
@@ -47,18 +105,12 @@ class PolicySpec(StageSpec):
             **rubric_ids(self.config.rewards),
         }
 
-    def config_part(self) -> dict[str, Any]:
-        """Without the distance of checkpoints, which changes nothing."""
-        part = super().config_part()
-        del part["grpo_config"]["save_steps"]
-        return part
-
     @property
     def save_steps(self) -> int:
         return self.config.grpo_config.save_steps
 
 
-def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
+def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage
     shares, tokens by class), curriculum.json (what the next round's curriculum goes on from) and, with LoRA, adapter/.
 
@@ -118,7 +170,7 @@ def run(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     save_policy(model, tokenizer, out_dir / "model", round=spec.round)
     facts = asdict(result)
     write_json(out_dir / CURRICULUM, facts.pop("curriculum"))
-    write_json(out_dir / "result.json", facts)
+    write_json(out_dir / RESULT, facts)
 
 
 def what_now(alarm: Alarm, spec: PolicySpec) -> str:
@@ -128,20 +180,3 @@ def what_now(alarm: Alarm, spec: PolicySpec) -> str:
     if spec.round < spec.config.rounds + alarm.rule.extra_rounds:
         return f"; round {spec.round + 1} retrains the reward models on what this policy writes"
     return f"; set rounds={spec.round + 1}, or extra_rounds of the rule, to retrain the reward models on what this policy writes and go on"
-
-
-def load(out_dir: Path, round: int) -> Policy:
-    """The policy that the stage trained."""
-    return open_policy(out_dir / "model", round)
-
-
-def load_result(out_dir: Path) -> TrainResult:
-    """How the training went."""
-    data: dict[str, Any] = json.loads((out_dir / "result.json").read_bytes())
-    return TrainResult(**data, curriculum=load_curriculum(out_dir))
-
-
-def load_curriculum(out_dir: Path) -> dict[str, Any]:
-    """What the training handed on."""
-    handed_on: dict[str, Any] = json.loads((out_dir / CURRICULUM).read_bytes())
-    return handed_on

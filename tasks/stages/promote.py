@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from configs.disk.files import digest, write_json
+from configs.disk.files import digest, read_rows, write_json
 from configs.records import Policy
 from configs.seeds import seed_for
 from grpo_train.measuring.promotion import Decision, decide
-from tasks.people import compare
 from tasks.people.compare import SPLIT
-from tasks.running.stage import ALONE, Context, StageSpec
+from tasks.running.run import Run
+from tasks.running.stage import ALONE, Context, StageSpec, run_stage
+from tasks.runs.stage_files import COMPARISON, DECISION, RESULTS, people_win_rate
+from tasks.runs.stage_files import decision as read_decision
+from tasks.runs.workspace import round_folder
+
+
+def promote(run: Run, round_index: int, champion: Policy, challenger: Policy) -> Decision:
+    """Decide between two policies of this run by their results on dev."""
+    of_round = partial(round_folder, run.folder)
+    spec = PromoteSpec(
+        config=run.config,
+        round=round_index,
+        champion=champion,
+        challenger=challenger,
+        champion_results=str(of_round(champion.round) / "evaluate" / RESULTS),
+        challenger_results=str(of_round(challenger.round) / "evaluate" / RESULTS),
+        comparison=str(of_round(round_index) / "compare" / COMPARISON) if run.config.promotion.people else None,
+    )
+    run_stage(run, spec, of_round(round_index) / "promote", body)
+    decision = read_decision(of_round(round_index) / "promote")
+    assert decision is not None, "the stage's body wrote it"
+    run.console.say(f"round {round_index}: {'promoted' if decision.promoted else 'refused'}; {decision.reason}")
+    return decision
 
 
 class PromoteSpec(StageSpec):
     """Two policies and their rows of results, a row a problem."""
-
-    reads: ClassVar[tuple[str, ...]] = ("seed", "promotion", "evaluation")
 
     champion: Policy
     challenger: Policy
@@ -26,6 +46,9 @@ class PromoteSpec(StageSpec):
     challenger_results: str
     comparison: str | None = None
     """file of what people said of the two"""
+
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", "promotion", "evaluation")
 
     def inputs(self) -> dict[str, str]:
         compared = {"comparison": digest(Path(self.comparison))} if self.comparison else {}
@@ -37,7 +60,7 @@ class PromoteSpec(StageSpec):
         }
 
 
-def run(spec: PromoteSpec, out_dir: Path, context: Context = ALONE) -> None:
+def body(spec: PromoteSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write decision.json."""
     context.progress.say("comparing on dev")
     decision = decide(
@@ -46,18 +69,11 @@ def run(spec: PromoteSpec, out_dir: Path, context: Context = ALONE) -> None:
         config=spec.config.promotion,
         seed=seed_for(spec.config.seed, "promotion", round=spec.round),
         draws=spec.config.evaluation.bootstrap_draws,
-        people=compare.load(Path(spec.comparison)) if spec.comparison else None,
+        people=people_win_rate(Path(spec.comparison).parent) if spec.comparison else None,
     )
     ids = {"champion": spec.champion.id, "challenger": spec.challenger.id}
-    write_json(out_dir / "decision.json", decision.model_dump(mode="json") | ids)
+    write_json(out_dir / DECISION, decision.model_dump(mode="json") | ids)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["split"] == SPLIT]
-
-
-def load(out_dir: Path) -> Decision:
-    """The decision."""
-    data = json.loads((out_dir / "decision.json").read_bytes())
-    return Decision.model_validate({name: data[name] for name in Decision.model_fields if name in data})
+    return [row for row in read_rows(path) if row["split"] == SPLIT]

@@ -1,19 +1,19 @@
-"""Sampling on disk what the next round's reward models learn from: completions, scores, preference pairs, and what people
+"""The stage that samples what the next round's reward models learn from: completions, scores, preference pairs, and what people
 are asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
 
 from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
 from configs.records import Completion, Policy, PreferencePair, Problem, ReviewItem, Score
 from configs.schema.config import Config
-from configs.schema.rewards import FileLabeler, PeopleLabeler
+from configs.schema.reward_models import FileLabeler, PeopleLabeler
 from configs.seeds import rng_for, seed_for
 from grpo_train.policies.model import load_for_sampling
+from grpo_train.problems.splits import shard_name
 from grpo_train.sampling.generation import Sampling, sample
 from reward_training.pairs.building import build_pairs
 from reward_training.pairs.preferences import draw_preferences, read_preferences
@@ -21,28 +21,43 @@ from reward_training.pairs.review import build_items
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
 from reward_training.weighing import Weighing
-from tasks.running.run import run_name
-from tasks.running.stage import ALONE, Context, StageSpec
+from tasks.people.asking import ask_people
+from tasks.running.run import Run
+from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.history import PAIRS, REVIEW
+from tasks.runs.workspace import round_folder
 from tasks.stages.reward_ids import model_ids, rubric_ids
+
+
+def regenerate(
+    run: Run, round_index: int, policies: list[Policy], reward_models: Mapping[str, RewardModelSource]
+) -> None:
+    """Sample what the next round's reward models learn from, and ask people about it where they label."""
+    folder = round_folder(run.folder, round_index) / "regenerate"
+    split = shard_name(round_index)
+    problems = run.problems(round_index, split)
+    spec = RegenerateSpec(
+        config=run.config,
+        round=round_index,
+        policies=policies,
+        problems=str(problems),
+        reward_models=dict(reward_models),
+    )
+    run_stage(run, spec, folder, body, datasets=[dataset_fact(run, problems, "regeneration", split)])
+    if (folder / REVIEW).exists():
+        ask_people(run, read_jsonl(folder / REVIEW, ReviewItem))
 
 
 class RegenerateSpec(StageSpec):
     """Who writes on which problems: the champion, and a refused challenger too, so that its hacks are seen."""
 
-    reads: ClassVar[tuple[str, ...]] = (
-        "seed",
-        "rewards",
-        "combination",
-        "reward_models",
-        "grpo_config",
-        "regeneration",
-    )
-
     policies: list[Policy]
     problems: str
     """file of the round's shard"""
     reward_models: dict[str, RewardModelSource]
+
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", "rewards", "combination", "reward_models", "grpo_config", "regeneration")
 
     def inputs(self) -> dict[str, str]:
         writers = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
@@ -60,7 +75,7 @@ class RegenerateSpec(StageSpec):
         return {f"preferences/{name}": digest(path) for name, path in files.items() if path.is_file()}
 
 
-def run(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
+def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl, review.jsonl (what people are asked) and the
     journal."""
     problems = {problem.key: problem for problem in read_jsonl(Path(spec.problems), Problem)}
@@ -140,7 +155,7 @@ def _review_items(
                 name=name,
                 config=config,
                 rewards=spec.config.rewards,
-                run=run_name(spec.config),
+                run=spec.config.run_name,
                 round=spec.round,
                 rng=rng_for(spec.config.seed, f"review {name}", round=spec.round),
             )

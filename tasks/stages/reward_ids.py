@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.disk.files import digest, weights_id
-from configs.schema.rewards import JudgeReward, Reward
+from configs.schema.rewards import JudgeRewardConfig, RewardConfig
 from reward_training.scorer import RewardModelSource
 
 
-def rubric_ids(rewards: Sequence[Reward]) -> dict[str, str]:
+def rubric_ids(rewards: Sequence[RewardConfig]) -> dict[str, str]:
     """{`rubric/<reward>`: digest of a judge's rubric}."""
-    return {f"rubric/{r.name}": digest(Path(r.rubric)) for r in rewards if isinstance(r, JudgeReward)}
+    return {f"rubric/{r.name}": digest(Path(r.rubric)) for r in rewards if isinstance(r, JudgeRewardConfig)}
 
 
 def model_ids(models: Mapping[str, RewardModelSource]) -> dict[str, str]:

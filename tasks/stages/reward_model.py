@@ -3,23 +3,166 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_json, write_jsonl
-from configs.records import PreferencePair, RewardModelReport
-from configs.schema.rewards import TrainedRewardModel
+from configs.errors import ConfigError
+from configs.records import Policy, PreferencePair, RewardModelReport, RoundState
+from configs.schema.reward_models import FileLabeler, FrozenRewardModel, RewardModel, TrainedRewardModel
 from configs.seeds import rng_for, seed_for
+from grpo_train.policies.model_source import prepare_policy
 from reward_training.pairs.building import select_training_pairs, settle
 from reward_training.reward_models.check import check_reward_model
 from reward_training.reward_models.train import NUM_ANCHORS, train_reward_model
-from tasks.running.stage import ALONE, Context, StageSpec
-from tasks.runs.history import ModelRef, reward_model_report
+from reward_training.scorer import RewardModelSource
+from tasks.people.asking import labels_by_hand
+from tasks.running.launcher import launched
+from tasks.running.run import Run
+from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.runs.facts import ModelFact, Outcome
+from tasks.runs.history import ModelRef, accepted_model, last_accepted, last_finished_round, pair_files
+from tasks.runs.stage_files import reward_model_report
+from tasks.runs.workspace import by_hand_folder, models_folder, reward_model_folder
+from tasks.showing.page import show
+from tasks.stages.prepare import given_policy
+from tasks.stages.regenerate import preferences
+
+
+def train(run: Run, round_index: int, name: str, state: RoundState) -> RewardModelReport:
+    """Train a round's reward model on the pairs of the round before; `state` is what that round handed on."""
+    last = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
+    base = _base(run, name, last, state.champion)
+    folder = reward_model_folder(run.folder, round_index, name)
+    report = _run(run, round_index, name, base, folder, *_pairs_up_to(run, round_index - 1))
+    if not report.accepted:
+        _say_refused(run, round_index, name, report)
+    return report
+
+
+def retrain(run: Run, name: str) -> RewardModelReport:
+    """Train a reward model again on the pairs up to the last finished round; the next round starts from it.
+
+    Before the first round, one that a file labels is trained on that.
+
+    Raises:
+        ConfigError: no round is finished, and no file labels.
+    """
+    last_round = last_finished_round(run.folder)
+    if last_round is None:
+        return _train_on_file(run, name)
+    round_index, champion = last_round.round, last_round.state.champion
+    folder = by_hand_folder(run.folder, round_index, name)
+    inherited = run.file.reward_models
+    last = last_accepted(run.folder, name, before=round_index + 1, inherited=inherited, leave_out=folder)
+    base = _base(run, name, last, champion)
+    new, earlier = _pairs_up_to(run, round_index)
+    return _run(run, round_index, name, base, folder, [*new, *labels_by_hand(run, round_index, name)], earlier)
+
+
+def usable_models(run: Run, round_index: int) -> dict[str, RewardModelSource]:
+    """The reward models that a round scores with, once its own are trained.
+
+    A refused one is replaced by the last accepted one, or is missing, as `when_refused` says. Round 0 trains none: it has
+    the frozen ones, and in a follow-on those of the run before.
+    """
+    sources = {name: _source(run, round_index, name, model) for name, model in run.config.reward_models.items()}
+    return {name: source for name, source in sources.items() if source is not None}
+
+
+def _source(run: Run, round_index: int, name: str, model: RewardModel) -> RewardModelSource | None:
+    if isinstance(model, FrozenRewardModel):
+        return RewardModelSource(path=model.path, max_length=model.max_length, revision=model.revision)
+    found = accepted_model(reward_model_folder(run.folder, round_index, name))
+    if found is None and (round_index == 0 or model.when_refused == "last_accepted"):
+        found = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
+    return RewardModelSource(path=found.path, max_length=model.max_length) if found else None
+
+
+def _base(run: Run, name: str, last: ModelRef | None, champion: Policy) -> ModelRef:
+    """What a reward model is trained from: the last accepted one, or the backbone, by default the champion's."""
+    model = run.config.trained_reward_models[name]
+    if last is not None and model.start_from == "last_accepted":
+        return last
+    if model.backbone is None:
+        return ModelRef(id=champion.id, path=champion.path)
+    try:
+        found = prepare_policy(model.backbone, models_folder(run.workspace))
+    except ConfigError as error:
+        message = str(error).replace("policy.path", f"reward_models.{name}.backbone.path")
+        raise ConfigError(message) from error
+    return ModelRef(id=found.id, path=str(Path(found.path).absolute()))
+
+
+def _train_on_file(run: Run, name: str) -> RewardModelReport:
+    if not isinstance(run.config.trained_reward_models[name].labeler, FileLabeler):
+        raise ConfigError(
+            f"run {run.name!r} has finished no round; `regroup run` makes the pairs that reward model {name!r} learns from, "
+            "or give it a labeler of kind file"
+        )
+    base = _base(run, name, run.file.reward_models.get(name), given_policy(run))
+    pairs = run.folder / "preferences" / f"{name}.jsonl"
+    write_jsonl(pairs, preferences(run.config, name, round=0))
+    return _run(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs], [])
+
+
+def _pairs_up_to(run: Run, round_index: int) -> tuple[list[Path], list[Path]]:
+    """Files of the pairs of that round, and of those before."""
+    earlier = pair_files(run.folder, before=round_index)
+    return [path for path in pair_files(run.folder, before=round_index + 1) if path not in earlier], earlier
+
+
+def _run(
+    run: Run, round_index: int, name: str, base: ModelRef, folder: Path, new: list[Path], earlier: list[Path]
+) -> RewardModelReport:
+    spec = RewardModelSpec(
+        config=run.config,
+        round=round_index,
+        name=name,
+        base=base,
+        new_pairs=[str(path) for path in new],
+        earlier_pairs=[str(path) for path in earlier],
+    )
+    run_stage(
+        run,
+        spec,
+        folder,
+        launched(run.config.launcher, "reward_model", body),
+        datasets=[dataset_fact(run, path, "training", f"pairs of {path.parent.parent.name}") for path in new],
+        outcome=lambda: _outcome(run, name, _report(folder), base),
+        tags={"regroup.base_model": base.id},
+    )
+    report = _report(folder)
+    title = f"Reward model {name}, round {round_index}"
+    show(run.name, f"round-{round_index}-reward-model-{name}", title, metrics(report))
+    return report
+
+
+def _report(folder: Path) -> RewardModelReport:
+    report = reward_model_report(folder)
+    assert report is not None, "the stage's body wrote it"
+    return report
+
+
+def _outcome(run: Run, name: str, report: RewardModelReport, base: ModelRef) -> Outcome:
+    tags = {"regroup.accepted": str(report.accepted).lower(), "regroup.reasons": "; ".join(report.reasons)}
+    if not report.id:
+        return Outcome(tags=tags)
+    model = ModelFact(
+        name=run.reward_model(name),
+        folder="model",
+        alias="champion" if report.accepted else "challenger",
+        tags={"regroup.model_id": report.id, "regroup.base_model": base.id},
+    )
+    return Outcome(model=model, tags=tags | model.tags)
+
+
+def _say_refused(run: Run, round_index: int, name: str, report: RewardModelReport) -> None:
+    used = usable_models(run, round_index).get(name)
+    instead = f"the last accepted one ({used.path}) is used" if used else "the round goes on without it"
+    run.console.warn(f"round {round_index}: reward model {name!r} is refused ({'; '.join(report.reasons)}); {instead}")
 
 
 class RewardModelSpec(StageSpec):
     """What a reward model starts from and learns from."""
-
-    reads: ClassVar[tuple[str, ...]] = ("seed", "reward_models")
 
     name: str
     base: ModelRef
@@ -29,16 +172,13 @@ class RewardModelSpec(StageSpec):
     earlier_pairs: list[str]
     """files of all pairs before that"""
 
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", f"reward_models.{self.name}")
+
     def inputs(self) -> dict[str, str]:
         new = {f"new_pairs/{i}": digest(Path(path)) for i, path in enumerate(self.new_pairs)}
         earlier = {f"earlier_pairs/{i}": digest(Path(path)) for i, path in enumerate(self.earlier_pairs)}
         return {"base": self.base.id} | new | earlier
-
-    def config_part(self) -> dict[str, Any]:
-        """Of `reward_models` this one's block only, without the distance of checkpoints, which changes nothing."""
-        parts = super().config_part()
-        del parts["reward_models"][self.name]["save_steps"]
-        return {"seed": parts["seed"], f"reward_models.{self.name}": parts["reward_models"][self.name]}
 
     @property
     def save_steps(self) -> int:
@@ -49,7 +189,7 @@ class RewardModelSpec(StageSpec):
         return self.config.trained_reward_models[self.name]
 
 
-def run(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
+def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write train_pairs.jsonl, held_out_pairs.jsonl, model/, report.json and the journal.
 
     With fewer than `min_pairs` training pairs there is no model, and the report says so.
@@ -129,13 +269,6 @@ def _too_few(spec: RewardModelSpec, num_train: int, num_held_out: int, num_repla
         num_held_out_pairs=num_held_out,
         num_replayed_pairs=num_replayed,
     )
-
-
-def load(out_dir: Path) -> RewardModelReport:
-    """The report, its `path` where the model is now."""
-    report = reward_model_report(out_dir)
-    assert report is not None, "the stage is finished"
-    return report
 
 
 def metrics(report: RewardModelReport) -> dict[str, float]:

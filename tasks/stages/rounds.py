@@ -1,60 +1,52 @@
-"""What ties stages into rounds: which reward models a round uses, the state that it hands on, and how it is closed."""
+"""What ties stages into rounds: the state that a round hands on, and how it is closed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from configs.disk.files import Manifest, read_manifest
+from configs.disk.files import Manifest
 from configs.records import Policy, RoundState
-from configs.schema.rewards import FrozenRewardModel, RewardModel
 from grpo_train.token_ledger import token_metrics
-from reward_training.scorer import RewardModelSource
 from tasks.running.run import Run
-from tasks.runs import facts as mirror
-from tasks.runs.facts import AliasFact, RoundFile
-from tasks.runs.history import ModelRef, accepted_model, finished_round, last_accepted, reward_model_report
-from tasks.runs.workspace import BY_HAND, Champion, reward_model_folder, round_folder, write_champion
-from tasks.stages import evaluate, promote, reward_model
-from tasks.stages import policy as policy_stage
+from tasks.runs.facts import ROUND_FILE, AliasFact, RoundFile, save
+from tasks.runs.history import finished_round, last_accepted_models
+from tasks.runs.stage_files import (
+    decision,
+    evaluation_reports,
+    reward_model_report,
+    round_manifests,
+    train_result,
+)
+from tasks.runs.workspace import Champion, reward_model_folder, round_folder, write_champion
+from tasks.stages import evaluate, reward_model
 
 
-def usable_reward_models(run: Run, round: int) -> dict[str, RewardModelSource]:
-    """The reward models that a round scores with, once its own are trained.
-
-    A refused one is replaced by the last accepted one, or is missing, as `when_refused` says. Round 0 trains none: it has
-    the frozen ones, and in a follow-on those of the run before.
-    """
-    sources = {name: _source(run, round, name, model) for name, model in run.config.reward_models.items()}
-    return {name: source for name, source in sources.items() if source is not None}
-
-
-def _source(run: Run, round: int, name: str, model: RewardModel) -> RewardModelSource | None:
-    if isinstance(model, FrozenRewardModel):
-        return RewardModelSource(path=model.path, max_length=model.max_length, revision=model.revision)
-    found = accepted_model(reward_model_folder(run.folder, round, name))
-    if found is None and (round == 0 or model.when_refused == "last_accepted"):
-        found = last_accepted(run.folder, name, before=round, inherited=run.file.reward_models)
-    return RewardModelSource(path=found.path, max_length=model.max_length) if found else None
-
-
-def accepted_so_far(run: Run, round: int) -> dict[str, ModelRef]:
-    """The last accepted reward model of each name, at the end of a round."""
-    names, inherited = run.config.trained_reward_models, run.file.reward_models
-    found = {name: last_accepted(run.folder, name, before=round + 1, inherited=inherited) for name in names}
-    return {name: model for name, model in found.items() if model is not None}
+def first_state(run: Run) -> RoundState:
+    """What round 0 stands on: the given policy is the champion."""
+    return round_state(run, 0, run.given_policy, run.given_policy)
 
 
 def round_state(run: Run, round: int, policy: Policy, champion: Policy) -> RoundState:
     """What a round hands to the next one; round 0 has what the run before handed on."""
-    inherited = run.file.curriculum
+    accepted = last_accepted_models(
+        run.folder, run.config.trained_reward_models, before=round + 1, inherited=run.file.reward_models
+    )
     return RoundState(
         round=round,
         policy=policy,
         champion=champion,
         initial_policy=run.initial_policy,
-        reward_models={name: model.id for name, model in accepted_so_far(run, round).items()},
-        curriculum=policy_stage.load_curriculum(round_folder(run.folder, round) / "policy") if round else inherited,
+        reward_models={name: model.id for name, model in accepted.items()},
+        curriculum=_handed_on(run, round) if round else run.file.curriculum,
     )
+
+
+def _handed_on(run: Run, round: int) -> dict[str, Any]:
+    """The curriculum's epoch and pass rates at the end of the round's training."""
+    result = train_result(round_folder(run.folder, round) / "policy")
+    assert result is not None, "the policy's stage is finished"
+    return result.curriculum
 
 
 def close_round(run: Run, state: RoundState) -> None:
@@ -66,11 +58,11 @@ def close_round(run: Run, state: RoundState) -> None:
     champion = state.champion
     path = str(Path(champion.path).absolute())
     write_champion(run.workspace, Champion(run=run.name, round=champion.round, policy_id=champion.id, path=path))
-    mirror.save(round_folder(run.folder, state.round) / mirror.ROUND_FILE, fact)
+    save(round_folder(run.folder, state.round) / ROUND_FILE, fact)
 
 
 def _round_file(run: Run, state: RoundState) -> RoundFile:
-    manifests = round_manifests(run.folder, state.round)
+    manifests = round_manifests(round_folder(run.folder, state.round))
     return RoundFile(
         round=state.round,
         state=state,
@@ -80,35 +72,29 @@ def _round_file(run: Run, state: RoundState) -> RoundFile:
     )
 
 
-def round_manifests(run: Path, round: int) -> list[Manifest]:
-    """Of the round's own stages, in the order they ran; models made by hand come after the round."""
-    folder = round_folder(run, round)
-    found = [read_manifest(path.parent) for path in folder.rglob("manifest.json") if BY_HAND not in path.parts]
-    return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.started_ms)
-
-
 def _metrics(run: Run, state: RoundState, manifests: list[Manifest]) -> dict[str, float]:
     """What a person compares across rounds; docs/metrics.md defines the keys."""
     folder = round_folder(run.folder, state.round)
     values = {f"time/{manifest.stage}": manifest.seconds for manifest in manifests}
     values["time/round"] = sum(manifest.seconds for manifest in manifests)
-    values |= evaluate.estimates(evaluate.load(folder / "evaluate"))
+    values |= evaluate.estimates(evaluation_reports(folder / "evaluate"))
     for name in run.config.trained_reward_models:
         if (report := reward_model_report(reward_model_folder(run.folder, state.round, name))) is not None:
             values |= {f"reward_model/{name}/{key}": value for key, value in reward_model.metrics(report).items()}
     if state.round > 0:
-        decision = promote.load(folder / "promote")
-        values |= {"promotion/promoted": float(decision.promoted), "promotion/gain": decision.gain}
-        if decision.people is not None:
-            values["promotion/people_win_rate"] = decision.people.estimate
-        trained = policy_stage.load_result(folder / "policy")
+        decided, trained = decision(folder / "promote"), train_result(folder / "policy")
+        assert decided is not None, "the promotion's stage is finished"
+        assert trained is not None, "the policy's stage is finished"
+        values |= {"promotion/promoted": float(decided.promoted), "promotion/gain": decided.gain}
+        if decided.people is not None:
+            values["promotion/people_win_rate"] = decided.people.estimate
         values |= {f"objective/{name}/advantage_share": share for name, share in trained.advantage_share.items()}
         values |= token_metrics(trained.tokens)
     return values
 
 
 def _aliases(run: Run, state: RoundState) -> list[AliasFact]:
-    name = policy_model_name(run)
+    name = run.policy_model
     refused = state.policy.id != state.champion.id
     return [
         AliasFact(name=name, alias="champion", key=_policy_key(state.champion)),
@@ -119,11 +105,3 @@ def _aliases(run: Run, state: RoundState) -> list[AliasFact]:
 def _policy_key(policy: Policy) -> str:
     """The stage that made a policy's registered version."""
     return f"round_{policy.round:03d}/policy" if policy.round > 0 else "problems"
-
-
-def policy_model_name(run: Run) -> str:
-    return f"{run.name}-policy"
-
-
-def reward_model_name(run: Run, name: str) -> str:
-    return f"{run.name}-reward-{name}"

@@ -1,52 +1,109 @@
-"""Sending one stage's attempt to MLflow, part by part; `.tracking.json` holds what was sent, so that a kill loses nothing."""
+"""Sends MLflow what is on disk and not there yet: stages part by part, rounds, the run's own files.
+
+`.tracking.json` of each says what was sent, so that a kill loses nothing and nothing is sent twice.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from configs.disk.files import MANIFEST, read_manifest
-from tasks.runs import facts as mirror
-from tasks.runs.facts import TRACKING, ModelFact, StageTracking
-
-if TYPE_CHECKING:
-    from tasks.tracking.tracker import Tracking
+from configs.disk.files import MANIFEST, digest, read_manifest
+from tasks.runs.facts import ROUND_FILE, ModelFact, RoundFile, Status, load, save
+from tasks.tracking import outbox
+from tasks.tracking.outbox import TRACKING, RoundTracking, RunTracking, StageTracking
+from tasks.tracking.store import Store
 
 TAG_LENGTH = 8000
+RUN_FILES = ("run.json", "summary.json", "report.html", "log.txt")
+
+
+def send_missing(store: Store, run_dir: Path) -> None:
+    """Everything of the run's stages and rounds that is not there yet."""
+    for stage_dir in outbox.stage_folders(run_dir):
+        send_stage(store, stage_dir)
+    for path in sorted(run_dir.glob(f"round_*/{ROUND_FILE}")):
+        send_round(store, path.parent)
+
+
+def send_stage(store: Store, stage_dir: Path) -> None:
+    """What a stage's attempt wrote so far and, once it has ended, its files and its status."""
+    record = load(stage_dir / TRACKING, StageTracking)
+    if record is None:
+        return
+    record = record.under(store.parent_run())
+    if record.done:
+        return
+    sender = StageSender(store, stage_dir, record)
+    sender.describe()
+    sender.send_journal()
+    sender.send_rollouts()
+    if sender.record.status != "RUNNING":
+        sender.finish()
+
+
+def send_round(store: Store, round_dir: Path) -> None:
+    """A finished round's metrics, to the parent run and to its own, and the aliases of registered models."""
+    fact = load(round_dir / ROUND_FILE, RoundFile)
+    sent = load(round_dir / TRACKING, RoundTracking)
+    parent = store.parent_run()
+    if fact is None or (sent and (sent.parent_id, sent.ended_ms) == (parent, fact.ended_ms)):
+        return
+    run_id = store.round_run(round_dir.name)
+    for target in (parent, run_id):
+        store.send_metrics(target, [(key, fact.round, value, fact.ended_ms) for key, value in fact.metrics.items()])
+    for alias in fact.aliases:
+        store.set_alias(alias)
+    store.end_run(run_id, "FINISHED", fact.ended_ms)
+    save(round_dir / TRACKING, RoundTracking(parent_id=parent, run_id=run_id, ended_ms=fact.ended_ms))
+
+
+def send_run_files(store: Store, run_dir: Path, status: Status) -> None:
+    """Summary, report and log as artifacts of the parent run, those that changed since they were sent."""
+    parent = store.parent_run()
+    before = load(run_dir / TRACKING, RunTracking)
+    sent = before.files if before and before.parent_id == parent else {}
+    files = {name: digest(run_dir / name) for name in RUN_FILES if (run_dir / name).exists()}
+    for name, value in files.items():
+        if sent.get(name) != value:
+            store.put(parent, run_dir / name, name, copy=True)
+    save(run_dir / TRACKING, RunTracking(parent_id=parent, status=status, files=files))
 
 
 class StageSender:
     """Sends one stage's attempt, and writes down after each part what was sent."""
 
-    def __init__(self, tracking: Tracking, folder: Path, record: StageTracking) -> None:
-        self.tracking = tracking
-        self.folder = folder
+    def __init__(self, store: Store, stage_dir: Path, record: StageTracking) -> None:
+        self.store = store
+        self.stage_dir = stage_dir
         self.record = record
-        self.run_id = record.run_id or tracking.stage_run(record)
+        self.run_id = record.run_id or store.stage_run(record)
         if record.run_id is None:
             self._note(run_id=self.run_id)
 
     def _note(self, **changes: Any) -> None:
         self.record = self.record.model_copy(update=changes)
-        mirror.save(self.folder / TRACKING, self.record)
+        save(self.stage_dir / TRACKING, self.record)
 
     def describe(self) -> None:
         """Parameters and data sets."""
         if not self.record.described:
-            self.tracking.send_params(self.run_id, self.record.facts.params)
-            self.tracking.log_datasets(self.run_id, self.record.facts.datasets)
+            self.store.send_params(self.run_id, self.record.facts.params)
+            self.store.log_datasets(self.run_id, self.record.facts.datasets)
             self._note(described=True)
 
     def send_journal(self) -> None:
-        lines, end = mirror.journal_lines(self.folder, self.record.journal_offset)
+        """The metrics since the last call."""
+        lines, end = outbox.journal_lines(self.stage_dir, self.record.journal_offset)
         if lines:
             rows = [(line.key, line.step, line.value, line.timestamp_ms) for line in lines]
-            self.tracking.send_metrics(self.run_id, rows)
+            self.store.send_metrics(self.run_id, rows)
             self._note(journal_offset=end)
 
     def send_rollouts(self) -> None:
-        tables, end = mirror.rollout_tables(self.folder, self.record.rollouts_offset)
+        """A table for each step of training since the last call."""
+        tables, end = outbox.rollout_tables(self.stage_dir, self.record.rollouts_offset)
         if tables:
             self._send_tables(tables)
             self._note(rollouts_offset=end)
@@ -55,35 +112,35 @@ class StageSender:
         with TemporaryDirectory() as scratch:
             for name, rows in tables.items():
                 path = Path(scratch) / PurePosixPath(name).name
-                path.write_text(mirror.table_json(rows), encoding="utf-8")
-                self.tracking.put(self.run_id, path, name, copy=True)
+                path.write_text(outbox.table_json(rows), encoding="utf-8")
+                self.store.put(self.run_id, path, name, copy=True)
         names = list(dict.fromkeys([*self.record.tables, *tables]))
-        self.tracking.set_tags(self.run_id, {"mlflow.loggedArtifacts": mirror.tables_tag(names, TAG_LENGTH)})
+        self.store.set_tags(self.run_id, {"mlflow.loggedArtifacts": outbox.tables_tag(names, TAG_LENGTH)})
         self._note(tables=names)
 
     def finish(self) -> None:
         """Files, tables and model of a finished stage; then the run's terminal status."""
         if self.record.status == "FINISHED":
             self._send_files()
-            if tables := mirror.final_tables(self.folder):
+            if tables := outbox.final_tables(self.stage_dir):
                 self._send_tables(tables)
             if self.record.outcome.model is not None:
                 self._send_model(self.record.outcome.model)
-            self.tracking.set_tags(self.run_id, self.record.outcome.tags)
-        self.tracking.end_run(self.run_id, self.record.status, self.record.ended_ms)
+            self.store.set_tags(self.run_id, self.record.outcome.tags)
+        self.store.end_run(self.run_id, self.record.status, self.record.ended_ms)
         self._note(done=True)
 
     def _send_files(self) -> None:
-        manifest = read_manifest(self.folder)
+        manifest = read_manifest(self.stage_dir)
         assert manifest is not None, "a stage is FINISHED after its manifest was written"
         for name in [*manifest.outputs, MANIFEST]:
             if name not in self.record.files:
-                self.tracking.put(self.run_id, self.folder / name, name)
+                self.store.put(self.run_id, self.stage_dir / name, name)
                 self._note(files=[*self.record.files, name])
 
     def _send_model(self, model: ModelFact) -> None:
         if model.source is not None:
             source = Path(model.source)
             for path in sorted(path for path in source.rglob("*") if path.is_file()):
-                self.tracking.put(self.run_id, path, f"{model.folder}/{path.relative_to(source).as_posix()}")
-        self.tracking.register(self.run_id, model, self.record.facts.key, self.record.attempt)
+                self.store.put(self.run_id, path, f"{model.folder}/{path.relative_to(source).as_posix()}")
+        self.store.register(self.run_id, model, self.record.facts.key, self.record.attempt)

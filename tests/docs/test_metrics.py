@@ -9,14 +9,14 @@ import pytest
 
 from configs.records import Estimate, Policy, Problem, RewardModelReport
 from configs.schema.config import Config
-from configs.schema.rewards import JudgeReward
+from configs.schema.rewards import JudgeRewardConfig
 from grpo_train.gaps import Gaps
 from grpo_train.measuring.evaluation import evaluate
 from grpo_train.policies.model import open_policy, save_policy
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
-from reward_training.judges.judge import JudgeReward as Judge
+from reward_training.judges.judge import JudgeReward
 from reward_training.reward import Unscored
 from reward_training.reward_models.trainer import METRICS
 from reward_training.scorer import build_rewards
@@ -160,13 +160,13 @@ def test_problem_counts_are_defined() -> None:
 
 def test_glossary_has_exactly_the_keys_of_a_judge(tmp_path: Path) -> None:
     (tmp_path / "rubric.md").write_text("kind")
-    settings = JudgeReward.model_validate(
+    settings = JudgeRewardConfig.model_validate(
         {
             "name": "kind", "base_url": "http://127.0.0.1:9/v1", "model": "m", "rubric": str(tmp_path / "rubric.md"),
             "cache": str(tmp_path / "cache.sqlite"), "prices": {"input_per_million": 1, "output_per_million": 1},
         }
     )  # fmt: skip
-    with closing(Judge(settings)) as judge:
+    with closing(JudgeReward(settings)) as judge:
         judge._count([1.0, Unscored("timeout")])
         keys = {re.sub("/kind/", "/<objective>/", key).replace("timeout", "<reason>") for key in judge.take_metrics()}
     assert keys == _defined("Judges")

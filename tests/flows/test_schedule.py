@@ -9,8 +9,9 @@ import pytest
 from configs.reader import load_config
 from configs.schema.config import Config, RunConfig
 from flows import schedule
-from flows.schedule import next_run, runs_of_chain
-from tasks.running.run import create_run
+from flows.schedule import next_run
+from tasks.runs.follow_on import runs_of_chain
+from tasks.runs.run_file import create_run
 from tests.paths import TINY
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tasks.running.run import read_run
+from tasks.runs.run_file import read_run
 from tasks.runs.workspace import workspace_lock
 from tests.flows.whole_runs.tiny_run import Call, regroup, servers_on_record, summary_of
 from tests.paths import TINY

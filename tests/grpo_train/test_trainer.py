@@ -20,7 +20,8 @@ from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.token_ledger import CLASSES
-from grpo_train.trainer import TrainResult, num_steps, train
+from grpo_train.train_result import TrainResult
+from grpo_train.trainer import num_steps, train
 from reward_training.reward import Unscored
 from reward_training.transformer.rendering import encode_prompt
 from tests.grpo_train.conftest import make_problem

@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.records import Completion, Problem, Score
-from configs.schema.rewards import FormatReward, LengthReward, ModelReward, OutcomeReward, Reward
+from configs.schema.rewards import (
+    FormatRewardConfig,
+    LengthRewardConfig,
+    ModelRewardConfig,
+    OutcomeRewardConfig,
+    RewardConfig,
+)
 from reward_training.reward import RewardError, Unscored, Value, WorksElsewhere
 from reward_training.scorer import Scoring, build_rewards, check_unscored, score
 
@@ -103,11 +109,11 @@ def test_unscored_share_is_bounded() -> None:
 
 
 def test_built_rewards_are_those_of_the_configuration(make_problem: MakeProblem, make_completion: Make) -> None:
-    configs: list[Reward] = [
-        OutcomeReward(name="correct", weight=1.0),
-        FormatReward(name="form", pattern="=", weight=0.2),
-        LengthReward(name="brief", target=2, limit=12, weight=0.5),
-        ModelReward(name="quality", model="absent"),
+    configs: list[RewardConfig] = [
+        OutcomeRewardConfig(name="correct", weight=1.0),
+        FormatRewardConfig(name="form", pattern="=", weight=0.2),
+        LengthRewardConfig(name="brief", target=2, limit=12, weight=0.5),
+        ModelRewardConfig(name="quality", model="absent"),
     ]
     with build_rewards(configs, {}) as rewards:
         assert [reward.name for reward in rewards] == ["correct", "form", "brief"]  # there is no model of that name

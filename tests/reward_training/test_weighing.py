@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from configs.schema.config import Config
-from configs.schema.rewards import Floor, FormatReward, LengthReward, WeightSchedule
+from configs.schema.rewards import Floor, FormatRewardConfig, LengthRewardConfig, WeightSchedule
 from reward_training.weighing import Weighing
 
 BY_ROUND = WeightSchedule(over="rounds", points=[(1, 0.0), (3, 1.0)])
@@ -23,13 +23,13 @@ BY_STEP = WeightSchedule(over="steps", points=[(1, 1.0), (11, 0.5)])
 def test_a_schedule_multiplies_the_weight(
     schedule: WeightSchedule | None, round: int, step: int | None, factor: float
 ) -> None:
-    reward = LengthReward(name="brief", target=1, limit=2, weight=0.2, schedule=schedule)
+    reward = LengthRewardConfig(name="brief", target=1, limit=2, weight=0.2, schedule=schedule)
     assert Weighing.at([reward], round, step).weights == {"brief": pytest.approx(0.2 * factor)}
 
 
 def test_total_is_capped_under_a_floor_and_a_missing_part_is_under_none() -> None:
-    safe = FormatReward(name="safe", pattern="x", weight=0.5, floor=Floor(below=0.5, cap=0.1))
-    brief = LengthReward(name="brief", target=1, limit=2, weight=1.0)
+    safe = FormatRewardConfig(name="safe", pattern="x", weight=0.5, floor=Floor(below=0.5, cap=0.1))
+    brief = LengthRewardConfig(name="brief", target=1, limit=2, weight=1.0)
     weighing = Weighing.at([safe, brief], 1)
     assert weighing.total({"safe": 1.0, "brief": 1.0}) == 1.5
     assert weighing.total({"safe": 0.0, "brief": 1.0}) == 0.1

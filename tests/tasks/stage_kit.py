@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from rich.console import Console
 
@@ -13,9 +12,10 @@ from configs.disk.files import JOURNAL, Journal, append_jsonl, write_jsonl
 from configs.reader import load_config
 from configs.records import Problem
 from configs.schema.config import Config
-from tasks.running.run import Run, open_run, run_name
+from tasks.running.run import Run
 from tasks.running.stage import Context, StageSpec
 from tasks.runs.facts import Outcome, StageFacts, Status
+from tasks.runs.run_file import open_run
 from tasks.runs.workspace import run_folder
 from tasks.showing.terminal import Terminal
 from tasks.tracking.tracker import Tracking
@@ -70,7 +70,7 @@ def open_in(
     """The run as a fresh process would open it; `warnings` collects what it warns of."""
     config = config or tiny()
     file = open_run(root, config)
-    folder = run_folder(root, run_name(config))
+    folder = run_folder(root, config.run_name)
     said = warnings if warnings is not None else []
     tracking = Tracking(root, folder, name=file.name, uid=file.uid, config=config, warn=said.append, uri=uri)
     console = Terminal(out=Console(quiet=True), err=Console(quiet=True))
@@ -85,9 +85,10 @@ def open_untold(root: Path) -> Run:
 class LetterSpec(StageSpec):
     """A stage whose work is writing letters."""
 
-    reads: ClassVar[tuple[str, ...]] = ("seed", "grpo_config")
-
     model_id: str = "model-1"
+
+    def reads(self) -> tuple[str, ...]:
+        return ("seed", "grpo_config")
 
     def inputs(self) -> dict[str, str]:
         return {"policy": self.model_id}

@@ -18,9 +18,14 @@ from configs.schema.config import Config
 from grpo_train.policies.model import save_policy
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
 from tasks import prefect_tasks as stages
-from tasks.running.run import Run, follow_on, read_run, stored_config
+from tasks.running.run import Run
+from tasks.runs.follow_on import follow_on
 from tasks.runs.history import last_finished_round
+from tasks.runs.run_file import read_run, stored_config
 from tasks.runs.workspace import read_champion
+from tasks.stages.policy import _curriculum
+from tasks.stages.reward_model import usable_models
+from tasks.stages.rounds import first_state, round_state
 from tests.tasks.stage_kit import open_in, tiny
 
 ONE_ROUND = (
@@ -34,8 +39,8 @@ ONE_ROUND = (
 
 def baseline(run: Run) -> RoundState:
     stages.prepare.fn(run)
-    state = stages.first_state(run)
-    models = stages.usable_reward_models(run, 0)
+    state = first_state(run)
+    models = usable_models(run, 0)
     stages.evaluate.fn(run, 0, state.policy, models)
     stages.regenerate.fn(run, 0, [state.policy], models)
     stages.finish_round.fn(run, state)
@@ -44,13 +49,13 @@ def baseline(run: Run) -> RoundState:
 
 def one_round(run: Run, round: int, state: RoundState, *, promoted: bool = True) -> RoundState:
     stages.train_reward_model.fn(run, round, "taste", state)
-    models = stages.usable_reward_models(run, round)
+    models = usable_models(run, round)
     policy = stages.train_policy.fn(run, round, state, models)
     stages.evaluate.fn(run, round, policy, models)
     assert stages.promote.fn(run, round, state.champion, policy).promoted is promoted
     champion = policy if promoted else state.champion
     stages.regenerate.fn(run, round, [champion] if promoted else [champion, policy], models)
-    after = stages.round_state(run, round, policy, champion)
+    after = round_state(run, round, policy, champion)
     stages.finish_round.fn(run, after)
     return after
 
@@ -162,7 +167,7 @@ def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
     assert last.round == 2
     assert_curriculum_goes_on(run)
     following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
-    assert stages.first_state(open_in(copied, stored_config(following))).curriculum == last.state.curriculum
+    assert first_state(open_in(copied, stored_config(following))).curriculum == last.state.curriculum
 
 
 def assert_curriculum_goes_on(run: Run) -> None:
@@ -181,11 +186,11 @@ def test_pass_rates_of_the_regeneration_reach_the_next_rounds_curriculum(copied:
     run = open_in(copied, tiny(*ONE_ROUND))
     asking = replace(run, config=tiny(*ONE_ROUND, "curriculum={kind: threshold, difficulty: policy}"))
     state = last_state(run)
-    found = stages._curriculum(asking, 2, state)
+    found = _curriculum(asking, 2, state)
     assert found is not None
     assert {name: value for name, value in found.items() if name != "sources"} == state.curriculum
     assert found["sources"].keys() == {"chain_sum"}
-    assert stages._curriculum(run, 2, state) == state.curriculum
+    assert _curriculum(run, 2, state) == state.curriculum
 
 
 def test_the_next_round_starts_from_a_reward_model_made_by_hand(copied: Path) -> None:
@@ -214,7 +219,7 @@ def test_a_follow_on_starts_from_the_champion_and_the_accepted_reward_model(copi
     state = baseline(run)
     assert (state.policy.id, state.policy.round) == (champion.policy_id, 0)
     assert run.initial_policy == read_run(copied, "tiny").initial_policy
-    assert set(stages.usable_reward_models(run, 0)) == {"taste"}
+    assert set(usable_models(run, 0)) == {"taste"}
     report = stages.train_reward_model.fn(run, 1, "taste", state)
     manifest = read_manifest(run.folder / "round_001" / "reward_model" / "taste")
     assert manifest is not None
@@ -250,7 +255,7 @@ def test_a_refused_reward_model_is_left_out_loudly(copied: Path) -> None:
     report = (folder / "report.json").read_text()
     (folder / "report.json").write_text(report.replace('"accepted": true', '"accepted": false'))
     run = open_in(copied, tiny(*ONE_ROUND))
-    assert stages.usable_reward_models(run, 1) == {}
+    assert usable_models(run, 1) == {}
 
 
 def test_a_stop_is_heard_between_steps(copied: Path) -> None:

@@ -7,7 +7,7 @@ import yaml
 from configs.errors import ConfigError
 from configs.reader import load_config, stored_config
 from configs.schema.config import Config
-from configs.schema.rewards import OutcomeReward
+from configs.schema.rewards import OutcomeRewardConfig
 from tests.paths import TINY
 
 MINIMAL: dict[str, Any] = {
@@ -71,7 +71,7 @@ def test_value_of_set_may_hold_an_equals_sign(tmp_path: Path) -> None:
 
 def test_set_replaces_an_element_of_a_list(tmp_path: Path) -> None:
     config = _load(tmp_path, None, "rewards.0={name: whole, kind: outcome, extract: whole}")
-    assert config.rewards == [OutcomeReward(name="whole", extract="whole")]
+    assert config.rewards == [OutcomeRewardConfig(name="whole", extract="whole")]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import flows.doctor.timing as doctor_timing
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.schema.config import Config
-from configs.schema.rewards import OutcomeReward
+from configs.schema.rewards import OutcomeRewardConfig
 from flows.cli import main
 from flows.doctor.checks import Check, memory_needed, num_parameters, promotion_metrics
 from flows.doctor.report import DoctorReport, check, duration, refuse_faulty, render, render_time
@@ -58,7 +58,7 @@ def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Co
 
 @pytest.mark.parametrize("extract", ["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"])
 def test_gold_answers_are_found_wherever_the_reward_looks(extract: str) -> None:
-    reward = OutcomeReward(name="correct", extract=extract, strict=True)
+    reward = OutcomeRewardConfig(name="correct", extract=extract, strict=True)
     text = doctor_checks.written_as_asked("12", reward)
     assert extractor(reward)(text, "How many are a dozen?") == "12"
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.final_answer import final_answer
 from reward_training.answers.quantity import quantity
 from reward_training.rewards.checker_pool import CheckerPool
@@ -61,7 +61,7 @@ def _ask(case: dict[str, Any], pool: CheckerPool) -> bool:
         "strict": True,
         "timeout_s": 20,
     }
-    reward = OutcomeReward(reward_schema.OutcomeReward.model_validate(settings | fields), pool)
+    reward = OutcomeReward(OutcomeRewardConfig.model_validate(settings | fields), pool)
     meta = {"choices": case["options"]["choices"]} if case["checker"] == "choice" else {}
     prompt = [{"role": "user", "content": case["prompt"]}]
     problem = Problem(key=case["id"], prompt=prompt, answer=case["gold"], source="table", meta=meta, split="train")

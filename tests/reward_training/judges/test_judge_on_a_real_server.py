@@ -17,7 +17,7 @@ import pytest
 
 from configs.reader import load_config
 from configs.records import Completion, Problem
-from configs.schema.rewards import JudgeReward as JudgeConfig
+from configs.schema.rewards import JudgeRewardConfig as JudgeConfig
 from grpo_train.policies.model_source import prepare_policy
 from reward_training.judges.judge import JudgeReward
 from reward_training.reward import Unscored

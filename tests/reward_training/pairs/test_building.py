@@ -8,21 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.records import Completion, PreferencePair, Problem, Score
-from configs.schema.rewards import (
-    LengthReward,
-    ModelReward,
-    OutcomeLabeler,
-    OutcomeReward,
-    Reward,
-    ScoreLabeler,
-    TrainedRewardModel,
-)
+from configs.schema.reward_models import OutcomeLabeler, ScoreLabeler, TrainedRewardModel
+from configs.schema.rewards import LengthRewardConfig, ModelRewardConfig, OutcomeRewardConfig, RewardConfig
 from reward_training.pairs.building import build_pairs, is_held_out, select_training_pairs, settle
 
-REWARDS: list[Reward] = [
-    OutcomeReward(name="correct", weight=1.0),
-    LengthReward(name="brief", weight=0.5, target=4, limit=8),
-    ModelReward(name="quality", weight=9.0, model="quality"),
+REWARDS: list[RewardConfig] = [
+    OutcomeRewardConfig(name="correct", weight=1.0),
+    LengthRewardConfig(name="brief", weight=0.5, target=4, limit=8),
+    ModelRewardConfig(name="quality", weight=9.0, model="quality"),
 ]
 OUTCOME = TrainedRewardModel(labeler=OutcomeLabeler(reward="correct"))
 SCORE = TrainedRewardModel(labeler=ScoreLabeler(min_margin=0.2))

@@ -11,7 +11,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.records import PreferencePair
-from configs.schema.rewards import FileLabeler, TrainedRewardModel
+from configs.schema.reward_models import FileLabeler, TrainedRewardModel
 from reward_training.pairs.preferences import draw_preferences, read_preferences
 
 USER = {"role": "user", "content": "Say a"}

@@ -6,23 +6,21 @@ import numpy as np
 import pytest
 
 from configs.records import Completion, Problem, ReviewItem, Score, Verdict
+from configs.schema.reward_models import PeopleLabeler, ScoreLabeler, TrainedRewardModel
 from configs.schema.rewards import (
-    LengthReward,
-    ModelReward,
-    OutcomeReward,
-    PeopleLabeler,
-    PythonReward,
-    Reward,
-    ScoreLabeler,
-    TrainedRewardModel,
+    LengthRewardConfig,
+    ModelRewardConfig,
+    OutcomeRewardConfig,
+    PythonRewardConfig,
+    RewardConfig,
 )
 from reward_training.pairs.review import build_items, label_items, opinion
 
-REWARDS: list[Reward] = [
-    OutcomeReward(name="correct"),
-    ModelReward(name="quality", model="quality"),
-    PythonReward(name="kind", function="a:b"),
-    LengthReward(name="brief", target=4, limit=8),
+REWARDS: list[RewardConfig] = [
+    OutcomeRewardConfig(name="correct"),
+    ModelRewardConfig(name="quality", model="quality"),
+    PythonRewardConfig(name="kind", function="a:b"),
+    LengthRewardConfig(name="brief", target=4, limit=8),
 ]
 PEOPLE = TrainedRewardModel(labeler=PeopleLabeler(num_items=3, otherwise=ScoreLabeler()), pairs_per_problem=1)
 Row = tuple[Problem, Completion, Score]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.records import Estimate, PreferencePair, RewardModelReport
-from configs.schema.rewards import OutcomeLabeler, TrainedRewardModel
+from configs.schema.reward_models import OutcomeLabeler, TrainedRewardModel
 from reward_training.reward_models.check import (
     accuracy_over_problems,
     calibration_error,

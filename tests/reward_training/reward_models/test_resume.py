@@ -14,7 +14,7 @@ from configs.disk.checkpoints import SEAL, Checkpoints, saved_steps
 from configs.disk.files import weights_id
 from configs.errors import StageStopped
 from configs.schema.lora import LoraSettings
-from configs.schema.rewards import TrainedRewardModel
+from configs.schema.reward_models import TrainedRewardModel
 from reward_training.reward_models.train import train_reward_model
 from tests.reward_training.reward_models.test_train import CONFIG, make_pairs
 

@@ -19,7 +19,7 @@ from transformers import (
 from configs.disk.files import weights_id
 from configs.errors import ConfigError, StageStopped
 from configs.records import PreferencePair
-from configs.schema.rewards import OutcomeLabeler, TrainedRewardModel
+from configs.schema.reward_models import OutcomeLabeler, TrainedRewardModel
 from reward_training.reward_models.check import check_reward_model
 from reward_training.reward_models.scores import RewardModelScorer, read_calibration
 from reward_training.reward_models.train import fitting_pairs, micro_batch_size, train_reward_model

@@ -11,14 +11,14 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTra
 
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import ModelRewardConfig
 from reward_training.reward import Unscored
 from reward_training.reward_models.scores import CALIBRATION, save_calibration
 from reward_training.scorer import RewardModelSource, build_rewards, score
 
 Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
-CONFIG = reward_schema.ModelReward(name="quality", model="judge", weight=0.5)
+CONFIG = ModelRewardConfig(name="quality", model="judge", weight=0.5)
 
 
 def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast, num_labels: int = 1) -> Path:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from configs.records import Completion, Problem
 from configs.schema.config import Config
-from configs.schema.rewards import FormatReward, ProcessReward
+from configs.schema.rewards import FormatRewardConfig, ProcessRewardConfig
 from reward_training.answers.arithmetic import equations
 from reward_training.reward import RewardError, Stepwise, Unscored, Value
 from reward_training.rewards import process
@@ -116,7 +116,7 @@ STEPS = "2 + 2 = 4\nSo far so good\n4 + 4 = 9\n9 - 1 = 8\n<answer>8 = 7 + 2</ans
 def test_value_by_arithmetic(
     settings: dict[str, object], text: str, value: float, make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    reward = process.ProcessReward(ProcessReward.model_validate({"name": "steps"} | settings))
+    reward = process.ProcessReward(ProcessRewardConfig.model_validate({"name": "steps"} | settings))
     assert reward([make_problem()], [make_completion(text)]) == [pytest.approx(value)]
 
 
@@ -136,7 +136,7 @@ class Asked:
 
 def test_another_reward_looks_at_the_text_up_to_each_step(make_problem: MakeProblem, make_completion: Make) -> None:
     checker = Asked([0.2, 0.6, Unscored("timeout"), 0.9])
-    reward = process.ProcessReward(ProcessReward(name="steps", checked_by="asked"), checker)
+    reward = process.ProcessReward(ProcessRewardConfig(name="steps", checked_by="asked"), checker)
     values = reward([make_problem()] * 2, [make_completion("a\nb"), make_completion("c\nd\n")])
     assert checker.texts == ["a", "a\nb", "c", "c\nd"]
     assert values == [pytest.approx(0.4), pytest.approx(0.9)]
@@ -146,14 +146,14 @@ def test_a_response_none_of_whose_steps_could_be_scored_is_missing(
     make_problem: MakeProblem, make_completion: Make
 ) -> None:
     checker = Asked([Unscored("timeout"), Unscored("status 500")])
-    reward = process.ProcessReward(ProcessReward(name="steps", checked_by="asked"), checker)
+    reward = process.ProcessReward(ProcessRewardConfig(name="steps", checked_by="asked"), checker)
     assert reward([make_problem()], [make_completion("a\nb")]) == [Unscored("timeout")]
 
 
 def test_a_process_reward_finds_the_reward_that_it_names(make_problem: MakeProblem, make_completion: Make) -> None:
     settings = [
-        ProcessReward(name="steps", checked_by="digits"),
-        FormatReward(name="digits", pattern="[0-9]$", weight=0),
+        ProcessRewardConfig(name="steps", checked_by="digits"),
+        FormatRewardConfig(name="digits", pattern="[0-9]$", weight=0),
     ]
     with build_rewards(settings, {}) as rewards:
         assert {reward.name for reward in rewards} == {"steps", "digits"}
@@ -172,7 +172,7 @@ def test_a_checker_that_is_not_there_is_refused_by_name() -> None:
 
 
 def test_steps_that_are_kept_carry_their_ends_and_their_mean(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = process.ProcessReward(ProcessReward(name="steps", reduce="per_step", if_none=0.3))
+    reward = process.ProcessReward(ProcessRewardConfig(name="steps", reduce="per_step", if_none=0.3))
     text = "1 + 1 = 2\nso\n2 + 2 = 5"
     values = reward([make_problem()] * 2, [make_completion(text), make_completion("so")])
     assert values == [Stepwise(0.5, ((9, 1.0), (len(text), 0.0))), 0.3]
@@ -181,7 +181,10 @@ def test_steps_that_are_kept_carry_their_ends_and_their_mean(make_problem: MakeP
 def test_a_score_holds_the_kept_steps_and_their_mean_as_its_part(
     make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    settings = [ProcessReward(name="steps", reduce="per_step", weight=2.0), FormatReward(name="digits", pattern="5")]
+    settings = [
+        ProcessRewardConfig(name="steps", reduce="per_step", weight=2.0),
+        FormatRewardConfig(name="digits", pattern="5"),
+    ]
     with build_rewards(settings, {}) as rewards:
         [found] = score([make_problem()], [make_completion("1 + 1 = 2\n2 + 2 = 5")], rewards)
     assert found.parts == {"steps": 0.5, "digits": 1.0}
@@ -191,7 +194,7 @@ def test_a_score_holds_the_kept_steps_and_their_mean_as_its_part(
 
 def test_a_step_that_is_no_number_stops_the_stage(make_problem: MakeProblem, make_completion: Make) -> None:
     reward = process.ProcessReward(
-        ProcessReward(name="steps", reduce="per_step", checked_by="asked"), Asked([float("nan")])
+        ProcessRewardConfig(name="steps", reduce="per_step", checked_by="asked"), Asked([float("nan")])
     )
     with pytest.raises(RewardError, match=r"'steps' on problem .* returned nan"):
         score([make_problem()], [make_completion("a")], [reward])

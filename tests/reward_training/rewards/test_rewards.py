@@ -13,7 +13,13 @@ from trl.rewards import get_repetition_penalty_reward
 
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
-from configs.schema import rewards as reward_schema
+from configs.schema.rewards import (
+    FormatRewardConfig,
+    LengthRewardConfig,
+    OutcomeRewardConfig,
+    PythonRewardConfig,
+    RepetitionRewardConfig,
+)
 from reward_training.reward import RewardError, Unscored
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
@@ -50,7 +56,7 @@ def pool() -> Iterator[CheckerPool]:
 def test_outcome_on_the_last_number(
     checker: str, pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    config = reward_schema.OutcomeReward.model_validate({"name": "correct", "checker": checker})
+    config = OutcomeRewardConfig.model_validate({"name": "correct", "checker": checker})
     completions = [make_completion(text) for text in TEXTS.values()]
     values = OutcomeReward(config, pool)([make_problem(meta=ENTRY)] * len(TEXTS), completions)
     assert {case for case, value in zip(TEXTS, values, strict=True) if value == 1.0} == RIGHT
@@ -58,7 +64,7 @@ def test_outcome_on_the_last_number(
 
 
 def test_outcome_in_a_tag_needs_the_tag(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = OutcomeReward(reward_schema.OutcomeReward(name="tagged", extract="tag"))
+    reward = OutcomeReward(OutcomeRewardConfig(name="tagged", extract="tag"))
     texts = [
         "<answer>5</answer>",
         "5",
@@ -70,7 +76,7 @@ def test_outcome_in_a_tag_needs_the_tag(make_problem: MakeProblem, make_completi
 
 
 def test_outcome_of_the_whole_text(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = OutcomeReward(reward_schema.OutcomeReward(name="whole", extract="whole"))
+    reward = OutcomeReward(OutcomeRewardConfig(name="whole", extract="whole"))
     values = reward([make_problem(answer="Paris")] * 3, [make_completion(text) for text in (" paris.", "in Paris", "")])
     assert values == [1.0, 0.0, 0.0]
 
@@ -78,9 +84,7 @@ def test_outcome_of_the_whole_text(make_problem: MakeProblem, make_completion: M
 def test_a_choice_is_right_by_letter_or_text_of_the_problems_choices(
     make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    reward = OutcomeReward(
-        reward_schema.OutcomeReward(name="picked", extract="final", checker="choice", choices="options")
-    )
+    reward = OutcomeReward(OutcomeRewardConfig(name="picked", extract="final", checker="choice", choices="options"))
     texts = ["The answer is B.", "<answer>Rome</answer>", "The answer is (A).", "no idea"]
     for options in ({"A": "Madrid", "B": "Rome"}, ["Madrid", "Rome"]):
         problem = make_problem(answer="B", meta={"options": options})
@@ -93,9 +97,9 @@ def test_a_users_pattern_runs_under_a_time_limit(
     pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
 ) -> None:
     settings = {"name": "form", "extract": "whole", "checker": "regex", "timeout_s": 1.0}
-    year = OutcomeReward(reward_schema.OutcomeReward.model_validate(settings | {"pattern": "[0-9]{4}"}), pool)
+    year = OutcomeReward(OutcomeRewardConfig.model_validate(settings | {"pattern": "[0-9]{4}"}), pool)
     assert year([make_problem()] * 2, [make_completion(text) for text in ("1945", "in 1945")]) == [1.0, 0.0]
-    endless = OutcomeReward(reward_schema.OutcomeReward.model_validate(settings | {"pattern": "(a+)+b"}), pool)
+    endless = OutcomeReward(OutcomeRewardConfig.model_validate(settings | {"pattern": "(a+)+b"}), pool)
     [value] = endless([make_problem()], [make_completion("a" * 40)])
     assert value == Unscored("timeout after 1 s")
 
@@ -103,20 +107,20 @@ def test_a_users_pattern_runs_under_a_time_limit(
 @pytest.mark.parametrize(("checker", "pattern"), [("regex", None), ("exact", "x"), ("regex", "(")])
 def test_a_pattern_belongs_to_the_checker_regex(checker: str, pattern: str | None) -> None:
     with pytest.raises(ValidationError, match="pattern"):
-        reward_schema.OutcomeReward.model_validate({"name": "x", "checker": checker, "pattern": pattern})
+        OutcomeRewardConfig.model_validate({"name": "x", "checker": checker, "pattern": pattern})
 
 
 def test_strict_refuses_what_plain_takes(make_problem: MakeProblem, make_completion: Make) -> None:
     completions = [make_completion(text) for text in ("2 + 3 = 5", "The answer is not 5", "4 or 5")]
     for strict, values in ((False, [1.0, 1.0, 1.0]), (True, [1.0, 0.0, 0.0])):
-        reward = OutcomeReward(reward_schema.OutcomeReward(name="correct", strict=strict))
+        reward = OutcomeReward(OutcomeRewardConfig(name="correct", strict=strict))
         assert reward([make_problem()] * 3, completions) == values
 
 
 def test_reasoning_gym_checker_needs_an_entry(
     pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
 ) -> None:
-    reward = OutcomeReward(reward_schema.OutcomeReward(name="correct", checker="reasoning_gym"), pool)
+    reward = OutcomeReward(OutcomeRewardConfig(name="correct", checker="reasoning_gym"), pool)
     with pytest.raises(RewardError, match="problem p of source 'test' has no reasoning-gym entry; use checker: exact"):
         reward([make_problem()], [make_completion("5")])
 
@@ -130,14 +134,14 @@ def test_equal_answers_are_checked_once(make_problem: MakeProblem, make_completi
             return [1.0] * len(checks)
 
     counting = CountingPool()
-    reward = OutcomeReward(reward_schema.OutcomeReward(name="correct", checker="reasoning_gym"), counting)
+    reward = OutcomeReward(OutcomeRewardConfig(name="correct", checker="reasoning_gym"), counting)
     texts = ["it is 5", "5", "6"]
     assert reward([make_problem(meta=ENTRY)] * 3, [make_completion(text) for text in texts]) == [1.0, 1.0, 1.0]
     assert counting.num_checks == 2  # "5" and "6"
 
 
 def test_format_is_found_or_not(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = FormatReward(reward_schema.FormatReward(name="form", pattern="<think>.*</think>"))
+    reward = FormatReward(FormatRewardConfig(name="form", pattern="<think>.*</think>"))
     texts = ["<think>a\nb</think> 5", "<think>a", "", "<think></think>" * 2]
     assert reward([make_problem()] * 4, [make_completion(text) for text in texts]) == [1.0, 0.0, 0.0, 1.0]
 
@@ -159,23 +163,23 @@ def test_format_is_found_or_not(make_problem: MakeProblem, make_completion: Make
     ],
 )
 def test_format_of_tags(text: str, fits: bool, make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = FormatReward(reward_schema.FormatReward(name="form", tags=["think", "answer"]))
+    reward = FormatReward(FormatRewardConfig(name="form", tags=["think", "answer"]))
     assert reward([make_problem()], [make_completion(text)]) == [float(fits)]
 
 
 def test_format_with_pattern_and_tags_wants_both(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = FormatReward(reward_schema.FormatReward(name="form", tags=["answer"], pattern=r"\d</answer>"))
+    reward = FormatReward(FormatRewardConfig(name="form", tags=["answer"], pattern=r"\d</answer>"))
     texts = ["<answer>8</answer>", "<answer>eight</answer>", "8</answer>"]
     assert reward([make_problem()] * 3, [make_completion(text) for text in texts]) == [1.0, 0.0, 0.0]
 
 
 def test_format_asks_for_something() -> None:
     with pytest.raises(ValidationError, match="neither pattern nor tags"):
-        reward_schema.FormatReward(name="form")
+        FormatRewardConfig(name="form")
 
 
 def test_repetition_counts_ngrams_that_have_stood_before(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = RepetitionReward(reward_schema.RepetitionReward(name="fresh", ngram=2, free=0.25))
+    reward = RepetitionReward(RepetitionRewardConfig(name="fresh", ngram=2, free=0.25))
     rows = [[1, 2, 3, 4, 5], [1, 2, 1, 2, 1], [7] * 9, [1], [], [1, 2, 3, 1, 2]]
     completions = [replace_tokens(make_completion("x"), row) for row in rows]
     # repeated shares: 0; 2 of 4; 7 of 8; no bigram twice; 1 of 4, which is free
@@ -194,19 +198,19 @@ def replace_tokens(completion: Completion, token_ids: list[int]) -> Completion:
 
 
 def test_length_falls_in_a_straight_line(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = LengthReward(reward_schema.LengthReward(name="brief", target=10, limit=20))
+    reward = LengthReward(LengthRewardConfig(name="brief", target=10, limit=20))
     sizes = [0, 10, 15, 20, 1000]
     values = reward([make_problem()] * 5, [make_completion("x", num_tokens=size) for size in sizes])
     assert values == [1.0, 1.0, 0.5, 0.0, 0.0]  # (20 - 15) / (20 - 10) = 0.5
 
 
 def test_length_falls_to_both_sides(make_problem: MakeProblem, make_completion: Make) -> None:
-    reward = LengthReward(reward_schema.LengthReward(name="brief", target=10, limit=20, shortest=8))
+    reward = LengthReward(LengthRewardConfig(name="brief", target=10, limit=20, shortest=8))
     sizes = [0, 2, 7, 8, 10, 15]
     values = reward([make_problem()] * 6, [make_completion("x", num_tokens=size) for size in sizes])
     assert values == [0.0, 0.25, 0.875, 1.0, 1.0, 0.5]
     with pytest.raises(ValidationError, match="shortest=11 is over target=10"):
-        reward_schema.LengthReward(name="brief", target=10, limit=20, shortest=11)
+        LengthRewardConfig(name="brief", target=10, limit=20, shortest=11)
 
 
 def test_python_function_of_the_current_folder(
@@ -218,16 +222,16 @@ def test_python_function_of_the_current_folder(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    reward = PythonReward(reward_schema.PythonReward(name="mine", function="my_reward_of_test:contains"))
+    reward = PythonReward(PythonRewardConfig(name="mine", function="my_reward_of_test:contains"))
     assert reward([make_problem()] * 2, [make_completion("5"), make_completion("6")]) == [1.0, 0.0]
 
 
 def test_missing_python_function_names_what_there_is(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(workspace))
     with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
-        PythonReward(reward_schema.PythonReward(name="mine", function="no_such_module:f"))
+        PythonReward(PythonRewardConfig(name="mine", function="no_such_module:f"))
     (workspace / "broken_reward_of_test.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match=r"'broken_reward_of_test' from .*: ZeroDivisionError"):
-        PythonReward(reward_schema.PythonReward(name="mine", function="broken_reward_of_test:f"))
+        PythonReward(PythonRewardConfig(name="mine", function="broken_reward_of_test:f"))
     with pytest.raises(ConfigError, match=r"has no function 'f'; it has \[.*'dumps'"):
-        PythonReward(reward_schema.PythonReward(name="mine", function="json:f"))
+        PythonReward(PythonRewardConfig(name="mine", function="json:f"))

@@ -16,8 +16,11 @@ from configs.records import PreferencePair, ReviewItem, RoundState, Verdict
 from tasks import prefect_tasks as stages
 from tasks.people.review_desk import ReviewDesk
 from tasks.people.review_queue import QUESTION
-from tasks.running.run import Run, follow_on, read_run, stored_config
+from tasks.running.run import Run
+from tasks.runs.follow_on import follow_on
+from tasks.runs.run_file import read_run, stored_config
 from tasks.runs.workspace import by_hand_folder
+from tasks.stages.rounds import first_state
 from tests.tasks.stage_kit import open_in, tiny
 
 OVERRIDES = (
@@ -41,7 +44,7 @@ def run(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> R
 
 def baseline(run: Run) -> RoundState:
     stages.prepare.fn(run)
-    state = stages.first_state(run)
+    state = first_state(run)
     stages.evaluate.fn(run, 0, state.policy, {})
     stages.regenerate.fn(run, 0, [state.policy], {})
     stages.finish_round.fn(run, state)
@@ -183,7 +186,7 @@ def test_how_long_to_wait_may_change_while_a_run_is_stopped(run: Run) -> None:
     again = open_in(run.workspace, longer)
     again.tracking.start()
     written = (run.folder / "round_000" / "regenerate" / "manifest.json").stat().st_mtime_ns
-    state = stages.first_state(again)
+    state = first_state(again)
     stages.regenerate.fn(again, 0, [state.policy], {})
     assert (run.folder / "round_000" / "regenerate" / "manifest.json").stat().st_mtime_ns == written
 

@@ -101,8 +101,8 @@ class Stage(NamedTuple):
         )
 
 
-POLICY = Stage("policy", policy_spec, policy_stage.run)
-REWARD_MODEL = Stage("reward_model/taste", reward_model_spec, reward_model_stage.run)
+POLICY = Stage("policy", policy_spec, policy_stage.body)
+REWARD_MODEL = Stage("reward_model/taste", reward_model_spec, reward_model_stage.body)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_policy_with_an_adapter_killed_between_checkpoints_ends_as_if_it_had_n
     given: Policy, tmp_path: Path
 ) -> None:
     lora = "grpo_config.lora={rank: 2, between_rounds: carry_on}"
-    stage = Stage("policy", lambda given, root: policy_spec(given, root, lora), policy_stage.run)
+    stage = Stage("policy", lambda given, root: policy_spec(given, root, lora), policy_stage.body)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for root in (whole, killed):
         root.mkdir()
@@ -246,6 +246,6 @@ def test_other_inputs_start_over(given: Policy, tmp_path: Path, undisturbed: dic
     changed = other.config.model_copy(update={"seed": 1})
     spec = other.model_copy(update={"config": changed})
     folder = POLICY.folder(tmp_path)
-    assert in_child(lambda: run_stage(open_untold(tmp_path), spec, folder, policy_stage.run)) == 0
+    assert in_child(lambda: run_stage(open_untold(tmp_path), spec, folder, policy_stage.body)) == 0
     assert POLICY.outcome(tmp_path).journal[0][1] == 1
     assert POLICY.outcome(tmp_path) != undisturbed["policy"]

@@ -90,9 +90,9 @@ def test_a_child_writes_the_same_weights_and_tells_of_each_step(tmp_path):
     spec, listener, written = make_spec(tmp_path), Listener(), []
     for name in ("inline", "child"):
         (tmp_path / name).mkdir()
-    policy.run(spec, tmp_path / "inline")
+    policy.body(spec, tmp_path / "inline")
     context = Context(written=lambda: written.append(1), progress=listener)
-    launched(PROCESS, "policy", policy.run)(spec, tmp_path / "child", context)
+    launched(PROCESS, "policy", policy.body)(spec, tmp_path / "child", context)
     assert weights_id(tmp_path / "child/model") == weights_id(tmp_path / "inline/model")
     assert by_step(tmp_path / "child", "policy/loss") == by_step(tmp_path / "inline", "policy/loss")
     assert listener.done == [1, 2, 3, 4]
@@ -105,13 +105,13 @@ def test_errors_come_back_as_what_they_were(tmp_path):
     out_dir.mkdir()
     broken = spec.model_copy(update={"policy": spec.policy.model_copy(update={"path": str(tmp_path / "gone")})})
     with pytest.raises(ConfigError, match="gone holds no tokenizer"):
-        launched(PROCESS, "policy", policy.run)(broken, out_dir, ALONE)
+        launched(PROCESS, "policy", policy.body)(broken, out_dir, ALONE)
     with pytest.raises(StageStopped, match="stopped before step 1 of 4"):
-        launched(PROCESS, "policy", policy.run)(spec, out_dir, Context(should_stop=lambda: True))
+        launched(PROCESS, "policy", policy.body)(spec, out_dir, Context(should_stop=lambda: True))
 
 
 def test_inline_is_the_body_itself_and_ranks_are_for_the_policy_alone(tmp_path):
-    assert launched(LauncherConfig(), "policy", policy.run) is policy.run
+    assert launched(LauncherConfig(), "policy", policy.body) is policy.body
     with_file = LauncherConfig(kind="accelerate", num_processes=4, config_file="cluster.yaml")
     assert command(TWO_RANKS, "policy", tmp_path)[2:] == [
         "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tasks.job", str(tmp_path)
@@ -142,8 +142,8 @@ def test_two_ranks_make_the_update_of_one_process(tmp_path, changes):
     spec = make_spec(tmp_path, *changes)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    policy.run(spec, tmp_path / "one")
-    launched(TWO_RANKS, "policy", policy.run)(spec, tmp_path / "two", ALONE)
+    policy.body(spec, tmp_path / "one")
+    launched(TWO_RANKS, "policy", policy.body)(spec, tmp_path / "two", ALONE)
     for key in ("policy/loss", "policy/grad_norm", "reward/mean", "tokens/generated", "policy/kl_initial"):
         one, two = by_step(tmp_path / "one", key), by_step(tmp_path / "two", key)
         assert one
@@ -159,7 +159,7 @@ def test_a_killed_rank_fails_the_stage_clearly_and_it_goes_on_from_its_checkpoin
         make_spec(tmp_path, f"rewards=[{REWARDS}, {{name: slow, kind: python, function: 'slow:nothing'}}]"),
         open_untold(tmp_path),
     )
-    body = launched(TWO_RANKS, "policy", policy.run)
+    body = launched(TWO_RANKS, "policy", policy.body)
 
     class KillsOne(Listener):
         def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
@@ -178,7 +178,7 @@ def test_a_killed_rank_fails_the_stage_clearly_and_it_goes_on_from_its_checkpoin
     assert 2 <= done < 4
     run_stage(run, spec, out_dir, body)
     (tmp_path / "whole").mkdir()
-    policy.run(spec, tmp_path / "whole")
+    policy.body(spec, tmp_path / "whole")
     assert_moved_alike(tmp_path / "given", tmp_path / "whole/model", out_dir / "model")
 
 
@@ -189,7 +189,7 @@ def test_a_job_ends_with_its_parent(tmp_path):
     out_dir.mkdir()
     parent = os.fork()
     if parent == 0:
-        launched(PROCESS, "policy", policy.run)(spec, out_dir, ALONE)
+        launched(PROCESS, "policy", policy.body)(spec, out_dir, ALONE)
         os._exit(0)
     process = psutil.Process(parent)
     while not by_step_or_none(out_dir):

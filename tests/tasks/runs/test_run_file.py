@@ -11,10 +11,11 @@ from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.records import Policy, RoundState
 from configs.schema.config import Config
-from tasks.running.run import create_run, follow_on, follow_on_name, open_run, read_run, run_names, write_run
-from tasks.runs import facts as mirror
-from tasks.runs.history import ModelRef, pair_files, problems_of_round
-from tasks.runs.workspace import round_folder, run_folder
+from tasks.runs import facts
+from tasks.runs.follow_on import follow_on, follow_on_name
+from tasks.runs.history import ModelRef, pair_files
+from tasks.runs.run_file import create_run, open_run, read_run, run_names, write_run
+from tasks.runs.workspace import problems_of_round, round_folder, run_folder
 from tasks.stages.policy import PolicySpec
 from tests.paths import TINY
 
@@ -105,8 +106,8 @@ def finish_round_0(root: Path, name: str) -> None:
     file = read_run(root, name)
     write_run(root, file.model_copy(update={"given_policy": given, "initial_policy": given}))
     state = RoundState(round=0, policy=given, champion=given, initial_policy=given, reward_models={})
-    fact = mirror.RoundFile(round=0, state=state, ended_ms=1, metrics={}, aliases=[])
-    mirror.save(round_folder(folder, 0) / mirror.ROUND_FILE, fact)
+    fact = facts.RoundFile(round=0, state=state, ended_ms=1, metrics={}, aliases=[])
+    facts.save(round_folder(folder, 0) / facts.ROUND_FILE, fact)
     write_jsonl(round_folder(folder, 0) / "regenerate" / "pairs.jsonl", [{"from": name}])
 
 

@@ -10,7 +10,7 @@ from grpo_train.objective.learner import TrainingDiverged
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model
 from grpo_train.watch import Alarm
-from tasks.stages.policy import PolicySpec, run, what_now
+from tasks.stages.policy import PolicySpec, body, what_now
 from tests.tasks.stage_kit import tiny, write_sums
 
 
@@ -36,7 +36,7 @@ def test_a_training_that_diverges_leaves_the_last_good_policy(tmp_path: Path, mo
     )
     out_dir = tmp_path / "policy"
     with pytest.raises(TrainingDiverged, match=r"nan.*last_good"):
-        run(spec, out_dir)
+        body(spec, out_dir)
     assert open_policy(out_dir / "last_good", 1).id != given.id
     assert not (out_dir / "model").exists()
 

@@ -20,9 +20,10 @@ from configs.disk.files import digest, read_manifest
 from configs.records import Policy, RoundState
 from tasks.running.run import Run
 from tasks.running.stage import Context, run_stage
-from tasks.runs import facts as mirror
+from tasks.runs import facts
 from tasks.runs.facts import AliasFact, DatasetFact, ModelFact, Outcome, RoundFile
 from tasks.runs.workspace import round_folder
+from tasks.tracking import outbox
 from tests.tasks.stage_kit import LetterSpec, ResumableSpec, open_in, tiny, write_letters, write_resumable_letters
 
 
@@ -97,7 +98,7 @@ def close_round(run: Run, *, champion: int) -> None:
     fact = RoundFile(
         round=1, state=state, ended_ms=1_700_000_000_000, metrics={"promotion/gain": 0.25}, aliases=aliases
     )
-    mirror.save(round_folder(run.folder, 1) / mirror.ROUND_FILE, fact)
+    facts.save(round_folder(run.folder, 1) / facts.ROUND_FILE, fact)
     run.tracking.send_missing()
 
 
@@ -134,10 +135,10 @@ def test_lines_sent_before_a_kill_could_be_noted_are_not_doubled(tmp_path: Path)
     """A kill between sending lines and writing down that they were sent: they are sent a second time."""
     run = open_in(tmp_path)
     whole_run(run)
-    path = policy_folder(run) / mirror.TRACKING
-    record = mirror.load(path, mirror.StageTracking)
+    path = policy_folder(run) / outbox.TRACKING
+    record = facts.load(path, outbox.StageTracking)
     assert record is not None
-    mirror.save(path, record.model_copy(update={"journal_offset": 0, "rollouts_offset": 0, "files": [], "done": False}))
+    facts.save(path, record.model_copy(update={"journal_offset": 0, "rollouts_offset": 0, "files": [], "done": False}))
     open_in(tmp_path).tracking.start()
     assert rows(tmp_path, by_key(tmp_path)["round_001/policy"]) == THREE_STEPS
     assert len(client(tmp_path).search_model_versions("name='tiny-policy'")) == 1
@@ -151,7 +152,7 @@ def test_a_kill_right_after_the_manifest_loses_nothing(tmp_path: Path, noted: bo
     run.tracking.end_stage = lambda *_, **__: None  # type: ignore[method-assign]
     policy_stage(run)
     if not noted:
-        (policy_folder(run) / mirror.TRACKING).unlink()
+        (policy_folder(run) / outbox.TRACKING).unlink()
     whole_run(open_in(tmp_path))
     policy = by_key(tmp_path)["round_001/policy"]
     assert policy.info.status == "FINISHED"
@@ -332,7 +333,7 @@ def test_a_server_that_goes_away_in_the_middle_is_told_the_rest_later(tmp_path: 
         def refuse(*_: object, **__: object) -> None:
             raise ConnectionError("gone")
 
-        run.tracking._connected.log_batch = refuse  # type: ignore[method-assign]
+        run.tracking.store.client.log_batch = refuse  # type: ignore[method-assign]
 
     policy_stage(run, then=lose_connection)
     assert by_key(tmp_path)["round_001/policy"].info.status == "RUNNING"

@@ -1,0 +1,72 @@
+"""What the stages of a round left on disk, one reader a file. A file that is not there (yet) is None or empty."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from configs.disk.files import Journal, JournalLine, Manifest, read_manifest, read_rows
+from configs.records import Estimate, EvalReport, RewardModelReport
+from grpo_train.measuring.promotion import Decision
+from grpo_train.train_result import TrainResult
+from tasks.runs.workspace import BY_HAND
+
+REPORT, RESULTS, EXAMPLES = "report.json", "results.jsonl", "examples.jsonl"
+DECISION, COMPARISON = "decision.json", "comparison.json"
+RESULT, CURRICULUM = "result.json", "curriculum.json"
+
+Row = dict[str, Any]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def rows(path: Path) -> list[Row]:
+    """The JSON objects of a JSONL file."""
+    return read_rows(path) if path.exists() else []
+
+
+def step_metrics(stage_dir: Path) -> list[JournalLine]:
+    """Every line of the stage's journal, in the order they were written."""
+    return Journal(stage_dir / "journal.jsonl").read()
+
+
+def evaluation_reports(stage_dir: Path) -> dict[str, EvalReport]:
+    """{split: report} of a policy's evaluation."""
+    data = _read_json(stage_dir / REPORT) or {}
+    return {split: EvalReport.model_validate(report) for split, report in data.items()}
+
+
+def reward_model_report(stage_dir: Path) -> RewardModelReport | None:
+    """How a reward model did, `path` being where it is now."""
+    data = _read_json(stage_dir / REPORT)
+    return None if data is None else RewardModelReport.model_validate(data | {"path": str(stage_dir / "model")})
+
+
+def train_result(stage_dir: Path) -> TrainResult | None:
+    """How the training of a policy went."""
+    data = _read_json(stage_dir / RESULT)
+    return None if data is None else TrainResult(**data, curriculum=_read_json(stage_dir / CURRICULUM) or {})
+
+
+def decision(stage_dir: Path) -> Decision | None:
+    """Whether the challenger was promoted; the file also says who the two were."""
+    data = _read_json(stage_dir / DECISION)
+    if data is None:
+        return None
+    return Decision.model_validate({name: data[name] for name in Decision.model_fields if name in data})
+
+
+def people_win_rate(stage_dir: Path) -> Estimate | None:
+    """The challenger's win rate in people's eyes; None where nobody was asked or nobody answered."""
+    data = _read_json(stage_dir / COMPARISON)
+    return None if data is None or data["win_rate"] is None else Estimate.model_validate(data["win_rate"])
+
+
+def round_manifests(round_dir: Path) -> list[Manifest]:
+    """Those of the round's own finished stages, in the order they ran; reward models retrained by hand come after the round."""
+    stages = [path.parent for path in round_dir.rglob("manifest.json") if BY_HAND not in path.parts]
+    manifests = [manifest for stage in stages if (manifest := read_manifest(stage)) is not None]
+    return sorted(manifests, key=lambda manifest: manifest.started_ms)
