@@ -1,4 +1,8 @@
-"""Checks of others' code under a time limit of our own: worker programs that are killed when a check hangs."""
+"""Runs checkers that are not our code (reasoning-gym, math-verify, patterns of the user's) in worker processes with a time limit.
+
+Such a checker may hang or crash on some text. The pool then kills or replaces its worker and leaves that one check unscored.
+The workers run `checker_worker`; a job and its result are one line of JSON each.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ from typing import Any, Literal, Self
 from reward_training.reward import Unscored, Value
 
 START_LIMIT_S = 180.0
-"""for importing the checkers' libraries, on a busy machine"""
+"""A worker imports the checkers' libraries when it starts, which takes long on a busy machine."""
 JOBS_PER_WORKER = 16
-"""a further worker is started for each so many jobs in a call"""
+"""A call uses one worker for every so many checks, up to the number of workers that the pool may have."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One call of a function of `reward_training.answers.checkers`; the arguments are JSON."""
+    """A call of a function of `reward_training.answers.checkers`. The arguments have to be values that JSON can hold."""
 
     checker: Literal["reasoning_gym", "math_verify", "regex"]
     arguments: tuple[Any, ...]
@@ -33,7 +37,7 @@ class Check:
 
 
 class _Worker:
-    """One running worker, busy with at most one job."""
+    """A worker process, with the one job it is busy with or None. A job is the index of a check in the call's list."""
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._process = subprocess.Popen(
@@ -61,7 +65,7 @@ class _Worker:
         self._input.flush()
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message, or None while it is incomplete. Raises EOFError when the worker has died."""
+        """Return the next message, or None while it is incomplete. Raises EOFError when the worker has died."""
         chunk = os.read(self.output.fileno(), 65536)
         if not chunk:
             raise EOFError
@@ -80,9 +84,9 @@ class _Worker:
 
 
 class CheckerPool:
-    """Runs checks in parallel; a hung or dead worker costs one check and is replaced. Close it, or use `with`.
+    """Runs checks in parallel. A worker that hangs or dies costs one check and is replaced.
 
-    Calls from several threads are served one after the other.
+    Threads may share a pool; their calls are served one after the other. Close the pool when you are done, or use `with`.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class CheckerPool:
             self._workers.pop().stop()
 
     def run(self, checks: Sequence[Check]) -> list[Value]:
-        """A value for each check, in order; Unscored where it took too long, raised, or ended its worker.
+        """Return a value for each check, in order. It is Unscored where a check took too long, raised, or ended its worker.
 
         Raises:
             RuntimeError: a worker cannot start.
@@ -125,7 +129,7 @@ class CheckerPool:
                 self._hand_out(waiting, checks)
                 self._collect(results)
         except BaseException:
-            self.close()  # a worker with a job in hand would answer the next call
+            self.close()  # otherwise a worker that still has a job would send its result to the next call
             raise
         assert all(result is not None for result in results)
         return [result for result in results if result is not None]
@@ -141,10 +145,10 @@ class CheckerPool:
                 try:
                     worker.send(job, checks[job])
                 except BrokenPipeError:
-                    continue  # its end is read, and its job answered, in _collect
+                    continue  # the worker has died: _collect sees that and leaves its job unscored
 
     def _collect(self, results: list[Value | None]) -> None:
-        """Wait for the next message or deadline, and take what has arrived."""
+        """Wait for the next message or deadline, then take the results that have arrived and end the workers that are too late."""
         busy = [worker for worker in self._workers if not worker.ready or worker.job is not None]
         with selectors.DefaultSelector() as selector:
             for worker in busy:

@@ -1,7 +1,8 @@
-"""One worker of the checker pool: reads a job a line on standard input, writes a result a line on standard output.
+"""The program that each worker of the checker pool runs. It reads jobs from standard input and writes results to standard output.
 
-`python -m reward_training.rewards.checker_worker MODULE ...` imports the modules, says ready, and works until its input ends.
-It is a program of its own, not a fork: it holds no torch, no locks and no threads of the process that asks.
+`python -m reward_training.rewards.checker_worker MODULE ...` imports the modules, writes that it is ready, and then answers jobs
+until its input ends. Jobs and results are one line of JSON each. The pool starts it as a new program and does not fork, so a worker
+has no torch in memory and none of the parent's locks and threads.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ GRACE_S = 5
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks; it closes our input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     results = _private_output()
     for module in sys.argv[1:]:
         importlib.import_module(module)
-    logging.disable(logging.WARNING)  # math-verify warns at each call that the time limit is ours
+    logging.disable(logging.WARNING)  # math-verify warns at each call that we switched its own time limit off
     _write(results, {"ready": True})
     for line in sys.stdin:
         _write(results, _answer(json.loads(line)))
 
 
 def _private_output() -> TextIO:
-    """Standard output for results alone: what a library prints goes to standard error."""
+    """Return a private copy of standard output for the results; what libraries print goes to standard error from here on."""
     sys.stdout.flush()
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -43,10 +44,11 @@ def _private_output() -> TextIO:
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
-    signal.alarm(math.ceil(job["timeout_s"]) + GRACE_S)  # ends a hung check also when nobody is left to kill it
+    # The parent enforces the time limit. The alarm ends a hung check where the parent itself has been killed.
+    signal.alarm(math.ceil(job["timeout_s"]) + GRACE_S)
     try:
         return {"value": getattr(checkers, job["checker"])(*job["arguments"])}
-    except Exception as error:  # noqa: BLE001 - a checker's failure on a text goes to the asking process as a reason
+    except Exception as error:  # noqa: BLE001 - whatever a checker raises on a text is sent to the parent as the reason
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     finally:
         signal.alarm(0)
