@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -78,7 +79,8 @@ class _Worker:
         """Kill the process and return its exit code."""
         self._process.kill()
         code = self._process.wait()
-        self._input.close()
+        with suppress(BrokenPipeError):  # a worker that died between two calls has left a job unread
+            self._input.close()
         self.output.close()
         return code
 

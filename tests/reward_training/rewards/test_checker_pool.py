@@ -53,6 +53,17 @@ def test_check_that_raises_or_ends_its_process_is_unscored(pool: CheckerPool) ->
     assert results == [Unscored("checker raised KeyError: '5'"), Unscored("checker died"), 0.5]
 
 
+def test_worker_that_is_killed_between_calls_costs_one_check(pool: CheckerPool) -> None:
+    """The job that could not be sent was written once more when the worker's input was closed, which raised BrokenPipeError."""
+    assert pool.run([check("noisy")]) == [0.5]
+    [worker] = [
+        child for child in psutil.Process().children() if "reward_training.rewards.checker_worker" in child.cmdline()
+    ]
+    worker.kill()
+    psutil.wait_procs([worker], timeout=20)
+    assert pool.run([check("noisy")] * 3) == [Unscored("checker died"), 0.5, 0.5]
+
+
 def test_pool_works_on_after_a_timeout(pool: CheckerPool) -> None:
     assert pool.run([check("hang", 0.2)]) == [Unscored("timeout after 0.2 s")]
     assert pool.run([check("noisy")] * 40) == [0.5] * 40
