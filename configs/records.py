@@ -81,6 +81,15 @@ class Score(Record):
     keeps them; otherwise None"""
 
 
+RIGHT = 1.0
+"""a checker's value from which a response is right"""
+
+
+def is_right(value: float | None) -> bool:
+    """Whether a checker's value says so; a response that it could not score is not."""
+    return value is not None and value >= RIGHT
+
+
 class PreferencePair(Record):
     """A better and a worse response to one problem."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from configs.records import Completion, Problem, Score
+from configs.records import Completion, Problem, Score, is_right
 from configs.schema.grpo import GrpoConfig
 from grpo_train.objective.advantages import Bools, Floats
 
@@ -47,6 +47,10 @@ class Groups:
     def sampled_scores(self) -> list[Score]:
         return [score for score, is_old in zip(self.scores, self.old, strict=True) if not is_old]
 
+    def right(self, checker: str) -> list[bool]:
+        """(N,) what the reward `checker` says of each response."""
+        return [is_right(score.parts[checker]) for score in self.scores]
+
     def chosen(self, places: Sequence[int]) -> Groups:
         """The groups at `places`, in that order."""
         size = self.group_size
@@ -65,6 +69,12 @@ class Groups:
             self.scores + other.scores,
             self.old + other.old,
         )
+
+
+def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
+    """(N, K) parts in the order of `objectives`, NaN where a reward could not score."""
+    rows = [[np.nan if score.parts[name] is None else score.parts[name] for name in objectives] for score in scores]
+    return np.array(rows, dtype=np.float64).reshape(len(scores), len(objectives))
 
 
 def left_out(completions: Sequence[Completion], grpo: GrpoConfig) -> Bools:

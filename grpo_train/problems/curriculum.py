@@ -16,7 +16,7 @@ policy has changed since. Where fewer problems fit than are asked for, the next 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,14 @@ from configs.seeds import rng_for
 Floats = NDArray[np.float64]
 RECENCY = 0.5
 """weight of a new measurement in a running pass rate"""
+
+
+class Answered(Protocol):
+    """What the picker looks at when a step is over."""
+
+    @property
+    def pass_rates(self) -> Mapping[str, float]:
+        """{problem key: share of right responses} of the step's groups."""
 
 
 class ProblemPicker:
@@ -109,6 +117,10 @@ class ProblemPicker:
         carried = [place for place in self.waiting if fits[place]]
         late = set(carried)
         self.waiting = carried + [i for i in order if i not in late] + [i for i in order if i in late]
+
+    def look(self, step: Answered) -> dict[str, float]:
+        """The step is over: its pass rates say something of the next problems."""
+        return self.end_step(step.pass_rates)
 
     def end_step(self, pass_rates: Mapping[str, float]) -> dict[str, float]:
         """Learn the pass rates {problem key: share of right responses} of the step's groups; returns its metrics."""

@@ -17,9 +17,9 @@ from configs.records import Estimate, EvalReport, Policy, RewardModelReport
 from configs.schema.config import Config
 from configs.seeds import seed_for
 from grpo_train.measuring.promotion import Decision
-from grpo_train.token_ledger import token_metrics
+from grpo_train.observers.token_ledger import token_metrics
+from grpo_train.observers.watch import Alarm, Watch
 from grpo_train.train_result import TrainResult
-from grpo_train.watch import Alarm, Watch
 from reward_training.statistics import bootstrap_mean
 from tasks.runs import stage_files
 from tasks.runs.history import rounds_wanted
@@ -170,7 +170,7 @@ def _alarms(round: RoundRecords, config: Config) -> Iterator[Alarm]:
     for line in round.journal:
         metrics.setdefault(line.step, {})[line.key] = line.value
     for step, values in metrics.items():
-        yield from watch.look(step, values)
+        yield from watch.examine(step, values)
 
 
 def _column(rows: list[Row], split: str, metric: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from configs.disk.files import write_atomic
 from configs.records import Estimate, Prompt
 from configs.schema.rewards import ModelRewardConfig
-from grpo_train.token_ledger import CLASSES
+from grpo_train.observers.token_ledger import CLASSES
 from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
 from tasks.runs.stage_files import Row
 from tasks.showing.figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off

@@ -13,12 +13,12 @@ from configs.schema.problems import ThresholdCurriculum
 from configs.seeds import seed_for
 from grpo_train.objective.learner import TrainingDiverged
 from grpo_train.objective.ranks import Ranks
+from grpo_train.observers.watch import Alarm
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.policies.model import load_policy, open_policy, save_policy
 from grpo_train.problems.splits import shard_name
 from grpo_train.step import StepResult
 from grpo_train.trainer import num_steps, train
-from grpo_train.watch import Alarm
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.running.launcher import launched
 from tasks.running.run import Run

@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.disk.files import Manifest
 from configs.records import Policy, RoundState
-from grpo_train.token_ledger import token_metrics
+from grpo_train.observers.token_ledger import token_metrics
 from tasks.running.run import Run
 from tasks.runs.facts import ROUND_FILE, AliasFact, RoundFile, save
 from tasks.runs.history import finished_round, last_accepted_models

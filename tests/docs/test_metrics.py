@@ -10,8 +10,8 @@ import pytest
 from configs.records import Estimate, Policy, Problem, RewardModelReport
 from configs.schema.config import Config
 from configs.schema.rewards import JudgeRewardConfig
-from grpo_train.gaps import Gaps
 from grpo_train.measuring.evaluation import evaluate
+from grpo_train.observers.gaps import Gaps
 from grpo_train.policies.model import open_policy, save_policy
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
 from grpo_train.step import StepResult
@@ -175,6 +175,6 @@ def test_glossary_has_exactly_the_keys_of_a_judge(tmp_path: Path) -> None:
 def test_glossary_has_exactly_the_keys_of_the_gap_to_the_checker() -> None:
     gaps = Gaps(["quality"], "correct")
     step = np.array([[0.0, -1.0], [1.0, 1.0]])
-    gaps.look(step, ["correct", "quality"])
-    keys = {key.replace("quality", "<objective>") for key in gaps.look(step, ["correct", "quality"])}
+    gaps.measure(step, ["correct", "quality"])
+    keys = {key.replace("quality", "<objective>") for key in gaps.measure(step, ["correct", "quality"])}
     assert keys == _defined("Reward models against the checker, by step")

@@ -16,10 +16,10 @@ from configs.schema.config import Config
 from configs.seeds import seed_for
 from grpo_train.objective.learner import Learner, TrainingDiverged
 from grpo_train.objective.response_logprobs import micro_batches
+from grpo_train.observers.token_ledger import CLASSES
 from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
-from grpo_train.token_ledger import CLASSES
 from grpo_train.train_result import TrainResult
 from grpo_train.trainer import num_steps, train
 from reward_training.reward import Unscored
@@ -371,7 +371,7 @@ def test_further_rounds_of_sampling_draw_with_seeds_of_their_own(policy, monkeyp
         seeds.append(seed)
         return sample(*args, seed=seed, **kwargs)
 
-    monkeypatch.setattr("grpo_train.step.sample", spy)
+    monkeypatch.setattr("grpo_train.rollouts.sample", spy)
     run(policy, tiny_config("grpo_config.max_updates=1", "grpo_config.refill=2"), lambda completion: 0.5)
     assert seeds == [seed_for(0, "train sampling", round=1, step=1, index=number) for number in (0, 1, 2)]
 

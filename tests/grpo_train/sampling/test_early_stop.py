@@ -223,7 +223,7 @@ def one_update(
     policy: Policy, completions: list[Completion], monkeypatch: pytest.MonkeyPatch, *overrides: str
 ) -> tuple[torch.Tensor, StepResult]:
     """The weights after an update on `completions`, whose reward is their number of characters."""
-    monkeypatch.setattr("grpo_train.step.sample", lambda *args, **kwargs: completions)
+    monkeypatch.setattr("grpo_train.rollouts.sample", lambda *args, **kwargs: completions)
     model, tokenizer = load_policy(policy.path, device="cpu")
     size = [f"grpo_config.group_size={len(completions)}", f"grpo_config.batch_size={len(completions)}"]
     fixed = ["grpo_config.precision=float32", "grpo_config.max_updates=1", "grpo_config.max_grad_norm=100"]

@@ -15,7 +15,7 @@ import configs.disk.checkpoints
 import configs.disk.files
 import grpo_train.objective.checkpoint
 import grpo_train.objective.learner
-import grpo_train.step
+import grpo_train.rollouts
 import tasks.running.stage
 import tasks.stages.policy as policy_stage
 import tasks.stages.reward_model as reward_model_stage
@@ -136,7 +136,7 @@ def _journal_path(journal: Journal, *_: Any) -> Path:
 
 POLICY_POINTS: dict[str, tuple[Callable[[], None], list[int]]] = {
     "before anything is written": (lambda: arm(Journal, "write"), []),
-    "while a group is sampled": (lambda: arm(grpo_train.step, "sample", 4), [2]),
+    "while a group is sampled": (lambda: arm(grpo_train.rollouts, "sample", 4), [2]),
     "between two updates of the weights": (
         lambda: arm(grpo_train.objective.learner.Learner, "_refresh_actor", 6),
         [2, 4],

@@ -7,9 +7,9 @@ import grpo_train.objective.learner as learner
 from configs.records import Policy
 from configs.schema.config import WatchRule
 from grpo_train.objective.learner import TrainingDiverged
+from grpo_train.observers.watch import Alarm
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model
-from grpo_train.watch import Alarm
 from tasks.stages.policy import PolicySpec, body, what_now
 from tests.tasks.stage_kit import tiny, write_sums
 

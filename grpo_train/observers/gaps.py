@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from grpo_train.objective.advantages import Floats
+from grpo_train.observers.observer import StepRecord
 
 
 class Gaps:
@@ -31,7 +32,11 @@ class Gaps:
             for model, both in state["first"].items()
         }
 
-    def look(self, parts: Floats, objectives: Sequence[str]) -> dict[str, float]:
+    def look(self, step: StepRecord) -> dict[str, float]:
+        """Measured on what the step sampled; responses of the cache say nothing of what the policy gets now."""
+        return self.measure(step.parts[~step.batch.is_old], step.objectives)
+
+    def measure(self, parts: Floats, objectives: Sequence[str]) -> dict[str, float]:
         """{`gap/<reward model>`: gap} of a step's (N, K) parts, NaN for missing; from the second step that both vary in on."""
         if self.checker not in objectives:
             return {}

@@ -13,8 +13,8 @@ from configs.records import Completion, Policy, Problem, Score
 from configs.schema.grpo import GrpoConfig, ResponseCacheConfig
 from grpo_train.objective.advantages import group_advantages
 from grpo_train.objective.learner import Learner
+from grpo_train.observers.response_cache import ResponseCache, effective_share, near_enough
 from grpo_train.policies.model import load_policy, save_policy
-from grpo_train.response_cache import ResponseCache, effective_share, near_enough
 from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
@@ -103,7 +103,7 @@ def test_a_cache_that_is_off_does_nothing():
     cache = cache_of(share=0.0)
     assert put(cache, written(PROBLEMS[0], 1)) == {}
     reuse = cache.take(2, PROBLEMS, unmoved)
-    assert (reuse.num_sampled, reuse.metrics, cache.kept) == ([4, 4, 4, 4], {}, [])
+    assert (reuse.num_sampled, cache.taken, cache.kept) == ([4, 4, 4, 4], {}, [])
 
 
 def test_a_share_of_less_than_one_response_is_refused():
@@ -128,7 +128,7 @@ def test_a_group_has_its_kept_rows_last_and_keeps_its_size():
     scores = [Score(parts={"right": 0.0}, total=0.0)] * 6
     assert [row.total for row in reuse.scores(scores)] == [0.0] * 6 + [1.0] * 2
     # 2 of 8 rows, 1 and 2 steps old
-    assert reuse.metrics == {"cache/effective_share": 1.0, "cache/used_share": 0.25, "cache/age_mean": 1.5}
+    assert cache.taken == {"cache/effective_share": 1.0, "cache/used_share": 0.25, "cache/age_mean": 1.5}
 
 
 def test_what_is_too_old_is_dropped():
@@ -159,7 +159,7 @@ def test_what_is_too_far_off_the_policy_is_dropped():
     ratios = {0: 0.0, 1: 5.0}
     reuse = cache.take(2, PROBLEMS, lambda completions: np.array([ratios[c.index] for c in completions]))
     assert reuse.num_sampled == [3, 4, 4, 4]
-    assert reuse.metrics["cache/effective_share"] == pytest.approx((1 + np.exp(-5)) ** 2 / (2 * (1 + np.exp(-10))))
+    assert cache.taken["cache/effective_share"] == pytest.approx((1 + np.exp(-5)) ** 2 / (2 * (1 + np.exp(-10))))
     assert (len(cache.kept), cache.num_dropped) == (1, 1)
 
 
@@ -242,7 +242,7 @@ def run(
         sampled.append(sample(*args, **kwargs))
         return sampled[-1]
 
-    monkeypatch.setattr("grpo_train.step.sample", spy)
+    monkeypatch.setattr("grpo_train.rollouts.sample", spy)
     model, tokenizer = load_policy(policy.path, device="cpu")
     fixed = ["grpo_config.precision=float32", "grpo_config.max_updates=3", "grpo_config.epochs=3"]
     steps: list[StepResult] = []

@@ -24,6 +24,7 @@ import numpy as np
 from configs.records import Completion
 from grpo_train.groups import Groups
 from grpo_train.objective.advantages import Advantages
+from grpo_train.observers.observer import StepRecord
 from reward_training.transformer.positions import Positions
 
 CLASSES = ("useful", "truncated", "dead", "unscored", "aborted", "old")
@@ -35,6 +36,11 @@ class TokenLedger:
 
     counts: Counter[str] = field(default_factory=Counter)
     """tokens of each class, and of `computed` and `padding` positions"""
+
+    def look(self, step: StepRecord) -> dict[str, float]:
+        """The tokens of the batch and of the groups that were refused."""
+        refused = token_counts(step.refused, step.refused_advantages)
+        return self.add(token_counts(step.batch, step.advantages) + refused, step.positions)
 
     def add(self, counts: Mapping[str, int], *positions: Positions) -> dict[str, float]:
         """Add a step's tokens, as `token_counts` gives them, and its positions; returns the step's metrics."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from configs.schema.config import WatchRule
+from grpo_train.observers.observer import StepRecord
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Watch:
     """the step of the first of them"""
     before: list[list[float]] = field(default_factory=list)
     """of each rule with `jump_over`, the last measurements, the oldest first"""
+    alarms: list[Alarm] = field(default_factory=list)
+    """of the last step"""
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * len(self.rules)
@@ -52,29 +55,34 @@ class Watch:
         self.counts, self.since = list(state["counts"]), list(state["since"])
         self.before = [list(values) for values in state["before"]]
 
-    def look(self, step: int, metrics: dict[str, float]) -> list[Alarm]:
+    def look(self, step: StepRecord) -> dict[str, float]:
+        """No metrics: what it found in those of the others is in `alarms`."""
+        self.alarms = self.examine(step.step, step.metrics)
+        return {}
+
+    def examine(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
         """Rules whose patience runs out at this step; each sounds once until its metric is back in bounds."""
         alarms = []
-        for number, rule in enumerate(self.rules):
+        for i, rule in enumerate(self.rules):
             if rule.metric not in metrics:
                 continue
-            value = self._looked_at(number, metrics[rule.metric])
+            value = self._looked_at(i, metrics[rule.metric])
             if value is None:
                 continue
-            self.counts[number] = self.counts[number] + 1 if _is_out(rule, value) else 0
-            if self.counts[number] == 1:
-                self.since[number] = step
-            if self.counts[number] == rule.patience:
-                alarms.append(Alarm(rule, step, value, self.since[number]))
+            self.counts[i] = self.counts[i] + 1 if _is_out(rule, value) else 0
+            if self.counts[i] == 1:
+                self.since[i] = step
+            if self.counts[i] == rule.patience:
+                alarms.append(Alarm(rule, step, value, self.since[i]))
         return alarms
 
-    def _looked_at(self, number: int, value: float) -> float | None:
+    def _looked_at(self, i: int, value: float) -> float | None:
         """The metric, or its distance from its mean before; None as long as that is of too few measurements."""
-        size = self.rules[number].jump_over
+        size = self.rules[i].jump_over
         if size is None:
             return value
-        known = self.before[number]
-        self.before[number] = [*known, value][-size:]
+        known = self.before[i]
+        self.before[i] = [*known, value][-size:]
         return value - fmean(known) if len(known) == size else None
 
 

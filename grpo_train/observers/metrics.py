@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from configs.records import Completion, Score
-from grpo_train.groups import Groups
+from configs.records import Completion
 from grpo_train.objective.advantages import Advantages, Bools, Floats
+from grpo_train.observers.observer import StepRecord
 
 
-@dataclass
-class Phases:
-    """Seconds of a step by phase; a phase may come more than once."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    last: float = field(default_factory=time.perf_counter)
-
-    def end(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[f"time/{name}"] = self.seconds.get(f"time/{name}", 0.0) + now - self.last
-        self.last = now
+def step_metrics(step: StepRecord) -> dict[str, float]:
+    """What a step's rewards, groups and responses say, without a look at earlier steps."""
+    is_old = step.batch.is_old
+    metrics = reward_metrics(step.parts, step.objectives, step.advantages, is_old)
+    metrics |= group_metrics(step.batch.completions, step.right, step.advantages, step.batch.group_size, is_old)
+    return metrics | response_metrics(step.batch.sampled)
 
 
-def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
-    """(N, K) parts in the order of `objectives`, NaN where a reward could not score."""
-    rows = [[np.nan if score.parts[name] is None else score.parts[name] for name in objectives] for score in scores]
-    return np.array(rows, dtype=np.float64).reshape(len(scores), len(objectives))
+def refill_metrics(step: StepRecord) -> dict[str, float]:
+    """How many dead groups gave way to fresh problems, and in how many further rounds of sampling."""
+    return {"groups/refused": float(len(step.refused.problems)), "groups/refills": float(step.num_refills)}
 
 
 def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advantages, is_old: Bools) -> dict[str, float]:
@@ -55,29 +46,6 @@ def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advanta
 def _mean_and_std(key: str, values: Floats) -> dict[str, float]:
     known = values[~np.isnan(values)]
     return {f"{key}/mean": float(known.mean()), f"{key}/std": float(known.std())} if known.size else {}
-
-
-class Contributions:
-    """Each objective's absolute part of the advantages, summed over the steps of a training."""
-
-    def __init__(self, objectives: Sequence[str]) -> None:
-        self.sums = dict.fromkeys(objectives, 0.0)
-
-    def add(self, advantages: Advantages) -> None:
-        for name, value in zip(self.sums, np.abs(advantages.contributions).sum(axis=0), strict=True):
-            self.sums[name] += float(value)
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Each objective's share of all."""
-        total = max(sum(self.sums.values()), 1e-12)
-        return {name: value / total for name, value in self.sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        return {"sums": self.sums}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.sums = dict(state["sums"])
 
 
 def group_metrics(
@@ -112,27 +80,3 @@ def response_metrics(completions: Sequence[Completion]) -> dict[str, float]:
         "response/aborted_share": float(np.mean([c.is_aborted for c in completions])),
         "policy/entropy": float(-logprobs.mean()),
     }
-
-
-def rollout_rows(
-    step: int, groups: Groups, advantages: Advantages, *, is_refused: bool = False
-) -> list[dict[str, Any]]:
-    """One row a completion for rollouts.jsonl and the tables."""
-    rows = zip(groups.asked, groups.completions, groups.scores, advantages.means, strict=True)
-    return [
-        {
-            "step": step,
-            "problem_key": problem.key,
-            "index": completion.index,
-            "written_at": completion.step,
-            "prompt": problem.prompt,
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "num_tokens": len(completion.token_ids),
-            "parts": score.parts,
-            "total": score.total,
-            "advantage": float(advantage),
-            "refused": is_refused,
-        }
-        for problem, completion, score, advantage in rows
-    ]

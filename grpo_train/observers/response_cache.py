@@ -32,6 +32,7 @@ import numpy as np
 from configs.records import Completion, Problem, Record, Score
 from configs.schema.grpo import ResponseCacheConfig
 from grpo_train.objective.advantages import Bools, Floats
+from grpo_train.observers.observer import StepRecord
 
 Item = TypeVar("Item")
 
@@ -50,7 +51,6 @@ class Reuse:
     group_size: int
     rows: list[list[Kept]]
     """for each problem of the batch, newest first"""
-    metrics: dict[str, float]
 
     @property
     def num_sampled(self) -> list[int]:
@@ -81,6 +81,11 @@ class Reuse:
         return self.join(sampled, lambda kept: kept.score)
 
 
+def nothing_kept(problems: Sequence[Problem], group_size: int) -> Reuse:
+    """Every group is sampled whole."""
+    return Reuse(group_size, [[] for _ in problems])
+
+
 @dataclass
 class ResponseCache:
     """Kept responses of one training, in the order in which they were written."""
@@ -90,6 +95,8 @@ class ResponseCache:
     kept: list[Kept] = field(default_factory=list)
     num_dropped: int = 0
     """since `take` was called"""
+    taken: dict[str, float] = field(default_factory=dict)
+    """metrics of what the last `take` gave"""
 
     def take(
         self, step: int, problems: Sequence[Problem], log_ratios: Callable[[Sequence[Completion]], Floats]
@@ -100,7 +107,7 @@ class ResponseCache:
             log_ratios: (m,) log of w for each of m responses, under the policy as it is.
         """
         if not self.config.share:
-            return Reuse(self.group_size, [[] for _ in problems], {})
+            return nothing_kept(problems, self.group_size)
         self.num_dropped = 0
         self._keep([kept for kept in self.kept if step - kept.completion.step <= self.config.max_age])
         metrics = self._drop_far([kept for rows in self._found(problems) for kept in rows], log_ratios)
@@ -109,7 +116,8 @@ class ResponseCache:
         metrics["cache/used_share"] = len(ages) / (len(problems) * self.group_size)
         if ages:
             metrics["cache/age_mean"] = float(np.mean(ages))
-        return Reuse(self.group_size, rows, metrics)
+        self.taken = metrics
+        return Reuse(self.group_size, rows)
 
     def _found(self, problems: Sequence[Problem]) -> list[list[Kept]]:
         """Of each problem what is kept, newest first."""
@@ -126,6 +134,12 @@ class ResponseCache:
         far = {id(kept) for kept, is_near in zip(found, near, strict=True) if not is_near}
         self._keep([kept for kept in self.kept if id(kept) not in far])
         return {"cache/effective_share": effective_share(logs)}
+
+    def look(self, step: StepRecord) -> dict[str, float]:
+        """Keep what the step sampled and may be used again."""
+        batch = step.batch
+        kept = self.add(batch.completions, batch.scores, step.advantages.means, step.right, batch.is_old)
+        return self.taken | kept
 
     def add(
         self,

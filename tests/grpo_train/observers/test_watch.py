@@ -1,10 +1,10 @@
 from configs.schema.config import WatchRule
-from grpo_train.watch import Watch
+from grpo_train.observers.watch import Watch
 
 
 def sounds(rule, values):
     watch = Watch([rule])
-    return [step for step, value in enumerate(values) if watch.look(step, {"policy/entropy": value})]
+    return [step for step, value in enumerate(values) if watch.examine(step, {"policy/entropy": value})]
 
 
 def test_an_alarm_needs_patience_measurements_in_a_row():
@@ -19,9 +19,9 @@ def test_an_alarm_sounds_once_until_the_metric_is_back():
 
 def test_steps_that_did_not_measure_the_metric_do_not_count():
     watch = Watch([WatchRule(metric="policy/kl_initial", above=1.0, patience=2)])
-    assert watch.look(1, {"policy/kl_initial": 2.0}) == []
-    assert watch.look(2, {}) == []
-    (alarm,) = watch.look(3, {"policy/kl_initial": 3.0})
+    assert watch.examine(1, {"policy/kl_initial": 2.0}) == []
+    assert watch.examine(2, {}) == []
+    (alarm,) = watch.examine(3, {"policy/kl_initial": 3.0})
     assert str(alarm) == "policy/kl_initial is 3 at step 3: above 1 for 2 measurements in a row"
 
 
@@ -31,8 +31,8 @@ def test_a_jump_is_the_distance_from_the_mean_before():
     assert sounds(rule, [0.9, 0.1, 0.2, 0.3, 0.1, 0.7, 0.5]) == [5]
     watch = Watch([rule])
     for step, value in enumerate([0.1, 0.2, 0.3]):
-        watch.look(step, {"policy/entropy": value})
-    (alarm,) = watch.look(3, {"policy/entropy": 0.7})
+        watch.examine(step, {"policy/entropy": value})
+    (alarm,) = watch.examine(3, {"policy/entropy": 0.7})
     assert str(alarm).startswith("policy/entropy less its mean before is 0.5 at step 3: above 0.3")
 
 
@@ -40,8 +40,8 @@ def test_a_jump_is_told_after_a_resume_as_without_one():
     rule = WatchRule(metric="policy/entropy", above=0.3, jump_over=2, patience=1)
     whole, broken_off = Watch([rule]), Watch([rule])
     for step, value in enumerate([0.1, 0.2]):
-        whole.look(step, {"policy/entropy": value})
-        broken_off.look(step, {"policy/entropy": value})
+        whole.examine(step, {"policy/entropy": value})
+        broken_off.examine(step, {"policy/entropy": value})
     resumed = Watch([rule])
     resumed.restore(broken_off.state())
-    assert resumed.look(2, {"policy/entropy": 0.5}) == whole.look(2, {"policy/entropy": 0.5}) != []
+    assert resumed.examine(2, {"policy/entropy": 0.5}) == whole.examine(2, {"policy/entropy": 0.5}) != []

@@ -1,0 +1,63 @@
+"""From the scores of a batch's groups to their advantages, as the configuration says: `objective/` has the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from configs.schema.config import Config
+from grpo_train.groups import Groups, left_out, parts_matrix, without
+from grpo_train.objective.advantages import Advantages, Floats, group_advantages
+from grpo_train.objective.step_advantages import add_steps, token_steps
+from reward_training.weighing import Weighing
+
+
+class Credit:
+    """Gives each response, and with a reward kept per step each token, its advantage."""
+
+    def __init__(self, config: Config, objectives: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.config, self.objectives, self.tokenizer = config, list(objectives), tokenizer
+        per_step = [name for name in self.objectives if name in config.per_step_rewards]
+        self.per_step = self.objectives.index(per_step[0]) if per_step else None
+        """column of the objective whose steps have advantages of their own"""
+
+    def parts(self, groups: Groups) -> Floats:
+        """(N, K) value of each objective, NaN where it could not score."""
+        return parts_matrix(groups.scores, self.objectives)
+
+    def advantages(self, groups: Groups, weighing: Weighing) -> Advantages:
+        """Of N responses; those that take no part (aborted or truncated, if so set) get 0."""
+        grpo, combination = self.config.grpo_config, self.config.combination
+        parts_nk = self.parts(groups)
+        out_n = left_out(groups.completions, grpo)
+        weights_k, floors_k2 = weighing.columns(self.objectives)
+        advantages = group_advantages(
+            without(parts_nk, out_n),
+            weights_k if self.per_step is None else _but(weights_k, self.per_step),
+            grpo.group_size,
+            order=combination.order,
+            scale=combination.scale,
+            baseline=combination.baseline,
+            spread_floor=combination.reward_spread_floor,
+            floors=floors_k2,
+        )
+        if self.per_step is None:
+            return advantages
+        rows = zip(groups.completions, groups.scores, out_n, strict=True)
+        return add_steps(
+            advantages,
+            [[] if is_out else token_steps(self.tokenizer, completion, score) for completion, score, is_out in rows],
+            [len(completion.token_ids) for completion in groups.completions],
+            parts=parts_nk[:, self.per_step],
+            column=self.per_step,
+            weight=float(weights_k[self.per_step]),
+            group_size=grpo.group_size,
+            combination=combination,
+        )
+
+
+def _but(weights: Floats, column: int) -> Floats:
+    """(K,) weights with one objective's set to 0."""
+    return np.where(np.arange(len(weights)) == column, 0.0, weights)
