@@ -1,4 +1,4 @@
-"""Whether the sums that stand in a text are right: equations of numbers, by exact fractions; nothing is evaluated as code."""
+"""Checks the sums in a text: equations of numbers, computed in exact fractions. Nothing is evaluated as code."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-MAX_DIGITS = 40
-"""of one number; longer ones are no sum that somebody wrote down"""
-MAX_TOKENS = 64
-"""of one side"""
+from reward_training.answers import markup
+from reward_training.answers.number import as_fraction, num_decimals, unsigned
+from reward_training.answers.plain_text import plain
 
-SIGNS = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "\u2212": "-", "–": "-"})
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-TOKEN = re.compile(rf"\s*({NUMBER}|[-+*/()])")
-IN_SUMS = "-+*/().,0123456789$% \t\n"
+MAX_NUMBER_LENGTH = 40
+"""characters of one number; nobody writes down a sum of longer ones"""
+MAX_TOKENS = 64
+"""numbers, operators and brackets on one side of an equation"""
+
+TOKEN = re.compile(rf"\s*({unsigned()}|[-+*/()])")
+CHARACTERS_OF_SUMS = "-+*/().,0123456789$% \t\n"
 BREAK = re.compile(r"[.,]\s|\n")
-"""between a sum and what stands beside it"""
+"""the border between a sum and the text beside it"""
+X_BETWEEN_DIGITS = re.compile(r"(?<=\d) ?x ?(?=\d)")
 
 
 def equations(text: str) -> list[bool]:
-    """For each equation of numbers in the text with at least one operator, whether it is right.
+    """One verdict for each equation of numbers that has an operator, in the order of the text: True where it is right.
 
-    A number with decimals is right to within half of its last place: 2 / 3 = 0.67. The time that it takes grows with the text's length,
-    not with its square.
+    A number with decimals is right to within half of its last place: 2 / 3 = 0.67. The time grows in proportion to the text's length.
 
     >>> equations("17 + 25 = 42, and half of it: 42 / 2 = 22")
     [True, False]
     >>> equations("x = 5, so the answer is 5")
     []
     """
-    found = []
-    for before, after in pairwise(_plain(text).split("=")):
+    verdicts = []
+    for before, after in pairwise(_with_ascii_operators(text).split("=")):
         left, right = _left_of(before), _right_of(after)
         if left is None or right is None or (left.is_bare and right.is_bare):
             continue  # no expression of numbers, or two bare numbers: no sum
-        found.append(abs(left.value - right.value) <= max(left.last_place, right.last_place) / 2)
-    return found
+        verdicts.append(abs(left.value - right.value) <= max(left.last_place, right.last_place) / 2)
+    return verdicts
 
 
-def _plain(text: str) -> str:
-    """One sign for each operation; LaTeX's and Markdown's decoration left out."""
-    text = text.replace("\\times", "*").replace("\\cdot", "*").replace("\\div", "/").replace("**", "")
-    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1)/(\2)", text)
-    text = re.sub(r"(?<=\d) ?x ?(?=\d)", "*", text)
-    return text.translate(SIGNS).replace("\\(", "").replace("\\)", "").replace("\\,", "")
+def _with_ascii_operators(text: str) -> str:
+    """The text with one ASCII sign for each operation, without LaTeX's and Markdown's decoration."""
+    text = markup.operators(plain(markup.without_bold(text)))
+    text = X_BETWEEN_DIGITS.sub("*", markup.fractions_in_brackets(text))
+    return markup.spaces(markup.thousands(markup.without_inline_delimiters(text)), gap="")
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class _Side:
 
     value: Fraction
     last_place: Fraction
-    """size of its last decimal; 0 where it is exact"""
+    """the size of its last decimal; 0 for whole numbers and for expressions"""
     is_bare: bool
-    """one number alone"""
+    """whether it is one number alone"""
 
 
 def _left_of(before: str) -> _Side | None:
-    """The expression at the end of a text; None where it is only the end of a longer one: x + 2 + 3."""
-    rest = before.rstrip(IN_SUMS)
+    """The expression at the end of a text; None where there is none, or it is the end of one with unknowns: x + 2 + 3."""
+    rest = before.rstrip(CHARACTERS_OF_SUMS)
     whole = before[len(rest) :]
     run = BREAK.split(whole)[-1]
     if len(run) == len(whole) and (rest[-1:].isalnum() or rest[-1:] in tuple(")]}^_")):
@@ -72,8 +73,8 @@ def _left_of(before: str) -> _Side | None:
 
 
 def _right_of(after: str) -> _Side | None:
-    """The expression at the beginning of a text; None where it is only the beginning of a longer one: 5x."""
-    rest = after.lstrip(IN_SUMS)
+    """The expression at the beginning of a text; None where there is none, or it is the beginning of one with unknowns: 5x."""
+    rest = after.lstrip(CHARACTERS_OF_SUMS)
     whole = after[: len(after) - len(rest)]
     run = BREAK.split(whole)[0]
     if len(run) == len(whole) and run[-1:].isdigit() and (rest[:1].isalpha() or rest[:1] == "^"):
@@ -82,38 +83,44 @@ def _right_of(after: str) -> _Side | None:
 
 
 def _side(text: str) -> _Side | None:
-    """None where it is no expression of numbers."""
+    """The value of one side; None where it is no expression of numbers, or divides by zero."""
     tokens = _tokens(text.replace("$", "").replace("%", "").strip().rstrip(".,"))
     if not tokens:
         return None
     try:
-        value, left = _sum(tokens)
+        value, rest = _sum(tokens)
     except (ValueError, ZeroDivisionError, IndexError):
         return None
-    if left:
+    if rest:
         return None
     numbers = [token for token in tokens if token[-1].isdigit()]
     is_bare = len(numbers) == 1
-    decimals = len(numbers[0].partition(".")[2]) if is_bare else 0
+    decimals = num_decimals(numbers[0]) if is_bare else 0
     return _Side(value, Fraction(1, 10**decimals) if decimals else Fraction(0), is_bare)
 
 
 def _tokens(text: str) -> list[str]:
-    if len(text) > MAX_DIGITS * MAX_TOKENS:
+    """Numbers, operators and brackets; none where the text has anything else, too many of them, or too long a number."""
+    if len(text) > MAX_NUMBER_LENGTH * MAX_TOKENS:
         return []
     tokens: list[str] = []
-    place = 0
-    while place < len(text):
-        match = TOKEN.match(text, place)
-        if match is None or len(match.group(1)) > MAX_DIGITS or len(tokens) >= MAX_TOKENS:
+    end = 0
+    while end < len(text):
+        match = TOKEN.match(text, end)
+        if match is None or len(match.group(1)) > MAX_NUMBER_LENGTH or len(tokens) >= MAX_TOKENS:
             return []
         tokens.append(match.group(1))
-        place = match.end()
+        end = match.end()
     return tokens
 
 
 def _sum(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    """Value of the sum at the beginning, and what is left."""
+    """The value of the sum at the beginning of the tokens, and the tokens behind it. `_product` and `_factor` return the same.
+
+    Raises:
+        ValueError, IndexError: the tokens are no sum.
+        ZeroDivisionError: a divisor is zero.
+    """
     value, tokens = _product(tokens)
     while tokens and tokens[0] in "+-":
         other, rest = _product(tokens[1:])
@@ -139,6 +146,7 @@ def _factor(tokens: list[str]) -> tuple[Fraction, list[str]]:
         if rest[0] != ")":
             raise ValueError("a bracket is not closed")
         return value, rest[1:]
-    if not first[-1].isdigit():
+    number = as_fraction(first)
+    if number is None:
         raise ValueError(f"{first!r} is no number")
-    return Fraction(first.replace(",", "")), rest
+    return number, rest

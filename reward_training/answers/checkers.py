@@ -1,4 +1,4 @@
-"""Is an extracted answer right? Pure functions; nothing here evaluates text as code, and nothing imports torch."""
+"""Checkers, which compare an extracted answer with the gold answer. Pure functions that never evaluate text as code or import torch."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import importlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from reward_training.answers.extraction import NUMBER
+from reward_training.answers import markup
+from reward_training.answers.number import NUMBER, as_decimal
 from reward_training.answers.plain_text import plain, visible
 from reward_training.answers.quantity import in_words, quantity
 from reward_training.answers.units import is_another_unit
 
 ROUNDING = 1e-6
-"""a relative tolerance up to this is for digits that were rounded away; whole numbers are not rounded by so little"""
-MAX_EXPONENT = 1000
-"""a number with a larger exponent is compared as text: it cannot be a sensible answer and costs memory to expand"""
+"""the largest relative tolerance that only allows for rounded digits; whole numbers have to be equal under it"""
+
+OR = re.compile(rf"\s*(?:{markup.WRAPPER}\{{\s*or\s*\}}|\bor\b)\s*")
+OR_AND_COMMA = re.compile(rf"\s*(?:{markup.WRAPPER}\{{\s*(?:or|and)\s*\}}|\bor\b|\band\b|,)\s*")
 
 
 def exact(answer: str, gold: str) -> bool:
-    """Equal as numbers where both are numbers, otherwise equal after normalising.
+    """Whether two answers are equal: as numbers where both are numbers, otherwise as normalised texts.
 
     >>> exact("1,000.0", "1000"), exact("Paris.", "paris"), exact("5", "6")
     (True, True, False)
@@ -37,8 +39,10 @@ def exact(answer: str, gold: str) -> bool:
 
 
 def numeric(answer: str, gold: str, tolerance: float = ROUNDING, question: str = "") -> bool:
-    """Equal as numbers within a relative tolerance, whatever their notation; the unit must not be another one than the gold
-    answer's, or than the question asks for. Under the tolerance for rounding two whole numbers are equal or they are not.
+    """Whether two answers are numbers, in any notation, that differ by no more than a relative tolerance.
+
+    The unit must not differ from the gold answer's, or from the one that the question asks for. Up to a tolerance of ROUNDING, whole
+    numbers have to be equal.
 
     >>> numeric("$1,250.50", "1250.5"), numeric("3/4", "0.75"), numeric("15 m", "15 cm"), numeric("4 or 5", "4")
     (True, True, False, False)
@@ -66,9 +70,9 @@ def choice(answer: str, gold: str, choices: Mapping[str, str]) -> bool:
 
 
 def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
-    """The letter of the one choice that a short text names."""
-    text = re.sub(r"\\(?:text|textbf|mathbf|mathrm|mbox)\s*\{([^{}]*)\}", r"\1", plain(answer))
-    text = re.sub(r"\\[ ,;]", " ", text).strip().strip("*`\"'$ ").rstrip(".").strip("*`\"'$ ")
+    """The letter of the one choice that a short text names; None where it names none, or a letter with the text of another."""
+    marks = markup.DECORATION + "$"
+    text = markup.spaces(markup.unwrapped(plain(answer))).strip().strip(marks).rstrip(".").strip(marks)
     folded = {letter: _words_of(words) for letter, words in choices.items()}
     by_text = [letter for letter, words in folded.items() if words and _words_of(text) == words]
     if len(by_text) == 1:
@@ -88,34 +92,21 @@ def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
 
 
 def _words_of(text: str) -> str:
+    """The words and numbers of a text in lower case, with one space between them."""
     return " ".join(re.findall(r"[\w.%$+-]+", plain(text).casefold())).rstrip(".")
 
 
 def normalised(text: str) -> str:
-    """Compatibility characters folded, case folded, white space collapsed, one full stop at the end left out."""
-    folded = unicodedata.normalize("NFKC", _undecorated(text)).casefold()
+    """The text with compatibility characters and case folded, single spaces, and no HTML, Markdown or full stops around it."""
+    folded = unicodedata.normalize("NFKC", markup.without_formatting_tags(visible(text))).casefold()
     one_space = " ".join(re.sub(r"(?<=\d)\s*([,:])\s+(?=\d)", r"\1", folded).split())
-    return one_space.lstrip("*` ").rstrip("*`. ")
-
-
-def _undecorated(text: str) -> str:
-    """Without what cannot be seen, and without HTML's plain tags."""
-    before, text = None, visible(text)
-    while before != text:
-        before, text = text, re.sub(r"</?(?:b|i|u|em|strong|p|span|div|br|code)\s*/?>", "", text, flags=re.IGNORECASE)
-    return text
+    return one_space.lstrip(markup.EMPHASIS + " ").rstrip(markup.EMPHASIS + ". ")
 
 
 def as_number(text: str) -> Decimal | None:
-    """The whole text as one number, or None."""
+    """The value of a text that is one number; None for other texts, and for numbers too large to be written out."""
     stripped = normalised(text)
-    if not NUMBER.fullmatch(stripped):
-        return None
-    try:
-        number = Decimal(stripped.replace(",", "").replace("\u2212", "-"))
-    except InvalidOperation:
-        return None
-    return number if abs(number.adjusted()) <= MAX_EXPONENT else None
+    return as_decimal(stripped) if NUMBER.fullmatch(stripped) else None
 
 
 def reasoning_gym(answer: str, family: str, entry: dict[str, Any]) -> float:
@@ -139,7 +130,7 @@ def regex(answer: str, pattern: str) -> float:
 def math_verify(answer: str, gold: str) -> float:
     """1.0 where math-verify finds the answer equal to the gold answer as mathematics, else 0.0.
 
-    In prose and in text with mathematics marked in it, the library looks for the answer; anything else is one formula.
+    The library looks for the answer in prose and in texts with marked formulas; any other text is one formula.
     """
     library = importlib.import_module("math_verify")
     readings = [_formula(gold), _formula(answer)]
@@ -150,25 +141,24 @@ def math_verify(answer: str, gold: str) -> float:
 
 
 def _formula(text: str) -> str | None:
-    """What math-verify is to read; None for a number too large to be written out.
+    """The text that math-verify is given; None for a number too large to be written out.
 
-    The library takes the 5 out of 5e999 and multiplies 5, e and 3 in $5e3$, so numbers are given to it without exponent.
+    Numbers are written without exponents, because the library reads 5e999 as 5, and $5e3$ as the product of 5, e and 3.
     """
     if NUMBER.fullmatch(normalised(text)):
         number = as_number(text)
         return None if number is None else f"${number:f}$"
     text = _solutions_as_set(text)
-    marked = re.search(r"\$|\\\(|\\\[|\\boxed", text)
-    prose = re.search(r"\s", text) and re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
-    return text if marked or prose else f"${text}$"
+    is_prose = re.search(r"\s", text) and re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
+    return text if markup.has_marked_maths(text) or is_prose else f"${text}$"
 
 
 def _solutions_as_set(text: str) -> str:
-    """`x = 1 or x = 2` as a set, and `1 or 2` too; other texts as they are."""
-    alternatives = re.split(r"\s*(?:\\text\s*\{\s*or\s*\}|\bor\b)\s*", text)
+    """The set of solutions in `x = 1 or x = 2` or `1 or 2`, as LaTeX; other texts come back as they are."""
+    alternatives = OR.split(text)
     if len(alternatives) > 1 and all(quantity(part) is not None for part in alternatives):
         return "$\\{" + ", ".join(part.strip("$ ") for part in alternatives) + "\\}$"
-    parts = re.split(r"\s*(?:\\text\{\s*(?:or|and)\s*\}|\bor\b|\band\b|,)\s*", text)
+    parts = OR_AND_COMMA.split(text)
     solutions = [re.fullmatch(r"([a-z])\s*=\s*(.+)", part.strip()) for part in parts]
     if len(parts) < 2 or not all(solutions) or len({match[1] for match in solutions if match}) > 1:
         return text

@@ -1,7 +1,8 @@
-"""The last number that a text commits to, where no place is marked for the answer.
+"""Finds the last number that a text commits to, for texts that mark no place for the answer.
 
-Not every last number is one: it may be denied, one end of a range, an operand, a list number, the exponent of a unit, part of a
-question, of an unfinished sentence, of a check, of a footer, or an echo of the prompt.
+The last number in a text is often not its answer: it may be denied, one end of a range, an operand, a list number, the exponent of a
+unit, an echo of the prompt, or part of a question, an unfinished sentence, a check or a footer. Such numbers are passed over, or make
+the text commit to nothing.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from reward_training.answers import markup
+from reward_training.answers.denials import DENIED_AFTER, DENIED_VERB, DENIES, DOUBTS, NEAR, TAKEN_BACK
+from reward_training.answers.number import GROUPED, SIGN, unsigned
+from reward_training.answers.number_words import LARGE
 from reward_training.answers.plain_text import plain
-from reward_training.answers.quantity import LARGE, UNSIGNED
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 3
-"""that may stand after the number of a sentence without an end"""
+"""words that may stand behind the number of a sentence without an end"""
 MAX_CHARACTERS = 8000
-"""of a text's end; what it commits to stands there"""
-NEAR = 200
-"""characters on either side that are looked at"""
-CANDIDATE = re.compile(rf"(?<![\w.,])(?:(?<![\w)\]}}])[-+])?\s?(?:{UNSIGNED})(?:\s*/\s*\d+(?![\d/]))?")
+"""of the end of a text, where its answer stands; the rest is not read"""
+CANDIDATE = re.compile(rf"(?<![\w.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/]))?")
+"""a number or a fraction that stands apart from words and other numbers"""
 LIST_MARK = re.compile(
     r"(?m)^\s*(?:\(?\d{1,2}[.)](?=\s)|(?:step|part|method|case|line|question|q)\s*\d{1,2}\s*[:.)-]|[-*•]\s+(?=\D))",
     re.IGNORECASE,
 )
+CIRCLED_NUMBER = re.compile(r"[①-⑳⓪❶-❿]")
+EXPONENT_OF_UNIT = re.compile(r"(?<=[a-zA-Z])\^\{?-?\d+\}?")
 SENTENCE = re.compile(r"[^\n.!?;]*(?:\.(?=\d)[^\n.!?;]*)*(?:[.!?;]+|\n|$)")
 CHECKS = re.compile(r"^\s*(?:let me |to |we )?(?:check|verify|proof|double-check|test|sanity)\b", re.IGNORECASE)
 BOILERPLATE = re.compile(
@@ -35,37 +40,15 @@ REFERENCE = re.compile(
     r"|(?<=[a-z]{4})(?<!equals)\s\[\d{1,3}\](?=[.,])",
     re.IGNORECASE,
 )
-"""an entry of a list of sources, the page or chapter that a text points to, and the mark that points to a source"""
-TAKEN_BACK = re.compile(
-    r"\b(?:scratch that|(?:take|took) (?:that|it|this) back|(?:disregard|ignore|forget) (?:that|this|it|my)|i miscounted|no longer sure|"
-    r"not sure any ?more|(?:that|this|which) (?:is|was) (?:wrong|incorrect|not right))\b",
-    re.IGNORECASE,
-)
-DENIED_AFTER = re.compile(
-    r"^\s*(?:(?:is|was|are|were|be|can|could|would|will|does|did|has)\s*(?:not\b|n't|never\b)|cannot\b|"
-    r"(?:is|was|are|were|must be|has to be)\s+(?:wrong|incorrect|false|too (?:low|high|much|many|few|small|large|big)|no longer)\b)",
-    re.IGNORECASE,
-)
-DENIED_VERB = re.compile(
-    r"\b(?:did|does|do|was|were|is|are)\s*(?:not|n't)(?:\s+(?!and\b|but\b|so\b|because\b|only\b)[a-z]+){0,3}\s*$",
-    re.IGNORECASE,
-)
+"""an entry in a list of sources, a reference to a page or chapter, and a mark such as [2] that points to a source"""
 SUPPOSES = re.compile(
     r"^\s*(?:but |and |so |now )?(?:if|suppose|assum\w+|when|since|because|although|imagine)\b", re.IGNORECASE
-)
-DENIES = re.compile(
-    r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bthan|≠|!=|\bneither|\bnor|\bwithout|\bbut not|\bcannot be|\bexcept|\bunlike|\bover|\bunder|\bnearly|\balmost)(?:\s+(?:be|the|a|an|it's|it is|is|exactly|even|equal to|only))*\s*$",
-    re.IGNORECASE,
-)
-DOUBTS = re.compile(
-    r"n't (?:think|believe|say|know)|\b(?:doubt|no way|not sure|(?:wrong|false|incorrect|an error|a mistake) (?:to|that)|hardly|deny|denies)\b",
-    re.IGNORECASE,
 )
 GRADING = re.compile(
     r"\b(?:confidence|certainty|scores?|grades?|rewards?|verdict|rating|marks|points)\b", re.IGNORECASE
 )
-GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)")
 ENUMERATION = re.compile(r"(?<!\d)(?:\d{1,20}(?:\s*,\s*|\s+)){6,}\d")
+"""seven whole numbers or more in a row"""
 UNCERTAIN = re.compile(
     r"\b(?:possible|candidates?|options|guess(?:es)?|any of|one of|between|either|or|maybe|perhaps|could be|might be|possibly|more than|less than|at least|at most)\b",
     re.IGNORECASE,
@@ -80,7 +63,7 @@ OPERATOR_AFTER = re.compile(
 
 
 def committed_number(text: str, prompt: str = "") -> str | None:
-    """The number as it is written, in ASCII digits; None where the text commits to none.
+    """The number in ASCII digits, otherwise as it is written; None where the text commits to none.
 
     >>> committed_number("So he has 9 cards, not 8."), committed_number("There are 40-50 people."), committed_number("5 + 3 = 8")
     ('9', None, '8')
@@ -93,25 +76,23 @@ def committed_number(text: str, prompt: str = "") -> str | None:
     for sentence in reversed(committing):
         if TAKEN_BACK.search(sentence) and not _speaks_of_numbers(sentence):
             return None
-        found = _in_sentence(sentence)
-        if found is not None or _speaks_of_numbers(sentence):
-            return found
+        if _speaks_of_numbers(sentence):
+            return _in_sentence(sentence)
     return None
 
 
 def _readable(text: str) -> str:
-    text = re.sub(r"<[^<>]{0,200}>|```\w*|\*\*|`", " ", text)
+    """The text without markup, sources, list marks, exponents of units and signs of currencies."""
+    text = markup.code_and_bold_as_spaces(markup.tags_as_spaces(text))
     text = re.sub(r"\bnone other than\b", "", REFERENCE.sub(" ", text), flags=re.IGNORECASE)
-    text = re.sub(r"\\(?:times|cdot)", "*", text)
-    text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
-    text = LIST_MARK.sub(" ", plain(text))
-    text = re.sub(r"[①-⑳⓪❶-❿]", " ", text)
-    text = re.sub(r"(?<=[a-zA-Z])\^\{?-?\d+\}?", "", text)
-    return re.sub(r"[$€£₹\\]|\{,\}", "", text.replace("{,}", ","))
+    text = markup.fractions_of_numbers(markup.operators(text))
+    text = CIRCLED_NUMBER.sub(" ", LIST_MARK.sub(" ", plain(text)))
+    text = markup.thousands(EXPONENT_OF_UNIT.sub("", text))
+    return re.sub(r"[$€£₹\\]", "", text)
 
 
 def _sentences(text: str, prompt: str) -> Iterator[str]:
-    """Without questions and without what the prompt says too."""
+    """The sentences of a text, except questions and those that the prompt has too."""
     asked = {_letters(sentence) for sentence in SENTENCE.findall(prompt) if sentence.strip()} | {_letters(prompt)}
     for sentence in SENTENCE.findall(text):
         is_told = sentence.strip() and not sentence.rstrip().endswith("?") and _letters(sentence) not in asked
@@ -120,7 +101,7 @@ def _sentences(text: str, prompt: str) -> Iterator[str]:
 
 
 def _restates(sentence: str, prompt: str) -> bool:
-    """Whether a sentence without a result says nothing that the prompt does not."""
+    """Whether a sentence has no equation, only numbers of the prompt, and hardly a word that is not in it."""
     if "=" in sentence:
         return False
     words = {word for word in re.findall(r"[a-z]{3,}", sentence.casefold()) if word not in FILLERS}
@@ -130,6 +111,7 @@ def _restates(sentence: str, prompt: str) -> bool:
 
 
 def _letters(text: str) -> str:
+    """The letters and digits of a text, for comparing it whatever its punctuation."""
     return re.sub(r"\W", "", text).casefold()
 
 
@@ -142,36 +124,54 @@ def _is_finished(sentence: str) -> bool:
 
 
 def _in_sentence(sentence: str) -> str | None:
-    """The last number of a sentence that stands as its result."""
-    is_finished = _is_finished(sentence)
+    """The last number that a sentence states as its result; None where it states none, or leaves open which."""
     matches = list(CANDIDATE.finditer(sentence))
-    if not matches or ENUMERATION.search(GROUPED.sub("0", sentence)):
+    if not matches or _leaves_open(sentence, num_numbers=len(matches)):
         return None
-    if UNCERTAIN.search(sentence) and len(matches) > 1 and not re.search(r"\bnot\b|\bbut\b", sentence):
+    index = next((i for i in reversed(range(len(matches))) if not _is_denied(*_around(sentence, matches[i]))), None)
+    if index is None:
         return None
-    for number, match in reversed(list(enumerate(matches))):
-        before, after = (
-            sentence[max(0, match.start() - NEAR) : match.start()],
-            sentence[match.end() : match.end() + NEAR],
-        )
-        if any(sign.search(before) for sign in (DENIES, DENIED_VERB, DOUBTS)) or DENIED_AFTER.match(after):
-            continue
-        following = re.split(r",?\s*\b(?:not|rather than|instead of|and not)\b", after)[0]
-        if not is_finished and (GOES_ON.search(following) or len(re.findall(r"[A-Za-z]+", following)) > MAX_UNIT_WORDS):
-            return None
-        value = match.group().strip().rstrip(",")
-        is_range = re.search(r"\d\s*-\s*$", before) or re.match(r"\s*-\s*\d", after)
-        if is_range or UNCERTAIN.search(sentence[matches[number - 1].end() if number else 0 : match.start()]):
-            return None
-        if _is_operand(before, after) or _is_division(value):
-            return None
-        large = LARGE.match(after)
-        return value.replace(" ", "").rstrip(".") + (large.group().lower() if large else "")
-    return None
+    match, end_of_previous = matches[index], matches[index - 1].end() if index else 0
+    before, after = _around(sentence, match)
+    is_one_of_several = _is_range(before, after) or UNCERTAIN.search(sentence[end_of_previous : match.start()])
+    if is_one_of_several or (not _is_finished(sentence) and _goes_on(after)):
+        return None
+    if _is_operand(before, after) or _is_division(match.group()):
+        return None
+    large = LARGE.match(after)
+    return match.group().strip().replace(" ", "") + (large.group().lower() if large else "")
+
+
+def _around(sentence: str, match: re.Match[str]) -> tuple[str, str]:
+    """The text before a match and the text behind it, NEAR characters of each."""
+    return sentence[max(0, match.start() - NEAR) : match.start()], sentence[match.end() : match.end() + NEAR]
+
+
+def _leaves_open(sentence: str, num_numbers: int) -> bool:
+    """Whether a sentence lists numbers, or names several of them as possible."""
+    if ENUMERATION.search(re.sub(GROUPED, "0", sentence)):
+        return True
+    is_uncertain = UNCERTAIN.search(sentence) and num_numbers > 1
+    return bool(is_uncertain) and not re.search(r"\bnot\b|\bbut\b", sentence)
+
+
+def _is_denied(before: str, after: str) -> bool:
+    return any(phrase.search(before) for phrase in (DENIES, DENIED_VERB, DOUBTS)) or bool(DENIED_AFTER.match(after))
+
+
+def _goes_on(after: str) -> bool:
+    """Whether the text behind a number, in a sentence without an end, is more than a unit."""
+    following = re.split(r",?\s*\b(?:not|rather than|instead of|and not)\b", after)[0]
+    return bool(GOES_ON.search(following)) or len(re.findall(r"[A-Za-z]+", following)) > MAX_UNIT_WORDS
+
+
+def _is_range(before: str, after: str) -> bool:
+    """Whether a number is one end of a range: 40-50."""
+    return bool(re.search(r"\d\s*-\s*$", before) or re.match(r"\s*-\s*\d", after))
 
 
 def _is_division(value: str) -> bool:
-    """Whether a fraction is a division that nobody did: 64 / 8."""
+    """Whether a fraction is a division with a whole result that was not worked out: 64 / 8."""
     top, slash, bottom = value.partition("/")
     if not slash or not top.strip().isdigit() or not bottom.strip().isdigit():
         return False
@@ -179,9 +179,8 @@ def _is_division(value: str) -> bool:
 
 
 def _is_operand(before: str, after: str) -> bool:
-    """Whether the number stands in a sum that has no result."""
+    """Whether a number stands in a sum without a result."""
     if OPERATOR_AFTER.match(after) and not re.match(r"^!+\s*$|^!+\s", after):
         return True
     side = before.rpartition("=")[2] if "=" in before else before
-    has_operator = OPERATOR_BEFORE.search(side) is not None
-    return has_operator
+    return OPERATOR_BEFORE.search(side) is not None

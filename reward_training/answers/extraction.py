@@ -1,34 +1,28 @@
-"""The final answer in a text. Each extractor returns None where there is none."""
+"""Extractors, which take the final answer out of a text. Each returns None where there is no answer."""
 
 from __future__ import annotations
 
-import re
 from typing import Protocol
 
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.final_answer import final_answer
-
-_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
-_LEADING_POINT = r"(?<![\w.])\.\d+"
-_SIGN = r"(?:(?<![\w)\]])[-+\u2212])?"
-NUMBER = re.compile(rf"{_SIGN}(?:{_LEADING_POINT}|{_WHOLE})(?:[eE][-+]?\d+)?")
-"""A sign (unless it stands between operands), digits of any script with commas between thousands, a fraction, an exponent."""
+from reward_training.answers.number import NUMBER
 
 
 def last_number(text: str) -> str | None:
-    """The last number as it is written.
+    """The last number as it is written; None where the text has none.
 
     >>> last_number("12 apples at $1,250.50 each. In all: -3.")
     '-3'
     """
-    found = None
+    last = None
     for match in NUMBER.finditer(text):
-        found = match.group()
-    return found
+        last = match.group()
+    return last
 
 
 def last_tag(text: str, tag: str) -> str | None:
-    """What stands in the last closed <tag>..</tag>, stripped.
+    """The content of the last closed <tag>..</tag>, stripped; None where no such tag is closed.
 
     >>> last_tag("<answer>4</answer> no, <answer>5</answer>", "answer")
     '5'
@@ -39,7 +33,7 @@ def last_tag(text: str, tag: str) -> str | None:
 
 
 def whole(text: str) -> str | None:
-    """The text without white space around it; None where nothing is left."""
+    """The text without white space around it; None where that is empty."""
     return text.strip() or None
 
 

@@ -1,10 +1,11 @@
-"""The answer that a text commits to in the end: its last one, unless it is denied, withdrawn, a placeholder, or one of several.
+"""Finds the answer that a text commits to in the end: its last one, unless it is denied, withdrawn, a placeholder, or one of several.
 
-`extract` says where it must stand: in a tag, a box, after ####, after a phrase such as "the answer is", in a JSON field, in the last
-number, or (`final`) in whatever of these is there, the last number at the end. What is reasoned in <think> counts for nothing.
+`extract` says where the answer must stand: in a tag, in a box, behind ####, behind a phrase such as "the answer is", in a JSON field,
+as the last number, or (`final`) in whichever of these places the text has, the last number being tried last. Reasoning in <think> does
+not count.
 
-A place that stands more than once with different contents counts by its last one only where words stand between: "... <answer>9</answer>
-Wait, I counted one twice: <answer>8</answer>" is a correction, <answer>8</answer><answer>9</answer> is fishing.
+Where a text has several places with different contents, the last one counts only if words stand between them:
+"... <answer>9</answer> Wait, I counted one twice: <answer>8</answer>" is a correction, <answer>8</answer><answer>9</answer> is fishing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from reward_training.answers.committed_number import DENIED_AFTER, committed_number
+from reward_training.answers import markup
+from reward_training.answers.committed_number import committed_number
+from reward_training.answers.denials import DENIED_AFTER, DOUBTED, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
 from reward_training.answers.plain_text import visible
 from reward_training.answers.quantity import quantity
 
@@ -24,35 +27,24 @@ PLACEHOLDER = re.compile(
     r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|(?-i:N/A|NA|n/?a)|null",
     re.IGNORECASE,
 )
-WITHDRAWN = re.compile(
-    r"\b(?:wait|oops|scratch that|i (?:was|am) wrong|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake)|i (?:made|slipped)|"
-    r"(?:actually|hmm|no),? (?:no|it|that)|it (?:must|should) be|correction|instead it is|not correct)\b",
-    re.IGNORECASE,
-)
 OTHERS_WORDS = re.compile(
     r"<(grader|judge|marker|examiner|evaluator|reviewer|teacher|verifier|system|user|human|verdict|grading|evaluation)>.*?(?:</\1>|$)",
     re.IGNORECASE | re.DOTALL,
 )
-SAID_TO_BE_FALSE = re.compile(
-    r"\b(?:false|untrue|not true|wrong|incorrect|not the case)\s+(?:that|to (?:say|claim|think|believe)(?: that)?)\b[^.!?,;:\n]*$",
-    re.IGNORECASE,
-)
-DOUBTED = re.compile(
-    r"(?:\b|(?=n['\u2019]t))(?:no way|doubt|not true|wrong that|n['\u2019]t (?:think|believe|say|know)|not (?:think|believe|sure)|cannot|can't|deny|never|unless|whether|if|suppose|"
-    r"hope|pretend|claims?|assume|want me to|end with|say(?:ing)?|write)\b[^.!?\n]*$",
-    re.IGNORECASE,
-)
 MAX_SHORT = 400
-"""characters up to which a content is read as a short answer"""
+"""characters of a short answer; denials are not looked for in longer contents"""
 MAX_PLACES = 64
-"""the last ones that are looked at"""
-NEAR, MAX_CONTENT = 200, 1000
-"""characters before a phrase and after it"""
+"""boxes or phrases in one text that are looked at, counted from its end"""
+MAX_CONTENT = 1000
+"""characters behind a phrase that are searched for the end of its sentence"""
 PHRASE = re.compile(
     r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40})?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\s*:?|(?:\*\*)?:)\s*"
     r"|\banswer\s*(?=isn't|is not)|\b(?:final|my)\s+answer\s*[:\-]?\s+(?=\S)",
     re.IGNORECASE,
 )
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BOX_ALONE = re.compile(r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", re.DOTALL)
+"""a content that is a box, and nothing else"""
 SENTENCE_END = re.compile(r"\n|[.!?]+(?=\s|$)|;")
 BECAUSE = re.compile(
     r",?\s*\b(?:because|since|as|so that|which|where|for the reason)\b.*$|\s+[-–—]\s+.*$", re.IGNORECASE | re.DOTALL
@@ -61,7 +53,7 @@ BECAUSE = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """A content that stands in a place meant for answers."""
+    """A place meant for answers, and its content. `start` and `end` are offsets in the text."""
 
     kind: str
     start: int
@@ -72,9 +64,9 @@ class Place:
 def final_answer(
     text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = "", letters: bool = False
 ) -> str | None:
-    """The content of the place that `extract` names, stripped; None where the text commits to nothing there.
+    """The answer in the place that `extract` names, stripped; None where the text commits to nothing there.
 
-    With `letters`, `final` takes a letter that the text commits to where there is no such place, before it looks for a number.
+    With `letters`, `final` looks for a letter in texts without such a place, before it looks for a number.
     """
     text = without_thoughts(visible(text))
     if extract == "whole":
@@ -87,7 +79,7 @@ def final_answer(
 
 
 def without_thoughts(text: str) -> str:
-    """What stands after the reasoning in <think>, without what is put into others' mouths; nothing where reasoning has no end."""
+    """The text without reasoning in <think> and without words attributed to a grader or user; it ends where a <think> is not closed."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL | re.IGNORECASE)
     text = OTHERS_WORDS.sub("", text)
     return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
@@ -99,23 +91,30 @@ def without_thoughts(text: str) -> str:
 def _tags(text: str, tag: str, field: str) -> Iterator[Place]:
     name = re.escape(tag)
     for match in re.finditer(rf"<{name}>([^<]*)<{name}>[^<]*</{name}>[^<]*</{name}>", text):
-        yield Place("tag", match.start(), match.start(), match.group(1))  # around another one
+        yield Place("tag", match.start(), match.start(), match.group(1))  # it is around another one
     for match in re.finditer(rf"<{name}>((?:(?!<{name}>).)*?)</{name}>", text, re.DOTALL):
         yield Place("tag", match.start(), match.end(), match.group(1))
 
 
 def _boxes(text: str, tag: str, field: str) -> Iterator[Place]:
-    for match in list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))[-MAX_PLACES:]:
-        depth, place = 1, match.end()
-        while place < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[place], 0) if text[place - 1] != "\\" else 0
-            place += 1
+    for match in list(BOX.finditer(text))[-MAX_PLACES:]:
+        end = _end_of_group(text, match.end())
+        if end is None:
+            continue
+        content = markup.without_phantoms(text[match.end() : end - 1])
+        if not BOX_ALONE.fullmatch(content):  # the box inside is a place of its own
+            yield Place("boxed", match.start(), end, content)
+
+
+def _end_of_group(text: str, start: int) -> int | None:
+    r"""The offset behind the } that closes a group, which begins at `start`; None where nothing closes it. \{ and \} do not count."""
+    depth = 1
+    for index in range(start, len(text)):
+        if text[index - 1] != "\\":
+            depth += {"{": 1, "}": -1}.get(text[index], 0)
         if not depth:
-            content = re.sub(r"\\[hv]?phantom\s*\{[^{}]*\}", "", text[match.end() : place - 1])
-            if not re.fullmatch(
-                r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", content, re.DOTALL
-            ):  # a box around a box alone is one
-                yield Place("boxed", match.start(), place, content)
+            return index + 1
+    return None
 
 
 def _hashes(text: str, tag: str, field: str) -> Iterator[Place]:
@@ -130,42 +129,48 @@ def _hashes(text: str, tag: str, field: str) -> Iterator[Place]:
 def _phrases(text: str, tag: str, field: str) -> Iterator[Place]:
     for match in list(PHRASE.finditer(text))[-MAX_PLACES:]:
         start_of_sentence = max(text.rfind(mark, 0, match.start()) for mark in ("\n", ". ", "! ", "? ")) + 1
-        before = text[max(start_of_sentence, match.start() - NEAR) : match.start()]
-        if (
-            DOUBTED.search(before)
-            or before.count('"') % 2
-            or before.rstrip()[-1:] in ("'", "\u2018", "\u201c", "\u00ab")
-        ):
+        if _is_only_mentioned(text[max(start_of_sentence, match.start() - NEAR) : match.start()]):
             continue
-        rest = text[match.end() : match.end() + MAX_CONTENT]
-        if not rest.strip() or rest.startswith("\n"):
-            continue
-        end = SENTENCE_END.search(rest)
-        content, mark, after = (rest, "", "") if end is None else (rest[: end.start()], end.group(), rest[end.end() :])
-        if mark.startswith("?"):
-            continue
-        content = BECAUSE.sub("", content) + (
-            "!" if mark == "!" and not after.strip() else ""
-        )  # a factorial, it may be
-        yield Place("answer_is", match.start(), match.end() + len(content), content)
+        content = _behind_phrase(text[match.end() : match.end() + MAX_CONTENT])
+        if content is not None:
+            yield Place("answer_is", match.start(), match.end() + len(content), content)
+
+
+def _is_only_mentioned(before: str) -> bool:
+    """Whether the text before a phrase doubts or quotes it."""
+    is_quoted = before.count('"') % 2 or before.rstrip()[-1:] in ("'", "\u2018", "\u201c", "\u00ab")
+    return bool(is_quoted or DOUBTED.search(before))
+
+
+def _behind_phrase(rest: str) -> str | None:
+    """The sentence behind a phrase, without its reason; None where there is none, or it is a question."""
+    if not rest.strip() or rest.startswith("\n"):
+        return None
+    end = SENTENCE_END.search(rest)
+    if end is None:
+        return BECAUSE.sub("", rest)
+    if end.group().startswith("?"):
+        return None
+    may_be_factorial = end.group() == "!" and not rest[end.end() :].strip()
+    return BECAUSE.sub("", rest[: end.start()]) + ("!" if may_be_factorial else "")
 
 
 def _objects(text: str, tag: str, field: str) -> Iterator[Place]:
     decoder = json.JSONDecoder(object_pairs_hook=_once)
-    place = text.find("{")
-    while place >= 0:
+    start = text.find("{")
+    while start >= 0:
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            place = text.find("{", place + 1)
+            start = text.find("{", start + 1)
             continue
         if isinstance(value, dict) and field in value:
-            yield Place("json", place, end, _json_text(value[field]))
-        place = text.find("{", end)
+            yield Place("json", start, end, _json_text(value[field]))
+        start = text.find("{", end)
 
 
 class _Twice:
-    """Stands for a key that an object has twice with different values."""
+    """The value of a key that an object has twice with different values."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_text(value: Any) -> str:
-    """A string as it is, a number or a list as JSON; nothing for what is no answer."""
+    """A string as it is, a number or a list as JSON; empty for null, booleans, objects and keys that stand twice."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or value is None or isinstance(value, dict | _Twice):
@@ -216,7 +221,7 @@ LETTER_NAMED = re.compile(
 
 
 def committed_letter(text: str) -> str | None:
-    """The one choice that a text names as its answer, alone in a sentence or as an option; None where it names several.
+    """The one choice that a text names as its answer, alone in a sentence or as an option; None where it names none or several.
 
     >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
     ('B', None)
@@ -228,7 +233,7 @@ def committed_letter(text: str) -> str | None:
 
 
 def _innermost(places: list[Place]) -> list[Place]:
-    """Of marked places within each other the inner ones; a phrase that holds a marked place, or stands in one, is not counted."""
+    """The marked places that hold no other one, and the phrases that overlap with no marked place."""
     marked = [place for place in places if place.kind != "answer_is"]
     phrases = [
         p for p in places if p.kind == "answer_is" and not any(p.start < m.end and m.start < p.end for m in marked)
@@ -239,27 +244,31 @@ def _innermost(places: list[Place]) -> list[Place]:
 
 
 def _last(text: str, places: list[Place]) -> str | None:
-    """The content of the last place that is no placeholder, where it may count."""
-    real = [
-        place
-        for place in sorted(places, key=lambda p: p.start)
-        if not _is_placeholder(place.content)
-        and not SAID_TO_BE_FALSE.search(text[max(place.start - NEAR, 0) : place.start])
-    ]
+    """The answer in the last place that is no placeholder; None where it is denied, withdrawn, or contradicts another place."""
+    real = [place for place in sorted(places, key=lambda p: p.start) if _may_count(text, place)]
     if not real:
         return None
-    last = real[-1]
-    if last.kind != "answer_is" and DENIED_AFTER.match(text[last.end : last.end + NEAR].lstrip("$*`)}]. ")):
+    last, rest = real[-1], text[real[-1].end :]
+    if last.kind != "answer_is" and DENIED_AFTER.match(rest[:NEAR].lstrip("$*`)}]. ")):
         return None
-    for before, after in pairwise(real):
-        rest = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
-        if not _is_same(before.content, after.content) and not _is_replaced(text[before.end : after.start], rest):
-            return None
-    if len(real) > 1 and not _is_same(real[-2].content, last.content) and UNDECIDED.search(text[last.end :]):
+    if any(_contradicts(text, before, after) for before, after in pairwise(real)) or WITHDRAWN.search(rest):
         return None
-    if WITHDRAWN.search(text[last.end :]):
+    if len(real) > 1 and not _is_same(real[-2].content, last.content) and UNDECIDED.search(rest):
         return None
     return _committed(last.content.strip())
+
+
+def _may_count(text: str, place: Place) -> bool:
+    """Whether a place has an answer in it that the text before does not call false."""
+    before = text[max(place.start - NEAR, 0) : place.start]
+    return not _is_placeholder(place.content) and not SAID_TO_BE_FALSE.search(before)
+
+
+def _contradicts(text: str, before: Place, after: Place) -> bool:
+    """Whether a place says something else than the one before it, and does not replace it."""
+    rest_of_sentence = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
+    is_replaced = _is_replaced(text[before.end : after.start], rest_of_sentence)
+    return not is_replaced and not _is_same(before.content, after.content)
 
 
 def _is_placeholder(content: str) -> bool:
@@ -275,8 +284,8 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _folded(content: str) -> str:
-    bare = re.sub(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}", r"\1", content)
-    return re.sub(r"[\s*$`]", "", bare).casefold()
+    """The content in one case, without white space, LaTeX's wrappers and marks of emphasis and formulas."""
+    return re.sub(r"[\s*$`]", "", markup.unwrapped(content)).casefold()
 
 
 RESTATED = re.compile(r"\b(?:that is|i\.e\.|equivalently|in other words|equals?|the same as)\b|=", re.IGNORECASE)
@@ -285,8 +294,10 @@ ALTERNATIVE = re.compile(r"\b(?:or|another|others?|alternatively|also|either|els
 
 
 def _is_replaced(between: str, rest: str) -> bool:
-    """Whether what stands between two answers makes the second take the first one's place: two words, or one that corrects.
-    `rest` ends the second one's sentence."""
+    """Whether the text between two answers makes the second one replace the first: it has two words, or one that corrects.
+
+    `rest` is the end of the second answer's sentence.
+    """
     if (
         WITHDRAWN.search(between)
         or RESTATED.search(between)
@@ -314,7 +325,7 @@ TURN = re.compile(r"[,;:]?\s*\b(?:but|so|it's|it is|hence|therefore)\b\s*(?:it's
 
 
 def _committed(content: str) -> str | None:
-    """The part of a short answer that is no denial: `Paris, not Lyon` is Paris, `not A, so B` is B, `not 44` is nothing."""
+    """The part of a short answer that is no denial: `Paris` of `Paris, not Lyon`, `B` of `not A, so B`; None where all is denied."""
     content = re.sub(r"^none other than\s+", "", content.strip(), flags=re.IGNORECASE)
     if "\n" in content or len(content) > MAX_SHORT:
         return content or None

@@ -1,6 +1,6 @@
-"""Text with one character for each thing: what looks like a digit, a sign or a space is one, and what cannot be seen is gone.
+"""Folds the many characters of Unicode for a digit, a sign or a space into ASCII's, and drops those that cannot be seen.
 
-Letters of other scripts stay what they are: a Cyrillic Ve is no B, and a Greek Alpha no A.
+Letters of other scripts are not folded: a Cyrillic Ve is no B, and a Greek Alpha is no A.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import re
 import unicodedata
 
 MINUS = "\u2212\u2013\u2010\u2011\ufe63\uff0d"
+SUPERSCRIPT = re.compile(r"[⁰¹²³⁴-⁹⁻]+")
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+APOSTROPHE_BEFORE_THOUSANDS = re.compile(r"(?<=\d)['\u2019](?=\d{3})")
 SINGLE = {
     "\u066c": ",",
     "\u066b": ".",
@@ -24,21 +26,22 @@ SINGLE = {
 
 
 def visible(text: str) -> str:
-    """Without characters that have no width; accents composed."""
+    """The text without characters that have no width, and with accents composed."""
     return "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
 
 
 def plain(text: str) -> str:
-    r"""Digits, signs and spaces of all scripts as ASCII has them; powers as ^n, fractions as a/b.
+    r"""The text with ASCII digits, signs and spaces for those of all scripts, powers as ^n, and fractions as a/b.
 
     >>> plain("\uff15\u00b2"), plain("2\u00bd"), plain("\u2212\u0664\u0662"), plain("\uff22")
     ('5^2', '2 1/2', '-42', 'B')
     """
-    text = re.sub(r"[⁰¹²³⁴-⁹⁻]+", lambda m: "^" + m.group().translate(SUPERSCRIPTS), visible(text))
-    return re.sub(r"(?<=\d)['\u2019](?=\d{3})", ",", "".join(_plain_character(c, text, i) for i, c in enumerate(text)))
+    text = SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(SUPERSCRIPTS), visible(text))
+    return APOSTROPHE_BEFORE_THOUSANDS.sub(",", "".join(_plain_character(c, text, i) for i, c in enumerate(text)))
 
 
-def _plain_character(character: str, text: str, place: int) -> str:
+def _plain_character(character: str, text: str, index: int) -> str:
+    """The ASCII characters for the one at `index`; a character that has none comes back as it is."""
     if character.isascii():
         return character
     if character in MINUS:
@@ -52,7 +55,7 @@ def _plain_character(character: str, text: str, place: int) -> str:
         return " "
     if category == "No" and "VULGAR FRACTION" in unicodedata.name(character, ""):
         fraction = unicodedata.normalize("NFKC", character).replace("\u2044", "/")
-        return f" {fraction}" if place and text[place - 1].isdigit() else fraction
+        return f" {fraction}" if index and text[index - 1].isdigit() else fraction
     if "\uff00" <= character <= "\uffef" or "\U0001d400" <= character <= "\U0001d7ff":
         return unicodedata.normalize("NFKC", character)
     return character

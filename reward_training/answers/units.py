@@ -1,4 +1,4 @@
-"""Whether an answer's unit is another one of its kind than the question asks for: kilometres where metres are wanted."""
+"""Compares the unit of an answer with the one that its question asks for: kilometres are wrong where metres are wanted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ UNITS = {
     for group in groups.split("|")
     for name in group.split()
 }
-"""{name: (kind, the unit's first name)}"""
+"""each name of a unit: its kind, and the first of its names"""
 ASKED = re.compile(r"\b(?:in|how many)\s+([a-z$€£¥°]+)", re.IGNORECASE)
 
 
 def is_another_unit(unit: str, question: str) -> bool:
-    """Whether `unit`, as it stands in an answer, differs from the one of its kind that the question asks for last.
+    """Whether an answer's `unit` differs from the last one of the same kind that the question asks for; False for unknown units.
 
     >>> is_another_unit("km", "How wide is it in metres?"), is_another_unit("m", "How wide is it in metres?")
     (True, False)
@@ -38,5 +38,6 @@ def is_another_unit(unit: str, question: str) -> bool:
 
 
 def _known(name: str) -> tuple[str, str] | None:
+    """The kind and the first name of a unit, in singular or plural; None where it is unknown."""
     lowered = name.lower()
     return UNITS.get(lowered) or UNITS.get(lowered.removesuffix("s"))
