@@ -129,7 +129,7 @@ def run_regroup(student: Student) -> None:
                 initial_policy=base,
                 rewards=open_rewards(student.workload, config),
                 config=config,
-                round=ROUND,
+                round_index=ROUND,
                 on_step=on_step,
                 should_stop=lambda: not referee.wait(),
             )

@@ -82,7 +82,7 @@ def measured(share: float, seed: int, num_steps: int, num_problems: int) -> dict
             initial_policy=base,
             rewards=rewards,
             config=config,
-            round=1,
+            round_index=1,
             on_step=steps.append,
         )
         dev = found.by_split["dev"]

@@ -81,12 +81,12 @@ def summary(arm: str, seed: int) -> dict[str, Any]:
 # ---- what came out --------------------------------------------------------------------------------------------------
 
 
-def values(summaries: Sequence[dict[str, Any]], key: str, round: int) -> list[float]:
+def values(summaries: Sequence[dict[str, Any]], key: str, round_index: int) -> list[float]:
     """One a seed; none where a round did not measure it."""
     return [
-        found["rounds"][round]["evaluation"][key]["estimate"]
+        found["rounds"][round_index]["evaluation"][key]["estimate"]
         for found in summaries
-        if key in found["rounds"][round]["evaluation"]
+        if key in found["rounds"][round_index]["evaluation"]
     ]
 
 
@@ -99,16 +99,16 @@ def interval(of_seeds: Sequence[float]) -> tuple[float, float]:
 def table(found: dict[str, list[dict[str, Any]]], key: str) -> str:
     rounds = range(len(found["retrained"][0]["rounds"]))
     lines = ["| round | retrained: seeds | mean | frozen: seeds | mean |", "|---|---|---|---|---|"]
-    for round in rounds:
+    for round_index in rounds:
         cells = []
         for arm in ARMS:
-            of_seeds = values(found[arm], key, round)
+            of_seeds = values(found[arm], key, round_index)
             if not of_seeds:
                 cells += ["-", "-"]
                 continue
             mean, half = interval(of_seeds)
             cells += [", ".join(f"{value:.3f}" for value in of_seeds), f"{mean:.3f} ± {half:.3f}"]
-        lines.append(f"| {round} | {' | '.join(cells)} |")
+        lines.append(f"| {round_index} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -117,14 +117,14 @@ def model_table(summaries: Sequence[dict[str, Any]]) -> str:
         "| round | " + " | ".join(f"seed {i}" for i in range(len(summaries))) + " |",
         "|---" * (len(summaries) + 1) + "|",
     ]
-    for round in range(1, len(summaries[0]["rounds"])):
+    for round_index in range(1, len(summaries[0]["rounds"])):
         cells = []
         for found in summaries:
-            model = found["rounds"][round]["reward_models"]["quality"]
+            model = found["rounds"][round_index]["reward_models"]["quality"]
             accuracy, note = model["accuracy"], "" if model["accepted"] else "; refused, the last one was used"
             low, high = accuracy["low"], accuracy["high"]
             cells.append(f"{accuracy['estimate']:.2f} [{low:.2f}, {high:.2f}], n = {accuracy['n']}{note}")
-        lines.append(f"| {round} | {' | '.join(cells)} |")
+        lines.append(f"| {round_index} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -132,8 +132,12 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     for axes, (title, key) in zip(figure.subplots(1, 2), list(MEASURES.items())[:2], strict=True):
         for arm, colour in ARMS.items():
-            rounds = [round for round in range(len(found[arm][0]["rounds"])) if values(found[arm], key, round)]
-            spread = [interval(values(found[arm], key, round)) for round in rounds]
+            rounds = [
+                round_index
+                for round_index in range(len(found[arm][0]["rounds"]))
+                if values(found[arm], key, round_index)
+            ]
+            spread = [interval(values(found[arm], key, round_index)) for round_index in rounds]
             axes.errorbar(
                 rounds,
                 [mean for mean, _ in spread],
@@ -143,8 +147,10 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 capsize=3,
                 label=arm,
             )
-            for round in rounds:
-                axes.plot([round] * len(found[arm]), values(found[arm], key, round), ".", color=colour, alpha=0.4)
+            for round_index in rounds:
+                axes.plot(
+                    [round_index] * len(found[arm]), values(found[arm], key, round_index), ".", color=colour, alpha=0.4
+                )
         axes.set_xlabel("round")
         axes.set_xticks(range(len(found["frozen"][0]["rounds"])))
         axes.set_title(title, fontsize=8)

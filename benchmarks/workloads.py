@@ -108,7 +108,7 @@ def problems(config: Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, li
 
 def in_order(train: Sequence[Problem], config: Config, num_steps: int) -> list[Problem]:
     """The problems of the first `num_steps` batches, as our loop asks them."""
-    picker = ProblemPicker(train, config.curriculum, seed=config.seed, round=ROUND)
+    picker = ProblemPicker(train, config.curriculum, seed=config.seed, round_index=ROUND)
     picked: list[Problem] = []
     for _ in range(num_steps):
         picked += picker.pick(config.grpo_config.batch_size // config.grpo_config.group_size)

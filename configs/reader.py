@@ -30,7 +30,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
 
 
-def stored_config(data: dict[str, Any], run: str) -> Config:
+def stored_config(data: dict[str, Any], run_name: str) -> Config:
     """The configuration that a run's run.json holds.
 
     Raises:
@@ -40,7 +40,7 @@ def stored_config(data: dict[str, Any], run: str) -> Config:
         return Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(
-            f"the configuration in run.json of {run!r} does not fit this version:\n{_explain(error)}\n"
+            f"the configuration in run.json of {run_name!r} does not fit this version:\n{_explain(error)}\n"
             "use the version that wrote it, or start a new run with --run NEWNAME"
         ) from error
 

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 
 
-def seed_for(run_seed: int, purpose: str, *, round: int = 0, step: int = 0, index: int = 0) -> int:
+def seed_for(run_seed: int, purpose: str, *, round_index: int = 0, step: int = 0, index: int = 0) -> int:
     """A 63-bit seed for one purpose at one place of a run.
 
     >>> seed_for(0, "sample", round=1) == seed_for(0, "sample", round=1)
@@ -16,10 +16,10 @@ def seed_for(run_seed: int, purpose: str, *, round: int = 0, step: int = 0, inde
     >>> seed_for(0, "sample", round=1) == seed_for(0, "sample", round=2)
     False
     """
-    text = f"{run_seed}/{purpose}/{round}/{step}/{index}"
+    text = f"{run_seed}/{purpose}/{round_index}/{step}/{index}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def rng_for(run_seed: int, purpose: str, *, round: int = 0, step: int = 0, index: int = 0) -> np.random.Generator:
+def rng_for(run_seed: int, purpose: str, *, round_index: int = 0, step: int = 0, index: int = 0) -> np.random.Generator:
     """A numpy generator seeded by `seed_for`."""
-    return np.random.default_rng(seed_for(run_seed, purpose, round=round, step=step, index=index))
+    return np.random.default_rng(seed_for(run_seed, purpose, round_index=round_index, step=step, index=index))

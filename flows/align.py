@@ -70,9 +70,9 @@ def cancelled_when_stopped(work: Callable[[], ResultT]) -> ResultT | State:
 def all_rounds() -> None:
     run = current_run()
     stages.prepare(run)
-    state = baseline(round=0)
+    state = baseline(round_index=0)
     while state.round < rounds_wanted(run):
-        state = one_round(round=state.round + 1, state=state)
+        state = one_round(round_index=state.round + 1, state=state)
 
 
 def rounds_wanted(run: Run) -> int:
@@ -82,15 +82,15 @@ def rounds_wanted(run: Run) -> int:
     return history.rounds_wanted(run.folder, run.config.rounds)
 
 
-@flow(name="round", flow_run_name="round-{round}")
-def baseline(round: int) -> RoundState:
+@flow(name="round", flow_run_name="round-{round_index}")
+def baseline(round_index: int) -> RoundState:
     """Round 0: what the given policy does, and what the first reward models learn from."""
     with stop.listening():
         run = current_run()
         state = first_state(run)
-        models = usable_models(run, round)
-        stages.evaluate(run, round, state.policy, models)
-        stages.regenerate(run, round, [state.policy], models)
+        models = usable_models(run, round_index)
+        stages.evaluate(run, round_index, state.policy, models)
+        stages.regenerate(run, round_index, [state.policy], models)
         stages.finish_round(run, state)
         return state
 
@@ -99,25 +99,25 @@ def people_label(config: Config) -> bool:
     return any(isinstance(model.labeler, PeopleLabeler) for model in config.trained_reward_models.values())
 
 
-@flow(name="round", flow_run_name="round-{round}")
-def one_round(round: int, state: RoundState) -> RoundState:
+@flow(name="round", flow_run_name="round-{round_index}")
+def one_round(round_index: int, state: RoundState) -> RoundState:
     """Reward models, policy, evaluation, promotion, and samples that the next round's reward models learn from."""
     with stop.listening():
         run = current_run()
         if people_label(run.config):
-            stages.take_labels(run, round)
+            stages.take_labels(run, round_index)
         for name in run.config.trained_reward_models:
-            stages.train_reward_model(run, round, name, state)
-        models = usable_models(run, round)
-        policy = stages.train_policy(run, round, state, models)
-        stages.evaluate(run, round, policy, models)
+            stages.train_reward_model(run, round_index, name, state)
+        models = usable_models(run, round_index)
+        policy = stages.train_policy(run, round_index, state, models)
+        stages.evaluate(run, round_index, policy, models)
         if run.config.promotion.people is not None:
-            stages.compare(run, round, state.champion, policy)
-        decision = stages.promote(run, round, state.champion, policy)
+            stages.compare(run, round_index, state.champion, policy)
+        decision = stages.promote(run, round_index, state.champion, policy)
         champion = policy if decision.promoted else state.champion
         # a reward model can only unlearn a hack that it has seen: a refused policy is sampled too
         sampled = [champion] if decision.promoted else [champion, policy]
-        stages.regenerate(run, round, sampled, models)
-        state = round_state(run, round, policy, champion)
+        stages.regenerate(run, round_index, sampled, models)
+        state = round_state(run, round_index, policy, champion)
         stages.finish_round(run, state)
         return state

@@ -59,14 +59,14 @@ def _status(root: Path, records: RunRecords) -> str:
 
 
 def _last_stage(records: RunRecords) -> str:
-    stages = [f"round {round.number} · {stage}" for round in records.rounds for stage in round.seconds]
+    stages = [f"round {record.index} · {stage}" for record in records.rounds for stage in record.seconds]
     return stages[-1] if stages else "none"
 
 
 def _accuracy(records: RunRecords) -> str:
     """Greedy accuracy on test, of the given policy and of the champion."""
     before, after = records.baseline, records.champion
-    shown = [round.estimate("test", "greedy_accuracy") if round else None for round in (before, after)]
+    shown = [record.estimate("test", "greedy_accuracy") if record else None for record in (before, after)]
     return " -> ".join("?" if value is None else f"{value.estimate:.3f}" for value in shown)
 
 

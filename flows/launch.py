@@ -66,7 +66,7 @@ def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
 
     with terminal.stage("checks"):
         report = refuse_faulty(config, root)
-    for check in report.checks:
+    for check in report.findings:
         if check.status == "warn":
             terminal.warn(f"{check.name}: {check.detail}; {check.remedy}")
 
@@ -81,9 +81,9 @@ def _finished(root: Path, config: Config) -> Summary | None:
     return summary
 
 
-def was_told(run: Path) -> bool:
+def was_told(run_dir: Path) -> bool:
     """Whether the tracking server got a finished run; otherwise going on sends what it misses."""
-    record = load(run / TRACKING, RunTracking)
+    record = load(run_dir / TRACKING, RunTracking)
     return record is not None and record.status == "FINISHED"
 
 

@@ -40,10 +40,10 @@ def show_review(root: Path) -> None:
     groups: dict[tuple[str, int, str], list[Asked]] = {}
     for entry in asked:
         groups.setdefault((entry.item.run, entry.item.round, _purpose(entry.item)), []).append(entry)
-    for (run, round, purpose), entries in groups.items():
+    for (run, round_index, purpose), entries in groups.items():
         done = sum(entry.item.id in answered for entry in entries)
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(entries[0].asked_ms / 1000))
-        table.add_row(run, str(round), purpose, str(len(entries)), str(done), since)
+        table.add_row(run, str(round_index), purpose, str(len(entries)), str(done), since)
     terminal.print(table)
 
 
@@ -51,13 +51,13 @@ def _purpose(item: ReviewItem) -> str:
     return "champion or challenger" if item.kind == "policies" else f"reward model {item.objective}"
 
 
-def export_items(root: Path, file: Path, run: str | None) -> None:
+def export_items(root: Path, file: Path, run_name: str | None) -> None:
     """Write the unanswered items; refuses to write over a file, which may hold answers."""
     _check_ending(file)
     if file.exists():
         raise ConfigError(f"{file} exists already and may hold answers; name a file that does not exist")
     desk = ReviewDesk(root)
-    items = [entry.item for entry in desk.asked() if run in (None, entry.item.run)]
+    items = [entry.item for entry in desk.asked() if run_name in (None, entry.item.run)]
     answered = desk.answers(items)
     rows = [_row(item) for item in items if item.id not in answered]
     if not rows:

@@ -1,4 +1,4 @@
-"""summary.json: what a run came to, made from its files alone. The fields are those of DESIGN.md, "The CLI"."""
+"""summary.json: what a run came to, made from its files alone."""
 
 import json
 from pathlib import Path
@@ -26,40 +26,40 @@ def summarise(root: Path, name: str, *, status: str, mlflow: dict[str, str | Non
         "parent_run": read_run(root, name).predecessor,
         "mlflow": mlflow,
         "prefect": {"flow_run_id": flow_run_id},
-        "rounds": [_round(records, round) for round in records.rounds],
+        "rounds": [_round(records, record) for record in records.rounds],
     }
 
 
-def _round(records: RunRecords, round: RoundRecords) -> Summary:
+def _round(records: RunRecords, record: RoundRecords) -> Summary:
     objectives = [reward.name for reward in records.config.rewards]
-    shares = {name: share for name in objectives if (share := round.advantage_share(name)) is not None}
+    shares = {name: share for name in objectives if (share := record.advantage_share(name)) is not None}
     return {
-        "round": round.number,
-        "policy_id": round.policy_id,
-        "promoted": round.decision is not None and round.decision.promoted,
+        "round": record.index,
+        "policy_id": record.policy_id,
+        "promoted": record.decision is not None and record.decision.promoted,
         "reward_models": {
             name: report.model_dump(mode="json", include={"id", "accuracy", "accepted"})
-            for name, report in round.reward_models.items()
+            for name, report in record.reward_models.items()
         },
         "evaluation": {
             f"{split}/{name}": estimate.model_dump(mode="json")
-            for split, report in round.reports.items()
+            for split, report in record.reports.items()
             for name, estimate in report.values.items()
         },
         "advantage_share": shares,
-        "seconds": round.seconds,
+        "seconds": record.seconds,
     }
 
 
 def run_champion(records: RunRecords) -> Policy:
     """The last promoted policy of a run, or the one that it was given."""
-    round = records.champion
-    if round is None or round.number == 0:
+    record = records.champion
+    if record is None or record.index == 0:
         assert records.given_policy is not None, "a run's policy is prepared before its first round"
         return records.given_policy
     from grpo_train.policies.model import open_policy  # brings torch; a finished run is told without it
 
-    return open_policy(round.folder / "policy" / "model", round=round.number)
+    return open_policy(record.folder / "policy" / "model", round_index=record.index)
 
 
 def write_summary(root: Path, summary: Summary) -> Path:

@@ -117,7 +117,8 @@ class Rollouts:
     def _groups(self, settings: StepSettings, problems: list[Problem], reuse: Reuse, attempt: int) -> Groups:
         """Sample and score what `reuse` leaves of each problem's group; every rank does its share of the problems."""
         worded = [
-            varied(problem, seed=self.config.seed, round=self.round_index, step=settings.step) for problem in problems
+            varied(problem, seed=self.config.seed, round_index=self.round_index, step=settings.step)
+            for problem in problems
         ]
         asked = list(zip(worded, reuse.num_sampled, strict=True))
         scored = self.learner.ranks.each(asked, partial(self._sample_and_score, settings, attempt))
@@ -159,7 +160,9 @@ class Rollouts:
             max_rows=grpo.generation_rows,
         )
         written_by: dict[str, Any] = {
-            "seed": seed_for(self.config.seed, "train sampling", round=self.round_index, step=step, index=attempt),
+            "seed": seed_for(
+                self.config.seed, "train sampling", round_index=self.round_index, step=step, index=attempt
+            ),
             "policy_id": f"{self.learner.policy.id}+{step - 1}",
             "step": step,
         }

@@ -89,7 +89,7 @@ class Stepper:
         grpo = self.config.grpo_config
         settings = StepSettings(step, self._weighing(step))
         # dropout and rewards may draw from the global generators
-        set_seed(seed_for(self.config.seed, "global generators", round=self.round_index, step=step) % 2**32)
+        set_seed(seed_for(self.config.seed, "global generators", round_index=self.round_index, step=step) % 2**32)
 
         problems_g = self.picker.pick(grpo.batch_size // grpo.group_size)
         kept_g = self.cache.take(step, problems_g, self.learner.log_ratios)

@@ -41,7 +41,7 @@ def train(
     initial_policy: Policy,
     rewards: Sequence[Reward],
     config: Config,
-    round: int,
+    round_index: int,
     curriculum: Mapping[str, Any] | None = None,
     on_step: Callable[[StepResult], None],
     should_stop: Callable[[], bool] = lambda: False,
@@ -58,8 +58,8 @@ def train(
     grpo, total = config.grpo_config, num_steps(config.grpo_config, len(problems))
     num_updates = total * grpo.updates_per_batch
     learner = Learner(model, grpo, policy=policy, initial_policy=initial_policy, num_updates=num_updates)
-    picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round=round, handed_on=curriculum)
-    stepper = Stepper(learner, tokenizer, rewards, config, round, picker)
+    picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round_index=round_index, handed_on=curriculum)
+    stepper = Stepper(learner, tokenizer, rewards, config, round_index, picker)
     done = _resume(checkpoints, stepper)
     rolls_back = any(rule.action == "roll_back" for rule in config.watch)
     if rolls_back and done == 0 and checkpoints is not None:

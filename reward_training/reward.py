@@ -9,10 +9,6 @@ from typing import Protocol, runtime_checkable
 from configs.records import Completion, Problem
 
 
-class RewardError(ValueError):
-    """A reward is at fault: it raised, or returned what is no score. Names reward, problem and text."""
-
-
 @dataclass(frozen=True)
 class Unscored:
     """A reward could not score a completion. It counts as missing, never as 0."""

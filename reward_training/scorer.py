@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from configs.errors import RewardError
 from configs.records import Completion, Problem, Score
 from configs.schema.rewards import (
     FormatRewardConfig,
@@ -26,7 +27,7 @@ from configs.schema.rewards import (
     RewardConfig,
 )
 from reward_training.judges.judge import JudgeReward
-from reward_training.reward import Found, Reward, RewardError, Stepwise, Unscored, WorksElsewhere
+from reward_training.reward import Found, Reward, Stepwise, Unscored, WorksElsewhere
 from reward_training.reward_models.scores import RewardModelScorer
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
@@ -40,7 +41,6 @@ from reward_training.weighing import Weighing
 
 __all__ = [
     "Reward",
-    "RewardError",
     "RewardModelSource",
     "Scoring",
     "Unscored",

@@ -20,9 +20,9 @@ class Weighing:
     floors: Mapping[str, Floor] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, rewards: Sequence[RewardConfig], round: int, step: int | None = None) -> Self:
+    def at(cls, rewards: Sequence[RewardConfig], round_index: int, step: int | None = None) -> Self:
         """Of `step` of the round's training, counting from 1; None is its end, where schedules over steps are through."""
-        weights = {reward.name: reward.weight * factor(reward.schedule, round, step) for reward in rewards}
+        weights = {reward.name: reward.weight * factor(reward.schedule, round_index, step) for reward in rewards}
         return cls(weights, {reward.name: reward.floor for reward in rewards if reward.floor is not None})
 
     def total(self, parts: Mapping[str, float | None]) -> float:
@@ -39,10 +39,10 @@ class Weighing:
         return np.array([self.weights[name] for name in names]), np.array(rows, dtype=np.float64).reshape(len(names), 2)
 
 
-def factor(schedule: WeightSchedule | None, round: int, step: int | None) -> float:
+def factor(schedule: WeightSchedule | None, round_index: int, step: int | None) -> float:
     """What a weight is multiplied by: on straight lines between the schedule's points, constant outside; 1 without one."""
     if schedule is None:
         return 1.0
     places, factors = zip(*schedule.points, strict=True)
-    place = round if schedule.over == "rounds" else step
+    place = round_index if schedule.over == "rounds" else step
     return float(factors[-1] if place is None else np.interp(place, places, factors))

@@ -10,10 +10,10 @@ import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.records import Problem
+from configs.records import RIGHT, Problem
 from configs.schema.config import Config
 from configs.seeds import rng_for, seed_for
-from flows.doctor.checks import Check
+from flows.doctor.checks import Finding
 from grpo_train.groups import parts_matrix
 from grpo_train.objective.advantages import Floats, group_advantages
 from grpo_train.sampling.generation import Sampling, sample
@@ -82,7 +82,7 @@ def preflight(
         scores = score([problem for problem in asked for _ in range(grpo.group_size)], completions, rewards)
     names = [reward.name for reward in rewards]
     parts = parts_matrix(scores, names)
-    weights, floors = Weighing.at(config.rewards, round=1, step=1).columns(names)
+    weights, floors = Weighing.at(config.rewards, round_index=1, step=1).columns(names)
     advantages = group_advantages(
         parts,
         weights,
@@ -93,7 +93,7 @@ def preflight(
         spread_floor=config.combination.reward_spread_floor,
         floors=floors,
     )
-    right = parts[:, names.index(config.checker)] >= 1 if config.checker in names else None
+    right = parts[:, names.index(config.checker)] >= RIGHT if config.checker in names else None
     return Preflight(
         group_size=grpo.group_size,
         pass_rates=[] if right is None else right.reshape(-1, grpo.group_size).mean(axis=1).tolist(),
@@ -122,7 +122,7 @@ def _correlation(first: Floats, second: Floats) -> float | None:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def preflight_checks(found: Preflight, config: Config) -> Iterator[Check]:
+def preflight_checks(found: Preflight, config: Config) -> Iterator[Finding]:
     """What to change; a failure where nothing can be learned."""
     yield _check_dead(found)
     if found.pass_rates:
@@ -132,51 +132,51 @@ def preflight_checks(found: Preflight, config: Config) -> Iterator[Check]:
         yield _check_range(reward, config)
 
 
-def _check_dead(found: Preflight) -> Check:
+def _check_dead(found: Preflight) -> Finding:
     detail = f"{found.dead_share:.0%} of {found.num_responses // found.group_size} groups have equal rewards"
     remedy = (
         "take easier or harder problems, a larger grpo_config.group_size or a higher temperature; see docs/choosing.md"
     )
     if found.dead_share == 1:
-        return Check("dead groups", "fail", f"{detail}: nothing can be learned", remedy)
+        return Finding("dead groups", "fail", f"{detail}: nothing can be learned", remedy)
     if found.dead_share > MANY_DEAD:
         refill = "set grpo_config.refill, a curriculum of kind band, or a larger group_size"
-        return Check("dead groups", "warn", detail, refill)
-    return Check("dead groups", "ok", detail)
+        return Finding("dead groups", "warn", detail, refill)
+    return Finding("dead groups", "ok", detail)
 
 
-def _check_pass_rates(found: Preflight) -> Check:
+def _check_pass_rates(found: Preflight) -> Finding:
     rates = found.pass_rates
     others = ", ".join(f"{found.expected_dead(size):.0%} at {size}" for size in _sizes(found.group_size))
     detail = f"{np.mean(rates):.0%} right; groups all right or all wrong by group size: about {others}"
     if max(rates) == 0:
         remedy = "take easier problems, a lower temperature or a stronger model: the other rewards alone would move the policy"
-        return Check("pass rates", "warn", f"no right answer in {found.num_responses} responses", remedy)
+        return Finding("pass rates", "warn", f"no right answer in {found.num_responses} responses", remedy)
     if min(rates) == 1:
-        return Check("pass rates", "warn", f"all {found.num_responses} responses are right", "take harder problems")
-    return Check("pass rates", "ok", detail)
+        return Finding("pass rates", "warn", f"all {found.num_responses} responses are right", "take harder problems")
+    return Finding("pass rates", "ok", detail)
 
 
 def _sizes(group_size: int) -> list[int]:
     return sorted({max(2, group_size // 2), group_size, 2 * group_size})
 
 
-def _check_truncated(found: Preflight) -> Check:
+def _check_truncated(found: Preflight) -> Finding:
     detail = f"{found.truncated_share:.0%} of the responses end at the length limit"
     if found.truncated_share > MANY_TRUNCATED:
         remedy = "raise grpo_config.max_response_length, or add a reward of kind length"
-        return Check("truncated", "warn", detail, remedy)
-    return Check("truncated", "ok", detail)
+        return Finding("truncated", "warn", detail, remedy)
+    return Finding("truncated", "ok", detail)
 
 
-def _check_range(reward: RewardRange, config: Config) -> Check:
+def _check_range(reward: RewardRange, config: Config) -> Finding:
     name, bound = f"range of {reward.name}", config.combination.max_unscored_share
     if reward.unscored_share > bound:
         detail = f"{reward.unscored_share:.0%} of the responses are unscored, over max_unscored_share={bound}"
-        return Check(name, "fail", detail, "mend what keeps it from scoring, or raise combination.max_unscored_share")
+        return Finding(name, "fail", detail, "mend what keeps it from scoring, or raise combination.max_unscored_share")
     if reward.low == reward.high:
-        return Check(name, "warn", f"always {reward.low:g}", "it moves nobody so far: is it meant to?")
-    return Check(name, "ok", f"{reward.low:.3g} to {reward.high:.3g}")
+        return Finding(name, "warn", f"always {reward.low:g}", "it moves nobody so far: is it meant to?")
+    return Finding(name, "ok", f"{reward.low:.3g} to {reward.high:.3g}")
 
 
 # ---- on the screen --------------------------------------------------------------------------------------------------

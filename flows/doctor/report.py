@@ -14,20 +14,18 @@ from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.schema.config import Config
 from flows.doctor.checks import (
-    Check,
+    Finding,
     check_batches,
-    check_disk,
-    check_gold_answers,
     check_launcher,
-    check_memory,
     check_model,
     check_pairs,
-    check_rewards,
     check_splits,
     check_tokenizer,
     check_vllm,
 )
 from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
+from flows.doctor.resources import check_disk, check_memory
+from flows.doctor.rewards import check_gold_answers, check_rewards
 from flows.doctor.timing import RoundTime, time_a_round
 from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
@@ -44,20 +42,20 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 class DoctorReport:
     """All findings; the model's folder and the problems where they could be read."""
 
-    checks: list[Check]
+    findings: list[Finding]
     policy_folder: Path | None = None
     problems: ProblemSet | None = None
 
     @property
     def failed(self) -> bool:
-        return any(check.status == "fail" for check in self.checks)
+        return any(found.status == "fail" for found in self.findings)
 
     @property
     def failures(self) -> str:
         """What is wrong and the remedies, a line each."""
-        failed = (check for check in self.checks if check.status == "fail")
+        failed = (found for found in self.findings if found.status == "fail")
         return "\n".join(
-            f"{check.name}: {check.detail}" + (f"; {check.remedy}" if check.remedy else "") for check in failed
+            f"{found.name}: {found.detail}" + (f"; {found.remedy}" if found.remedy else "") for found in failed
         )
 
 
@@ -66,14 +64,14 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
 
     `quick` leaves out what takes more than a few seconds beyond that.
     """
-    checks = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
+    findings = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
     try:
         folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
         tokenizer = load_tokenizer(folder)
     except ConfigError as error:
-        return DoctorReport([Check("model", "fail", str(error)), *checks])
-    checks += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
-    checks += [check_memory(config, folder), check_disk(config, folder, workspace)]
+        return DoctorReport([Finding("model", "fail", str(error)), *findings])
+    findings += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
+    findings += [check_memory(config, folder), check_disk(config, folder, workspace)]
     try:
         problems = load_problems(
             config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
@@ -84,11 +82,11 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
             )
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
-        return DoctorReport([*checks, Check("problems", "fail", str(error))], folder)
-    return DoctorReport([*checks, *_check_problems(config, problems, quick=quick)], folder, problems)
+        return DoctorReport([*findings, Finding("problems", "fail", str(error))], folder)
+    return DoctorReport([*findings, *_check_problems(config, problems, quick=quick)], folder, problems)
 
 
-def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Check]:
+def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Finding]:
     yield from check_splits(config, problems.counts)
     yield check_batches(config, problems.counts["train"])
     every = [problem for members in problems.by_split.values() for problem in members]
@@ -139,7 +137,7 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
 def render(report: DoctorReport) -> Table:
     """The findings as a table."""
     table = Table("check", "", "found", box=None, pad_edge=False)
-    for found in report.checks:
+    for found in report.findings:
         detail = f"{found.detail}\n-> {found.remedy}" if found.remedy else found.detail
         table.add_row(found.name, Text(found.status, STYLES[found.status]), Text(detail))
     return table

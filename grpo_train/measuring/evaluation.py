@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.records import Completion, EvalReport, Policy, Problem, Score
+from configs.records import Completion, EvalReport, Policy, Problem, Score, is_right
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from configs.seeds import seed_for
@@ -23,9 +23,6 @@ from grpo_train.sampling.generation import Sampling, sample
 from reward_training.answers.extraction import extractor
 from reward_training.scorer import Reward, Scoring
 from reward_training.statistics import bootstrap_mean, majority_is_right, pass_at_k
-
-RIGHT = 1.0
-"""the checker's value from which an answer counts as right"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def evaluate(
     initial_policy: Policy | None,
     rewards: Sequence[Reward],
     config: Config,
-    round: int,
+    round_index: int,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
 ) -> Evaluation:
@@ -66,10 +63,10 @@ def evaluate(
     `initial_policy` is what the KL is measured to; None leaves it out. `on_progress` gets the responses just finished.
     """
     every = [problem for split in problems.values() for problem in split]
-    answered = _answer(model, tokenizer, every, policy_id, rewards, config, round, should_stop, on_progress)
+    answered = _answer(model, tokenizer, every, policy_id, rewards, config, round_index, should_stop, on_progress)
     kl = _kl_initial(answered, policy_id, initial_policy, config, model)
     rows = [_row(entry, config) | kl.get(entry.problem.key, {}) for entry in answered]
-    reports = {name: _report(policy_id, name, rows, config, round) for name in problems}
+    reports = {name: _report(policy_id, name, rows, config, round_index) for name in problems}
     return Evaluation(reports, rows, _examples(answered, config.evaluation.num_examples))
 
 
@@ -85,7 +82,7 @@ def _answer(
     policy_id: str,
     rewards: Sequence[Reward],
     config: Config,
-    round: int,
+    round_index: int,
     should_stop: Callable[[], bool],
     on_progress: Callable[[int], None],
 ) -> list[_Answered]:
@@ -109,7 +106,7 @@ def _answer(
             # the same seed in every round: two policies are compared on the same draws
             seed=seed_for(config.seed, "evaluation sampling"),
             policy_id=policy_id,
-            step=round,
+            step=round_index,
             should_stop=should_stop,
             on_progress=on_progress,
             on_group=scoring.begin,
@@ -125,7 +122,7 @@ def _answer(
 def _row(entry: _Answered, config: Config) -> dict[str, Any]:
     """Every metric of one problem."""
     greedy, samples = entry.completions[0], entry.completions[1:]
-    right = [_is_right(score, config.checker) for score in entry.scores]
+    right = [is_right(score.parts[config.checker]) for score in entry.scores]
     row: dict[str, Any] = {
         "split": entry.problem.split,
         "problem_key": entry.problem.key,
@@ -142,10 +139,6 @@ def _row(entry: _Answered, config: Config) -> dict[str, Any]:
     answers = [_voted_answer(completion.text, config) for completion in samples]
     row[f"maj_at_{len(samples)}"] = majority_is_right(answers, right[1:])
     return row
-
-
-def _is_right(score: Score, checker: str) -> bool:
-    return (score.parts[checker] or 0.0) >= RIGHT
 
 
 def _mean_of_known(key: str, scores: Sequence[Score], name: str) -> dict[str, float]:
@@ -193,11 +186,11 @@ def _first_of_each_split(answered: Sequence[_Answered], number: int) -> list[_An
     return found
 
 
-def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round: int) -> EvalReport:
+def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round_index: int) -> EvalReport:
     mine = [row for row in rows if row["split"] == split]
     labels = {"split", "problem_key", "source"}
     names = sorted({key for row in mine for key in row} - labels)
-    seed = seed_for(config.seed, f"bootstrap {split}", round=round)
+    seed = seed_for(config.seed, f"bootstrap {split}", round_index=round_index)
     draws = config.evaluation.bootstrap_draws
     values = {
         name: bootstrap_mean([row[name] for row in mine if name in row], seed=seed, draws=draws) for name in names

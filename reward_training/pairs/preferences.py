@@ -21,14 +21,14 @@ FROM_FILE = "file"
 
 
 def read_preferences(
-    labeler: FileLabeler, *, name: str, config: TrainedRewardModel, round: int
+    labeler: FileLabeler, *, name: str, config: TrainedRewardModel, round_index: int
 ) -> list[PreferencePair]:
     """Every pair of the labeler's file for the reward model `name`, in the file's order; pairs of equal responses are left out.
 
     Raises:
         ConfigError: the file is missing, empty, or holds something else.
     """
-    pairs = [_pair(row, place, labeler, name, config, round) for place, row in _rows(labeler)]
+    pairs = [_pair(row, place, labeler, name, config, round_index) for place, row in _rows(labeler)]
     told_apart = [pair for pair in pairs if pair.chosen != pair.rejected]
     if not told_apart:
         raise ConfigError(
@@ -56,7 +56,7 @@ def _rows(labeler: FileLabeler) -> Iterator[Row]:
 
 
 def _pair(
-    row: dict[str, Any], place: str, labeler: FileLabeler, name: str, config: TrainedRewardModel, round: int
+    row: dict[str, Any], place: str, labeler: FileLabeler, name: str, config: TrainedRewardModel, round_index: int
 ) -> PreferencePair:
     chosen_before, chosen = _response(column(row, labeler.chosen, "labeler.chosen", place), "chosen", place)
     rejected_before, rejected = _response(column(row, labeler.rejected, "labeler.rejected", place), "rejected", place)
@@ -79,7 +79,7 @@ def _pair(
         objective=name,
         labeler=labeler.kind,
         sources=(FROM_FILE, FROM_FILE),
-        round=round,
+        round=round_index,
         split="held_out" if is_held_out(key, config.held_out_share) else "train",
     )
 

@@ -50,8 +50,8 @@ def build_items(
     name: str,
     config: TrainedRewardModel,
     rewards: Sequence[RewardConfig],
-    run: str,
-    round: int,
+    run_name: str,
+    round_index: int,
     rng: np.random.Generator,
 ) -> list[ReviewItem]:
     """What people are asked for the reward model `name`, the most disputed first, at most `num_items`.
@@ -74,7 +74,15 @@ def build_items(
     by_rank = [candidate for rank in zip_longest(*disputed) for candidate in rank if candidate is not None]
     chosen = sorted(by_rank, key=_most_disputed_first)  # stable: of each problem one, before any gives a second
     return [
-        _item(candidate, swap=bool(rng.integers(2)), name=name, config=config, rewards=rewards, run=run, round=round)
+        _item(
+            candidate,
+            swap=bool(rng.integers(2)),
+            name=name,
+            config=config,
+            rewards=rewards,
+            run_name=run_name,
+            round_index=round_index,
+        )
         for candidate in chosen[: config.labeler.num_items]
     ]
 
@@ -123,19 +131,19 @@ def _item(
     name: str,
     config: TrainedRewardModel,
     rewards: Sequence[RewardConfig],
-    run: str,
-    round: int,
+    run_name: str,
+    round_index: int,
 ) -> ReviewItem:
     (first, second), (score_1, score_2) = candidate.completions, candidate.scores
     if swap:
         first, second, score_1, score_2 = second, first, score_2, score_1
     key = candidate.problem.key
     return ReviewItem(
-        id=item_id(run, round, name, key, first.text, second.text),
+        id=item_id(run_name, round_index, name, key, first.text, second.text),
         kind="pair",
         objective=name,
-        run=run,
-        round=round,
+        run=run_name,
+        round=round_index,
         problem_key=key,
         prompt=candidate.problem.prompt,
         first=first.text,
@@ -143,7 +151,7 @@ def _item(
         sources=(first.policy_id, second.policy_id),
         split="held_out" if is_held_out(key, config.held_out_share) else "train",
         disagreement=candidate.disagreement,
-        otherwise=_otherwise(score_1, score_2, config, rewards, round),
+        otherwise=_otherwise(score_1, score_2, config, rewards, round_index),
     )
 
 
@@ -153,13 +161,13 @@ def item_id(*parts: str | int) -> str:
 
 
 def _otherwise(
-    first: Score, second: Score, config: TrainedRewardModel, rewards: Sequence[RewardConfig], round: int
+    first: Score, second: Score, config: TrainedRewardModel, rewards: Sequence[RewardConfig], round_index: int
 ) -> float | None:
     """First minus second in the stand-in labeler's units, where that makes a pair."""
     labeler = config.automatic_labeler
     if labeler is None:
         return None
-    left, right = (labeler_value(score, labeler, rewards, round) for score in (first, second))
+    left, right = (labeler_value(score, labeler, rewards, round_index) for score in (first, second))
     if left is None or right is None:
         return None
     return left - right if is_better(left, right, labeler) or is_better(right, left, labeler) else None

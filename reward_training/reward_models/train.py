@@ -76,7 +76,7 @@ def train_reward_model(
     Raises:
         ConfigError: no pair fits, or the base does not load.
         StageStopped: `should_stop` was true at a step boundary; a checkpoint was made there, and no model is saved.
-        FloatingPointError: loss or gradient became NaN or infinite; nothing is saved.
+        TrainingDiverged: loss or gradient became NaN or infinite; nothing is saved.
     """
     device = pick_device()
     with quiet_transformers():

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.trainer.reward_trainer import RewardTrainer
 
 from configs.disk.checkpoints import Checkpoints
+from configs.errors import TrainingDiverged
 
 METRICS = {
     "loss": "reward_model/loss",
@@ -49,7 +50,7 @@ class Hooks(TrainerCallback):
         metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items()}
         for key, value in metrics.items():
             if not math.isfinite(value):
-                raise FloatingPointError(
+                raise TrainingDiverged(
                     f"{key} is {value} at step {state.global_step}; lower learning_rate={args.learning_rate}"
                 )
         self._on_step(state.global_step, metrics)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import ascii_uppercase
 
+from configs.errors import RewardError
 from configs.records import Completion, Problem, Prompt
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.checkers import choice, exact, numeric
 from reward_training.answers.extraction import extractor
 from reward_training.answers.plain_text import plain
-from reward_training.reward import RewardError, Value, WorksElsewhere
+from reward_training.reward import Value, WorksElsewhere
 from reward_training.rewards.checker_pool import Check, CheckerPool
 
 IN_POOL = ("reasoning_gym", "math_verify", "regex")

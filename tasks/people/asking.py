@@ -31,12 +31,12 @@ def ask_people(run: Run, items: list[ReviewItem]) -> None:
     )
 
 
-def labels_by_hand(run: Run, round: int, name: str) -> list[Path]:
+def labels_by_hand(run: Run, round_index: int, name: str) -> list[Path]:
     """A file of the pairs that people's answers up to now make, where people label for the reward model `name`."""
     if not isinstance(run.config.trained_reward_models[name].labeler, PeopleLabeler):
         return []
-    asked = [item for path in review_files(run.folder, before=round + 1) for item in read_jsonl(path, ReviewItem)]
+    asked = [item for path in review_files(run.folder, before=round_index + 1) for item in read_jsonl(path, ReviewItem)]
     mine = [item for item in asked if item.objective == name]
-    path = by_hand_folder(run.folder, round, name).with_name(f"{name}_labels.jsonl")
+    path = by_hand_folder(run.folder, round_index, name).with_name(f"{name}_labels.jsonl")
     write_jsonl(path, label_items(mine, desk_of(run).answers(mine), stand_in=None))
     return [path]

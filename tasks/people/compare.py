@@ -77,7 +77,7 @@ def body(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk
 def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
     """Problems of dev on which the two say different things."""
     champion, challenger = _greedy(Path(spec.champion_examples)), _greedy(Path(spec.challenger_examples))
-    rng = rng_for(spec.config.seed, "compare policies", round=spec.round)
+    rng = rng_for(spec.config.seed, "compare policies", round_index=spec.round)
     items = []
     for key in list(champion)[: people.num_problems]:
         texts, sources = [champion[key]["greedy"], challenger[key]["greedy"]], [spec.champion.id, spec.challenger.id]

@@ -18,7 +18,6 @@ from typing import IO
 from configs import errors
 from configs.disk.files import write_json
 from configs.schema.config import LauncherConfig
-from grpo_train.objective.learner import TrainingDiverged
 from reward_training.transformer.precision import pick_device
 from tasks.running.job_events import EVENTS, JOB, LOOK_EVERY_S, STOP, Event, Job, StageKind
 from tasks.running.stage import Body, Context, SpecT
@@ -26,13 +25,6 @@ from tasks.running.stage import Body, Context, SpecT
 LAST_LINES = 30
 GRACE_S = 10.0
 """for a job that is told to end at once"""
-KNOWN_ERRORS: dict[str, type[Exception]] = {
-    error.__name__: error for error in (errors.ConfigError, errors.StageStopped, TrainingDiverged, FloatingPointError)
-}
-
-
-class JobFailed(RuntimeError):
-    """A child job ended without having done its work."""
 
 
 def launched(launcher: LauncherConfig, stage: StageKind, body: Body[SpecT]) -> Body[SpecT]:
@@ -81,11 +73,11 @@ def _run(command: list[str], folder: Path, stage: str, context: Context) -> None
                 time.sleep(LOOK_EVERY_S)
     lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
     logging.getLogger("regroup").info("%s, child job:\n%s", stage, "\n".join(lines))
-    if failure is not None and failure.error in KNOWN_ERRORS:
-        raise KNOWN_ERRORS[failure.error](failure.text)
+    if failure is not None and failure.error in errors.BY_NAME:
+        raise errors.BY_NAME[failure.error](failure.text)
     if process.returncode != 0:
         why = f" ({failure.error}: {failure.text})" if failure is not None else ""
-        raise JobFailed(
+        raise errors.JobFailed(
             f"the child job of {stage} ended with {_told(process.returncode)}{why}; the same command goes on from the last "
             f"checkpoint. Its last lines:\n" + "\n".join(lines[-LAST_LINES:])
         )

@@ -30,59 +30,62 @@ def accepted_model(folder: Path) -> ModelRef | None:
 
 
 def last_accepted(
-    run: Path, name: str, *, before: int, inherited: Mapping[str, ModelRef], leave_out: Path | None = None
+    run_dir: Path, name: str, *, before: int, inherited: Mapping[str, ModelRef], leave_out: Path | None = None
 ) -> ModelRef | None:
     """The newest accepted reward model of the rounds before `before`; one made by hand follows its round's own."""
-    for round in range(before - 1, -1, -1):
-        for folder in (by_hand_folder(run, round, name), reward_model_folder(run, round, name)):
+    for round_index in range(before - 1, -1, -1):
+        for folder in (by_hand_folder(run_dir, round_index, name), reward_model_folder(run_dir, round_index, name)):
             if folder != leave_out and (model := accepted_model(folder)) is not None:
                 return model
     return inherited.get(name)
 
 
 def last_accepted_models(
-    run: Path, names: Iterable[str], *, before: int, inherited: Mapping[str, ModelRef]
+    run_dir: Path, names: Iterable[str], *, before: int, inherited: Mapping[str, ModelRef]
 ) -> dict[str, ModelRef]:
     """The last accepted reward model of each name before a round; a name without one is absent."""
-    found = {name: last_accepted(run, name, before=before, inherited=inherited) for name in names}
+    found = {name: last_accepted(run_dir, name, before=before, inherited=inherited) for name in names}
     return {name: model for name, model in found.items() if model is not None}
 
 
-def pair_files(run: Path, *, before: int) -> list[Path]:
+def pair_files(run_dir: Path, *, before: int) -> list[Path]:
     """Files of preference pairs from rounds before `before`, and from runs before this one, oldest first.
 
     What people said of a round's samples stands in the next round's folder, beside the reward model that learns from it.
     """
-    files = [run / INHERITED_PAIRS]
-    for round in range(before):
-        files += [round_folder(run, round) / "regenerate" / PAIRS, round_folder(run, round + 1) / "labels" / PAIRS]
+    files = [run_dir / INHERITED_PAIRS]
+    for round_index in range(before):
+        files += [
+            round_folder(run_dir, round_index) / "regenerate" / PAIRS,
+            round_folder(run_dir, round_index + 1) / "labels" / PAIRS,
+        ]
     return [path for path in files if path.exists()]
 
 
-def review_files(run: Path, *, before: int) -> list[Path]:
+def review_files(run_dir: Path, *, before: int) -> list[Path]:
     """Files of what people were asked about reward models' pairs in rounds before `before`, and in runs before this one."""
-    asked = [round_folder(run, round) / "regenerate" / REVIEW for round in range(before)]
-    return [path for path in [run / INHERITED_REVIEW, *asked] if path.exists()]
+    asked = [round_folder(run_dir, round_index) / "regenerate" / REVIEW for round_index in range(before)]
+    return [path for path in [run_dir / INHERITED_REVIEW, *asked] if path.exists()]
 
 
-def finished_round(run: Path, round: int) -> RoundFile | None:
+def finished_round(run_dir: Path, round_index: int) -> RoundFile | None:
     """What `finish_round` wrote, or None."""
-    return load(round_folder(run, round) / ROUND_FILE, RoundFile)
+    return load(round_folder(run_dir, round_index) / ROUND_FILE, RoundFile)
 
 
-def last_finished_round(run: Path) -> RoundFile | None:
+def last_finished_round(run_dir: Path) -> RoundFile | None:
     """The highest round that is finished, all before it being finished too."""
-    last, round = None, 0
-    while (found := finished_round(run, round)) is not None:
-        last, round = found, round + 1
+    last, round_index = None, 0
+    while (found := finished_round(run_dir, round_index)) is not None:
+        last, round_index = found, round_index + 1
     return last
 
 
-def rounds_wanted(run: Path, rounds: int) -> int:
+def rounds_wanted(run_dir: Path, rounds: int) -> int:
     """The rounds of a run so far: `rounds`, and one more after each last one whose training was ended by a watch rule with
     `extra_rounds` left."""
     wanted = rounds
-    while _extra_rounds(round_folder(run, wanted) / "policy") > wanted - rounds:
+    while _extra_rounds(round_folder(run_dir, wanted) / "policy") > wanted - rounds:
         wanted += 1
     return wanted
 
@@ -92,8 +95,8 @@ def _extra_rounds(policy_dir: Path) -> int:
     return result.extra_rounds if result is not None else 0
 
 
-def round_policy(run: Path, given: Policy, round: int, policy_id: str) -> Policy:
+def round_policy(run_dir: Path, given: Policy, round_index: int, policy_id: str) -> Policy:
     """A policy that a round of this run trained, or the given one, at its place on disk now."""
-    if round == 0:
+    if round_index == 0:
         return given
-    return Policy(path=str(round_folder(run, round) / "policy" / "model"), id=policy_id, round=round)
+    return Policy(path=str(round_folder(run_dir, round_index) / "policy" / "model"), id=policy_id, round=round_index)

@@ -31,7 +31,7 @@ from tasks.runs.workspace import BY_HAND
 class RoundRecords:
     """What one round wrote."""
 
-    number: int
+    index: int
     folder: Path
 
     @cached_property
@@ -114,35 +114,35 @@ class RunRecords:
 
     @property
     def baseline(self) -> RoundRecords | None:
-        return next((round for round in self.rounds if round.number == 0), None)
+        return next((record for record in self.rounds if record.index == 0), None)
 
     @property
     def champion(self) -> RoundRecords | None:
         """The round that trained the champion: the last promoted one, or round 0."""
-        promoted = [round for round in self.rounds if round.decision is not None and round.decision.promoted]
+        promoted = [record for record in self.rounds if record.decision is not None and record.decision.promoted]
         return promoted[-1] if promoted else self.baseline
 
     @property
     def is_finished(self) -> bool:
         wanted = rounds_wanted(self.folder, self.config.rounds)
-        last = next((round for round in self.rounds if round.number == wanted), None)
+        last = next((record for record in self.rounds if record.index == wanted), None)
         return last is not None and last.decision is not None and "regenerate" in last.seconds
 
     def paired_gain(self, split: str, metric: str) -> Estimate | None:
         """Champion minus round 0 on the same problems, with a 95% interval over problems."""
         if self.baseline is None or self.champion is None:
             return None
-        before, after = (_column(round.results, split, metric) for round in (self.baseline, self.champion))
+        before, after = (_column(record.results, split, metric) for record in (self.baseline, self.champion))
         shared = [key for key in before if key in after]
         if not shared or self.champion is self.baseline:
             return None
-        seed = seed_for(self.config.seed, f"gain {split} {metric}", round=self.champion.number)
+        seed = seed_for(self.config.seed, f"gain {split} {metric}", round_index=self.champion.index)
         gains = [after[key] - before[key] for key in shared]
         return bootstrap_mean(gains, seed=seed, draws=self.config.evaluation.bootstrap_draws)
 
     def alarms(self) -> list[tuple[int, Alarm]]:
         """(round, alarm) of every watch rule whose patience ran out, found by reading the journals again."""
-        return [(round.number, alarm) for round in self.rounds for alarm in _alarms(round, self.config)]
+        return [(record.index, alarm) for record in self.rounds for alarm in _alarms(record, self.config)]
 
 
 def read_run_records(folder: Path) -> RunRecords:
@@ -164,10 +164,10 @@ def read_run_records(folder: Path) -> RunRecords:
     )
 
 
-def _alarms(round: RoundRecords, config: Config) -> Iterator[Alarm]:
+def _alarms(record: RoundRecords, config: Config) -> Iterator[Alarm]:
     watch = Watch(config.watch)
     metrics: dict[int, dict[str, float]] = {}
-    for line in round.journal:
+    for line in record.journal:
         metrics.setdefault(line.step, {})[line.key] = line.value
     for step, values in metrics.items():
         yield from watch.examine(step, values)

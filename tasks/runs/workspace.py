@@ -31,24 +31,24 @@ def models_folder(root: Path) -> Path:
     return root / "models"
 
 
-def round_folder(run: Path, round: int) -> Path:
-    return run / f"round_{round:03d}"
+def round_folder(run_dir: Path, round_index: int) -> Path:
+    return run_dir / f"round_{round_index:03d}"
 
 
-def reward_model_folder(run: Path, round: int, name: str) -> Path:
-    return round_folder(run, round) / "reward_model" / name
+def reward_model_folder(run_dir: Path, round_index: int, name: str) -> Path:
+    return round_folder(run_dir, round_index) / "reward_model" / name
 
 
-def by_hand_folder(run: Path, round: int, name: str) -> Path:
+def by_hand_folder(run_dir: Path, round_index: int, name: str) -> Path:
     """A reward model that a person had trained again on the pairs up to `round`."""
-    return round_folder(run, round) / BY_HAND / name
+    return round_folder(run_dir, round_index) / BY_HAND / name
 
 
-def problems_of_round(run: Path, round: int, rounds_asked: list[int]) -> Path:
+def problems_of_round(run_dir: Path, round_index: int, rounds_asked: list[int]) -> Path:
     """The folder of a round's problems. When `rounds` was raised the added rounds have a folder of their own: new shards
     are cut from the training problems, and what earlier rounds trained on stays as it was."""
-    asked = next(number for number in rounds_asked if number >= round)
-    return run / "problems" if asked == rounds_asked[0] else run / f"problems_{asked:03d}"
+    asked = next(number for number in rounds_asked if number >= round_index)
+    return run_dir / "problems" if asked == rounds_asked[0] else run_dir / f"problems_{asked:03d}"
 
 
 # ---- the lock -------------------------------------------------------------------------------------------------------
@@ -81,8 +81,8 @@ os.register_at_fork(after_in_child=_drop_in_child)
 
 
 @contextmanager
-def workspace_lock(root: Path, run: str) -> Iterator[None]:
-    """Hold the workspace for run `run` until the block, or the process, ends.
+def workspace_lock(root: Path, run_name: str) -> Iterator[None]:
+    """Hold the workspace for the run of that name until the block, or the process, ends.
 
     The lock is the operating system's: a killed process leaves none behind.
 
@@ -96,7 +96,7 @@ def workspace_lock(root: Path, run: str) -> Iterator[None]:
         if not _try_lock_for(descriptor, LOCK_PATIENCE_S):
             raise WorkspaceBusy(_busy(root, _read_holder(path)))
         _held.add(descriptor)
-        _write_holder(descriptor, Holder(pid=os.getpid(), run=run, started=time.strftime("%Y-%m-%d %H:%M:%S")))
+        _write_holder(descriptor, Holder(pid=os.getpid(), run=run_name, started=time.strftime("%Y-%m-%d %H:%M:%S")))
         yield
     finally:
         if descriptor in _held:

@@ -72,9 +72,9 @@ class Panel:
     draw: Callable[[Axes], None]
 
 
-def over_rounds(run: RunRecords, title: str, lines: Sequence[Line]) -> Panel | None:
+def over_rounds(records: RunRecords, title: str, lines: Sequence[Line]) -> Panel | None:
     """Estimates with 95% intervals over rounds; refused challengers have an open mark. None where nothing was measured."""
-    series = [(line, _measured(run, line)) for line in lines]
+    series = [(line, _measured(records, line)) for line in lines]
     if not any(points for _, points in series):
         return None
 
@@ -83,8 +83,8 @@ def over_rounds(run: RunRecords, title: str, lines: Sequence[Line]) -> Panel | N
             if points:
                 offset = 0.06 * (number - (len(series) - 1) / 2)
                 _draw_estimates(axes, points, line.label, COLOURS[number % len(COLOURS)], offset)
-        axes.set_xticks([round.number for round in run.rounds])
-        axes.set_xlim(min(r.number for r in run.rounds) - 0.35, max(r.number for r in run.rounds) + 0.35)
+        axes.set_xticks([record.index for record in records.rounds])
+        axes.set_xlim(min(r.index for r in records.rounds) - 0.35, max(r.index for r in records.rounds) + 0.35)
         axes.set_xlabel("round")
         if len(lines) > 1:
             _legend_below(axes)
@@ -92,20 +92,20 @@ def over_rounds(run: RunRecords, title: str, lines: Sequence[Line]) -> Panel | N
     return Panel(title, draw)
 
 
-def over_steps(run: RunRecords, title: str, keys: dict[str, str]) -> Panel | None:
+def over_steps(records: RunRecords, title: str, keys: dict[str, str]) -> Panel | None:
     """Step metrics {label: key}, the rounds one after the other. None where no round logged one of them."""
-    if not any(round.steps(key) for round in run.rounds for key in keys.values()):
+    if not any(record.steps(key) for record in records.rounds for key in keys.values()):
         return None
 
     def draw(axes: Axes) -> None:
         start = 0
-        for round in run.rounds:
+        for record in records.rounds:
             for number, (label, key) in enumerate(keys.items()):
                 _draw_steps(
-                    axes, round.steps(key), start, label if start == 0 else None, COLOURS[number % len(COLOURS)]
+                    axes, record.steps(key), start, label if start == 0 else None, COLOURS[number % len(COLOURS)]
                 )
-            if last := max((line.step for line in round.journal), default=0):
-                _name_round(axes, round, start)
+            if last := max((line.step for line in record.journal), default=0):
+                _name_round(axes, record, start)
                 start += last
         axes.set_xlim(0, start + 1)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -116,10 +116,10 @@ def over_steps(run: RunRecords, title: str, keys: dict[str, str]) -> Panel | Non
     return Panel(title, draw)
 
 
-def advantage_shares(run: RunRecords) -> Panel | None:
+def advantage_shares(records: RunRecords) -> Panel | None:
     """Each objective's share of the advantages, a bar a round. None before the first round that was trained."""
-    rounds = [round for round in run.rounds if round.training]
-    objectives = [reward.name for reward in run.config.rewards]
+    rounds = [record for record in records.rounds if record.training]
+    objectives = [reward.name for reward in records.config.rewards]
     if not rounds:
         return None
 
@@ -127,10 +127,10 @@ def advantage_shares(run: RunRecords) -> Panel | None:
         places = range(len(rounds))
         left = [0.0] * len(rounds)
         for number, name in enumerate(objectives):
-            shares = [round.advantage_share(name) or 0.0 for round in rounds]
+            shares = [record.advantage_share(name) or 0.0 for record in rounds]
             axes.barh(places, shares, left=left, height=0.55, color=COLOURS[number % len(COLOURS)], label=name)
             left = [sum(pair) for pair in zip(left, shares, strict=True)]
-        axes.set_yticks(places, [f"round {round.number}" for round in rounds])
+        axes.set_yticks(places, [f"round {record.index}" for record in rounds])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(axis="y", visible=False)
@@ -139,13 +139,13 @@ def advantage_shares(run: RunRecords) -> Panel | None:
     return Panel("share of the advantage", draw)
 
 
-def over_distance(run: RunRecords, title: str, key: str, colour: int) -> Panel | None:
+def over_distance(records: RunRecords, title: str, key: str, colour: int) -> Panel | None:
     """A step metric against the distance sqrt(KL of a response) from the initial policy, with the curve of Gao et al. where there are
     points enough. None without a step that measured both."""
     points = [
         (math.sqrt(kl * length), value)
-        for round in run.rounds
-        for kl, length, value in _together(round, "policy/kl_initial", "response/length_mean", key)
+        for record in records.rounds
+        for kl, length, value in _together(record, "policy/kl_initial", "response/length_mean", key)
         if kl >= 0
     ]
     if not points:
@@ -164,19 +164,19 @@ def over_distance(run: RunRecords, title: str, key: str, colour: int) -> Panel |
     return Panel(title, draw)
 
 
-def _together(round: RoundRecords, *keys: str) -> list[tuple[float, ...]]:
+def _together(record: RoundRecords, *keys: str) -> list[tuple[float, ...]]:
     """The values of steps that measured all of `keys`."""
-    found = [dict(round.steps(key)) for key in keys]
+    found = [dict(record.steps(key)) for key in keys]
     steps = sorted(set(found[0]).intersection(*found[1:]))
     return [tuple(values[step] for values in found) for step in steps]
 
 
-def trade_off(run: RunRecords, across: str, up: str) -> Panel | None:
+def trade_off(records: RunRecords, across: str, up: str) -> Panel | None:
     """Two objectives' means on `test` by round: a round that no other one beats in both is filled. None where one was not measured."""
     points = {
-        round.number: (x.estimate, y.estimate)
-        for round in run.rounds
-        if (x := round.estimate("test", f"sampled/{across}")) and (y := round.estimate("test", f"sampled/{up}"))
+        record.index: (x.estimate, y.estimate)
+        for record in records.rounds
+        if (x := record.estimate("test", f"sampled/{across}")) and (y := record.estimate("test", f"sampled/{up}"))
     }
     if not points:
         return None
@@ -239,20 +239,20 @@ def _inline(text: str, label: str) -> Markup:
     return Markup(text)
 
 
-def _measured(run: RunRecords, line: Line) -> list[tuple[RoundRecords, Estimate]]:
-    found = [(round, round.estimate(line.split, line.metric)) for round in run.rounds]
-    return [(round, estimate) for round, estimate in found if estimate is not None]
+def _measured(records: RunRecords, line: Line) -> list[tuple[RoundRecords, Estimate]]:
+    found = [(record, record.estimate(line.split, line.metric)) for record in records.rounds]
+    return [(record, estimate) for record, estimate in found if estimate is not None]
 
 
 def _draw_estimates(
     axes: Axes, points: list[tuple[RoundRecords, Estimate]], label: str, colour: str, offset: float
 ) -> None:
-    places = [round.number + offset for round, _ in points]
+    places = [record.index + offset for record, _ in points]
     values = [estimate.estimate for _, estimate in points]
     axes.plot(places, values, color=colour, label=label)
     axes.vlines(places, [e.low for _, e in points], [e.high for _, e in points], color=colour, linewidth=1)
-    for place, (round, estimate) in zip(places, points, strict=True):
-        refused = round.decision is not None and not round.decision.promoted
+    for place, (record, estimate) in zip(places, points, strict=True):
+        refused = record.decision is not None and not record.decision.promoted
         axes.plot(place, estimate.estimate, "o", color=colour, markersize=4.5, fillstyle="none" if refused else "full")
 
 
@@ -271,9 +271,9 @@ def _legend_below(axes: Axes) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -ticks_and_label), ncols=3, handlelength=1, columnspacing=1.2)
 
 
-def _name_round(axes: Axes, round: RoundRecords, start: int) -> None:
+def _name_round(axes: Axes, record: RoundRecords, start: int) -> None:
     if start:
         axes.axvline(start + 0.5, color=INK, linewidth=0.6, alpha=0.5, linestyle=(0, (2, 2)))
     axes.text(
-        start + 1, 1.0, f"round {round.number}", transform=axes.get_xaxis_transform(), fontsize=7, alpha=0.7, va="top"
+        start + 1, 1.0, f"round {record.index}", transform=axes.get_xaxis_transform(), fontsize=7, alpha=0.7, va="top"
     )

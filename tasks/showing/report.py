@@ -48,7 +48,7 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(run: RunRecords) -> str:
+def render(records: RunRecords) -> str:
     """The page as HTML."""
     environment = Environment(
         loader=PackageLoader("tasks.showing", "."),
@@ -59,33 +59,33 @@ def render(run: RunRecords) -> str:
     )
     environment.filters |= {"number": number, "estimate": estimate, "duration": duration, "share": share}
     return environment.get_template("report.html.jinja").render(
-        run=run,
-        config=run.config,
+        run=records,
+        config=records.config,
         missing=MISSING,
-        outcome=outcome(run),
-        gain=run.paired_gain("test", "greedy_accuracy"),
-        alarms=run.alarms(),
-        metrics=_rounds_metrics(run),
-        objectives=[reward.name for reward in run.config.rewards],
+        outcome=outcome(records),
+        gain=records.paired_gain("test", "greedy_accuracy"),
+        alarms=records.alarms(),
+        metrics=_rounds_metrics(records),
+        objectives=[reward.name for reward in records.config.rewards],
         token_classes=CLASSES,
-        figures=_figures(run),
-        samples=_samples(run),
+        figures=_figures(records),
+        samples=_samples(records),
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
-def outcome(run: RunRecords) -> Markup:
+def outcome(records: RunRecords) -> Markup:
     """One sentence: what the champion gained over the policy that was given, on test."""
-    before, after = (_test_accuracy(round) for round in (run.baseline, run.champion))
-    if before is None or run.champion is None:
+    before, after = (_test_accuracy(record) for record in (records.baseline, records.champion))
+    if before is None or records.champion is None:
         return Markup("Nothing was measured yet.")
-    if after is None or run.champion is run.baseline:
-        verdict = "No challenger was promoted" if run.is_finished else "No challenger was promoted so far"
+    if after is None or records.champion is records.baseline:
+        verdict = "No challenger was promoted" if records.is_finished else "No challenger was promoted so far"
         return Markup("{}: greedy accuracy on test is that of the given policy, {}.").format(verdict, estimate(before))
     sentence = Markup("Greedy accuracy on test {} over {} problems").format(
         _change(before.estimate, after.estimate), after.n
     )
-    gain = run.paired_gain("test", "greedy_accuracy")
+    gain = records.paired_gain("test", "greedy_accuracy")
     return sentence + (Markup(": a paired gain of {}.").format(estimate(gain, signed=True)) if gain else Markup("."))
 
 
@@ -96,8 +96,8 @@ def _change(before: float, after: float) -> Markup:
     return Markup("{} from {} to {}").format(verb, number(before), number(after))
 
 
-def _test_accuracy(round: RoundRecords | None) -> Estimate | None:
-    return None if round is None else round.estimate("test", "greedy_accuracy")
+def _test_accuracy(record: RoundRecords | None) -> Estimate | None:
+    return None if record is None else record.estimate("test", "greedy_accuracy")
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
@@ -134,9 +134,9 @@ def duration(seconds: float | None) -> Markup:
 # ---- parts of the page ----------------------------------------------------------------------------------------------
 
 
-def _rounds_metrics(run: RunRecords) -> list[str]:
+def _rounds_metrics(records: RunRecords) -> list[str]:
     """Metrics of the table of rounds beside greedy accuracy: pass@k and maj@k of the most samples."""
-    names = {name for round in run.rounds for report in round.reports.values() for name in report.values}
+    names = {name for record in records.rounds for report in record.reports.values() for name in report.values}
     return [group[-1] for kind in ("pass_at_", "maj_at_") if (group := _by_k(names, kind))]
 
 
@@ -144,100 +144,114 @@ def _by_k(names: set[str], kind: str) -> list[str]:
     return sorted((name for name in names if name.startswith(kind)), key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
-def _figures(run: RunRecords) -> dict[str, Markup]:
+def _figures(records: RunRecords) -> dict[str, Markup]:
     return {
-        "rounds": _rounds_figure(run),
-        "steps": _steps_figure(run),
-        "shares": svg([advantage_shares(run)], columns=2, label="Each objective's share of the advantage by round"),
-        "proxy": _proxy_figure(run),
-        "trade_offs": _trade_offs_figure(run),
+        "rounds": _rounds_figure(records),
+        "steps": _steps_figure(records),
+        "shares": svg([advantage_shares(records)], columns=2, label="Each objective's share of the advantage by round"),
+        "proxy": _proxy_figure(records),
+        "trade_offs": _trade_offs_figure(records),
     }
 
 
-def _rounds_figure(run: RunRecords) -> Markup:
-    names = {name for round in run.rounds for report in round.reports.values() for name in report.values}
+def _rounds_figure(records: RunRecords) -> Markup:
+    names = {name for record in records.rounds for report in record.reports.values() for name in report.values}
     at_k = [*_by_k(names, "pass_at_"), *_by_k(names, "maj_at_")]
     panels = [
-        over_rounds(run, "greedy accuracy", [Line(split, split, "greedy_accuracy") for split in ("test", "dev")]),
-        over_rounds(run, "sampled, test", [Line(name.replace("_at_", "@"), "test", name) for name in at_k]),
-        over_rounds(run, "KL from the initial policy, test (nats)", [Line("test", "test", "kl_initial")]),
-        over_rounds(run, "response length, test (tokens)", [Line("test", "test", "response_length")]),
-        over_rounds(run, "truncated share, test", [Line("test", "test", "truncated_share")]),
-        *(over_rounds(run, f"{name}, greedy, test", [Line(name, "test", f"greedy/{name}")]) for name in _measured(run)),
+        over_rounds(records, "greedy accuracy", [Line(split, split, "greedy_accuracy") for split in ("test", "dev")]),
+        over_rounds(records, "sampled, test", [Line(name.replace("_at_", "@"), "test", name) for name in at_k]),
+        over_rounds(records, "KL from the initial policy, test (nats)", [Line("test", "test", "kl_initial")]),
+        over_rounds(records, "response length, test (tokens)", [Line("test", "test", "response_length")]),
+        over_rounds(records, "truncated share, test", [Line("test", "test", "truncated_share")]),
+        *(
+            over_rounds(records, f"{name}, greedy, test", [Line(name, "test", f"greedy/{name}")])
+            for name in _measured(records)
+        ),
     ]
     return svg(panels, label="Held-out measurements over rounds with 95% intervals")
 
 
-def _measured(run: RunRecords) -> list[str]:
+def _measured(records: RunRecords) -> list[str]:
     """Objectives other than the checker, whose mean is the accuracy."""
-    return [r.name for r in [*run.config.rewards, *run.config.evaluation.rewards] if r.name != run.config.checker]
+    return [
+        r.name
+        for r in [*records.config.rewards, *records.config.evaluation.rewards]
+        if r.name != records.config.checker
+    ]
 
 
-def _steps_figure(run: RunRecords) -> Markup:
-    objectives = [reward.name for reward in run.config.rewards]
+def _steps_figure(records: RunRecords) -> Markup:
+    objectives = [reward.name for reward in records.config.rewards]
     panels = [
-        over_steps(run, "reward", {"reward": "reward/mean"}),
-        *(over_steps(run, f"objective {name}", {name: f"objective/{name}/mean"}) for name in objectives),
-        over_steps(run, "entropy (nats a token)", {"entropy": "policy/entropy"}),
-        over_steps(run, "KL from the initial policy (nats)", {"KL": "policy/kl_initial"}),
+        over_steps(records, "reward", {"reward": "reward/mean"}),
+        *(over_steps(records, f"objective {name}", {name: f"objective/{name}/mean"}) for name in objectives),
+        over_steps(records, "entropy (nats a token)", {"entropy": "policy/entropy"}),
+        over_steps(records, "KL from the initial policy (nats)", {"KL": "policy/kl_initial"}),
         over_steps(
-            run,
+            records,
             "share of groups",
             {"dead": "groups/dead_share", "all right": "groups/all_right_share", "all wrong": "groups/all_wrong_share"},
         ),
-        over_steps(run, "response length (tokens)", {"mean": "response/length_mean"}),
+        over_steps(records, "response length (tokens)", {"mean": "response/length_mean"}),
         over_steps(
-            run,
+            records,
             "share cut off",
             {"truncated": "response/truncated_share", "aborted": "response/aborted_share"},
         ),
         over_steps(
-            run,
+            records,
             "response cache",
             {"used share": "cache/used_share", "effective share": "cache/effective_share"},
         ),
-        over_steps(run, "gradient norm", {"norm": "policy/grad_norm"}),
-        over_steps(run, "share of tokens", {name: f"tokens/{name}_share" for name in CLASSES}),
-        over_steps(run, "refused groups", {"refused": "groups/refused"}),
-        over_steps(run, "problems that fit the curriculum", {"share": "curriculum/eligible_share"}),
+        over_steps(records, "gradient norm", {"norm": "policy/grad_norm"}),
+        over_steps(records, "share of tokens", {name: f"tokens/{name}_share" for name in CLASSES}),
+        over_steps(records, "refused groups", {"refused": "groups/refused"}),
+        over_steps(records, "problems that fit the curriculum", {"share": "curriculum/eligible_share"}),
     ]
     return svg(panels, label="Training metrics by step, the rounds one after the other")
 
 
-def _proxy_figure(run: RunRecords) -> Markup:
+def _proxy_figure(records: RunRecords) -> Markup:
     """Each reward model's mean above the checker's accuracy, on the same samples."""
-    models = [r.name for r in [*run.config.rewards, *run.config.evaluation.rewards] if isinstance(r, ModelRewardConfig)]
+    models = [
+        r.name
+        for r in [*records.config.rewards, *records.config.evaluation.rewards]
+        if isinstance(r, ModelRewardConfig)
+    ]
     if not models:
         return Markup("")
-    checker = run.config.checker
+    checker = records.config.checker
     panels = [
-        over_rounds(run, f"reward model {name}, test", [Line(name, "test", f"sampled/{name}")]) for name in models
+        over_rounds(records, f"reward model {name}, test", [Line(name, "test", f"sampled/{name}")]) for name in models
     ]
-    panels += [over_rounds(run, f"checker {checker}, test", [Line(checker, "test", f"sampled/{checker}")])]
-    panels += [over_steps(run, f"reward model {name}, training", {name: f"objective/{name}/mean"}) for name in models]
-    panels += [over_steps(run, f"checker {checker}, training", {checker: f"objective/{checker}/mean"})]
+    panels += [over_rounds(records, f"checker {checker}, test", [Line(checker, "test", f"sampled/{checker}")])]
     panels += [
-        over_distance(run, f"{name} by distance", f"objective/{name}/mean", number % 8)
+        over_steps(records, f"reward model {name}, training", {name: f"objective/{name}/mean"}) for name in models
+    ]
+    panels += [over_steps(records, f"checker {checker}, training", {checker: f"objective/{checker}/mean"})]
+    panels += [
+        over_distance(records, f"{name} by distance", f"objective/{name}/mean", number % 8)
         for number, name in enumerate([*models, checker])
     ]
     return svg(panels, columns=2, label="Reward models beside the checker")
 
 
-def _trade_offs_figure(run: RunRecords) -> Markup:
+def _trade_offs_figure(records: RunRecords) -> Markup:
     """Every other objective against the checker, by round."""
-    checker = run.config.checker
+    checker = records.config.checker
     return svg(
-        [trade_off(run, checker, name) for name in _measured(run)], label="Objectives against the checker by round"
+        [trade_off(records, checker, name) for name in _measured(records)],
+        label="Objectives against the checker by round",
     )
 
 
-def _samples(run: RunRecords) -> list[Sample]:
+def _samples(records: RunRecords) -> list[Sample]:
     """Test problems that both round 0 and the champion show."""
-    if run.baseline is None or run.champion is None or run.champion is run.baseline:
+    if records.baseline is None or records.champion is None or records.champion is records.baseline:
         return []
-    after = {row["problem_key"]: row for row in run.champion.examples if row["split"] == "test"}
-    rows = [row for row in run.baseline.examples if row["split"] == "test" and row["problem_key"] in after]
-    return [_sample(run.baseline, run.champion, row, after[row["problem_key"]]) for row in rows]
+    after = {row["problem_key"]: row for row in records.champion.examples if row["split"] == "test"}
+    rows = [row for row in records.baseline.examples if row["split"] == "test" and row["problem_key"] in after]
+    return [_sample(records.baseline, records.champion, row, after[row["problem_key"]]) for row in rows]
 
 
 def _sample(before: RoundRecords, after: RoundRecords, old: Row, new: Row) -> Sample:
@@ -259,8 +273,8 @@ def _turns(prompt: Prompt) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in prompt]
 
 
-def _is_right(round: RoundRecords, problem_key: str) -> bool | None:
+def _is_right(record: RoundRecords, problem_key: str) -> bool | None:
     values: list[Any] = [
-        row["greedy_accuracy"] for row in round.results if (row["split"], row["problem_key"]) == ("test", problem_key)
+        row["greedy_accuracy"] for row in record.results if (row["split"], row["problem_key"]) == ("test", problem_key)
     ]
     return bool(values[0]) if values else None

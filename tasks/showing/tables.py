@@ -12,7 +12,7 @@ from configs.records import Estimate, EvalReport, RewardModelReport
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
-    """The table of rounds of a summary (DESIGN.md's fields), readable at 80 columns."""
+    """The table of rounds of a summary, readable at 80 columns."""
     title = f"Run {summary['run']}: {summary['status']}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name, justify in _TABLE_COLUMNS:

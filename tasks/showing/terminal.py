@@ -51,11 +51,6 @@ class StageProgress:
         self.started = time.monotonic()
         self._show = show
 
-    def advance(self, n: int = 1) -> None:
-        """`n` more units are done."""
-        self.done += n
-        self._show(self)
-
     def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
         """`done` units are done in all."""
         self.done = done

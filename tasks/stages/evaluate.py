@@ -90,7 +90,7 @@ def body(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
             initial_policy=spec.initial_policy,
             rewards=rewards,
             config=spec.config,
-            round=spec.round,
+            round_index=spec.round,
             should_stop=context.should_stop,
             on_progress=on_progress,
         )

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.disk.files import JOURNAL, Journal, append_jsonl, digest, digest_json, read_jsonl, write_json
+from configs.errors import TrainingDiverged
 from configs.records import Policy, Problem, RoundState
 from configs.schema.problems import ThresholdCurriculum
 from configs.seeds import seed_for
-from grpo_train.objective.learner import TrainingDiverged
 from grpo_train.objective.ranks import Ranks
 from grpo_train.observers.watch import Alarm
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
@@ -122,7 +122,7 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     ranks, lora = Ranks(), spec.config.grpo_config.lora
     base, carried = (lora and carried_adapter(spec.policy, lora)) or (spec.policy, None)
     model, tokenizer = load_policy(base.path, device=ranks.device)
-    seed = seed_for(spec.config.seed, "adapter", round=spec.round)
+    seed = seed_for(spec.config.seed, "adapter", round_index=spec.round)
     adapter = Adapter(model, lora, seed=seed, carried=carried) if lora else None
     problems = read_jsonl(Path(spec.problems), Problem)
     journal, total = Journal(out_dir / JOURNAL), num_steps(spec.config.grpo_config, len(problems))
@@ -147,7 +147,7 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
                 initial_policy=spec.initial_policy,
                 rewards=rewards,
                 config=spec.config,
-                round=spec.round,
+                round_index=spec.round,
                 curriculum=spec.curriculum,
                 on_step=on_step,
                 should_stop=context.should_stop,
@@ -157,7 +157,7 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
             if not ranks.is_main:
                 raise
             kept = save_policy(
-                adapter.merge() if adapter else model, tokenizer, out_dir / "last_good", round=spec.round
+                adapter.merge() if adapter else model, tokenizer, out_dir / "last_good", round_index=spec.round
             )
             raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
     if not ranks.is_main:
@@ -167,7 +167,7 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     if adapter is not None:
         adapter.save(out_dir / FOLDER, base)
         model = adapter.merge()
-    save_policy(model, tokenizer, out_dir / "model", round=spec.round)
+    save_policy(model, tokenizer, out_dir / "model", round_index=spec.round)
     facts = asdict(result)
     write_json(out_dir / CURRICULUM, facts.pop("curriculum"))
     write_json(out_dir / RESULT, facts)

@@ -62,7 +62,7 @@ def given_policy(run: Run) -> Policy:
         write_run(run.workspace, file.model_copy(update={"given_policy": policy, "initial_policy": initial}))
         return policy
     given = file.given_policy
-    now = open_policy(Path(given.path), round=0) if Path(given.path).exists() else None
+    now = open_policy(Path(given.path), round_index=0) if Path(given.path).exists() else None
     if file.predecessor is None and now is None:
         now = prepare_policy(run.config.policy, models_folder(run.workspace))
     if now is None or now.id != given.id:

@@ -67,7 +67,7 @@ def body(spec: PromoteSpec, out_dir: Path, context: Context = ALONE) -> None:
         _rows(Path(spec.champion_results)),
         _rows(Path(spec.challenger_results)),
         config=spec.config.promotion,
-        seed=seed_for(spec.config.seed, "promotion", round=spec.round),
+        seed=seed_for(spec.config.seed, "promotion", round_index=spec.round),
         draws=spec.config.evaluation.bootstrap_draws,
         people=people_win_rate(Path(spec.comparison).parent) if spec.comparison else None,
     )

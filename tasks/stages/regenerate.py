@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
-from configs.records import Completion, Policy, PreferencePair, Problem, ReviewItem, Score
+from configs.records import Completion, Policy, PreferencePair, Problem, ReviewItem, Score, is_right
 from configs.schema.config import Config
 from configs.schema.reward_models import FileLabeler, PeopleLabeler
 from configs.seeds import rng_for, seed_for
@@ -122,7 +122,7 @@ def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: C
             tokenizer,
             problems,
             sampling,
-            seed=seed_for(spec.config.seed, "regenerate", round=spec.round, index=number),
+            seed=seed_for(spec.config.seed, "regenerate", round_index=spec.round, index=number),
             policy_id=policy.id,
             should_stop=context.should_stop,
             on_progress=on_progress,
@@ -137,7 +137,7 @@ def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -
     right: dict[str, list[bool]] = {}
     for completion, scored in zip(completions, read_jsonl(out_dir / "scores.jsonl", Score), strict=True):
         if completion.policy_id == policy.id and (value := scored.parts.get(checker)) is not None:
-            right.setdefault(sources[completion.problem_key], []).append(value >= 1)
+            right.setdefault(sources[completion.problem_key], []).append(is_right(value))
     return {source: fmean(verdicts) for source, verdicts in right.items()}
 
 
@@ -155,9 +155,9 @@ def _review_items(
                 name=name,
                 config=config,
                 rewards=spec.config.rewards,
-                run=spec.config.run_name,
-                round=spec.round,
-                rng=rng_for(spec.config.seed, f"review {name}", round=spec.round),
+                run_name=spec.config.run_name,
+                round_index=spec.round,
+                rng=rng_for(spec.config.seed, f"review {name}", round_index=spec.round),
             )
     return items
 
@@ -185,7 +185,7 @@ def _pairs(
                 config=config,
                 labeler=labeler,
                 rewards=spec.config.rewards,
-                round=spec.round,
+                round_index=spec.round,
             )
     return [
         pair
@@ -194,12 +194,12 @@ def _pairs(
     ]
 
 
-def preferences(config: Config, name: str, round: int) -> list[PreferencePair]:
+def preferences(config: Config, name: str, round_index: int) -> list[PreferencePair]:
     """A round's draw from the file that labels for the reward model `name`."""
     model = config.trained_reward_models[name]
     assert isinstance(model.labeler, FileLabeler)
-    pairs = read_preferences(model.labeler, name=name, config=model, round=round)
-    rng = rng_for(config.seed, f"preferences {name}", round=round)
+    pairs = read_preferences(model.labeler, name=name, config=model, round_index=round_index)
+    rng = rng_for(config.seed, f"preferences {name}", round_index=round_index)
     return draw_preferences(pairs, max_pairs=model.max_pairs, rng=rng)
 
 

@@ -100,7 +100,7 @@ def _train_on_file(run: Run, name: str) -> RewardModelReport:
         )
     base = _base(run, name, run.file.reward_models.get(name), given_policy(run))
     pairs = run.folder / "preferences" / f"{name}.jsonl"
-    write_jsonl(pairs, preferences(run.config, name, round=0))
+    write_jsonl(pairs, preferences(run.config, name, round_index=0))
     return _run(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs], [])
 
 
@@ -201,7 +201,7 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
         earlier,
         replay_fraction=spec.block.replay_fraction,
         max_pairs=spec.block.max_pairs,
-        rng=rng_for(spec.config.seed, f"pairs {spec.name}", round=spec.round),
+        rng=rng_for(spec.config.seed, f"pairs {spec.name}", round_index=spec.round),
     )
     held_out = [pair for pair in new if pair.split == "held_out"]
     write_jsonl(out_dir / "train_pairs.jsonl", train)
@@ -221,7 +221,7 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
             config=spec.block,
             num_train_pairs=len(train),
             num_replayed_pairs=num_replayed,
-            seed=seed_for(spec.config.seed, f"check {spec.name}", round=spec.round),
+            seed=seed_for(spec.config.seed, f"check {spec.name}", round_index=spec.round),
         )
     write_json(out_dir / "report.json", report.model_dump(mode="json") | {"path": "model"})
     Journal(out_dir / JOURNAL).write(spec.round, metrics(report))
@@ -247,7 +247,7 @@ def _train(
         base=Path(spec.base.path),
         out_dir=out_dir / "model",
         config=spec.block,
-        seed=seed_for(spec.config.seed, f"reward model {spec.name}", round=spec.round),
+        seed=seed_for(spec.config.seed, f"reward model {spec.name}", round_index=spec.round),
         on_step=on_step,
         should_stop=context.should_stop,
         checkpoints=spec.checkpoints(out_dir, context.warn),

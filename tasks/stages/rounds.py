@@ -27,24 +27,24 @@ def first_state(run: Run) -> RoundState:
     return round_state(run, 0, run.given_policy, run.given_policy)
 
 
-def round_state(run: Run, round: int, policy: Policy, champion: Policy) -> RoundState:
+def round_state(run: Run, round_index: int, policy: Policy, champion: Policy) -> RoundState:
     """What a round hands to the next one; round 0 has what the run before handed on."""
     accepted = last_accepted_models(
-        run.folder, run.config.trained_reward_models, before=round + 1, inherited=run.file.reward_models
+        run.folder, run.config.trained_reward_models, before=round_index + 1, inherited=run.file.reward_models
     )
     return RoundState(
-        round=round,
+        round=round_index,
         policy=policy,
         champion=champion,
         initial_policy=run.initial_policy,
         reward_models={name: model.id for name, model in accepted.items()},
-        curriculum=_handed_on(run, round) if round else run.file.curriculum,
+        curriculum=_handed_on(run, round_index) if round_index else run.file.curriculum,
     )
 
 
-def _handed_on(run: Run, round: int) -> dict[str, Any]:
+def _handed_on(run: Run, round_index: int) -> dict[str, Any]:
     """The curriculum's epoch and pass rates at the end of the round's training."""
-    result = train_result(round_folder(run.folder, round) / "policy")
+    result = train_result(round_folder(run.folder, round_index) / "policy")
     assert result is not None, "the policy's stage is finished"
     return result.curriculum
 

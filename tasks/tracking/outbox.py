@@ -71,9 +71,9 @@ class RunTracking(Record):
     """{artifact path: sha256} that was sent"""
 
 
-def stage_folders(run: Path) -> list[Path]:
+def stage_folders(run_dir: Path) -> list[Path]:
     """Folders of the run's stages, by the time at which they started."""
-    found = [(load(path, StageTracking), path.parent) for path in run.glob(f"**/{TRACKING}")]
+    found = [(load(path, StageTracking), path.parent) for path in run_dir.glob(f"**/{TRACKING}")]
     return [
         folder for record, folder in sorted(((r.facts.started_ms, f) for r, f in found if r), key=lambda pair: pair)
     ]

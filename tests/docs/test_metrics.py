@@ -79,8 +79,8 @@ def config() -> Config:
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     folder = tmp_path_factory.mktemp("policy") / "model"
     tokenizer = build_tiny_tokenizer()
-    save_policy(build_tiny_model(tokenizer), tokenizer, folder, round=0)
-    return open_policy(folder, round=0)
+    save_policy(build_tiny_model(tokenizer), tokenizer, folder, round_index=0)
+    return open_policy(folder, round_index=0)
 
 
 def test_glossary_has_exactly_the_keys_of_a_training_step(policy: Policy) -> None:
@@ -97,7 +97,7 @@ def test_glossary_has_exactly_the_keys_of_a_training_step(policy: Policy) -> Non
             initial_policy=policy,
             rewards=rewards,
             config=config,
-            round=1,
+            round_index=1,
             on_step=steps.append,
         )
     assert _generic({key for step in steps for key in step.metrics}) == _defined("Training, by step")
@@ -114,7 +114,7 @@ def test_glossary_has_exactly_the_keys_of_an_evaluation(config: Config, policy: 
             initial_policy=policy,
             rewards=rewards,
             config=config,
-            round=0,
+            round_index=0,
         )
     assert _generic(set(estimates(evaluation.reports))) == _defined("Evaluation, by round")
 

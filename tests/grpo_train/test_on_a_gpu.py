@@ -97,7 +97,7 @@ def test_the_same_draws_write_the_same(tiny: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tiny: Any, tmp_path: Path, precision: str) -> None:
-    policy: Policy = save_policy(*tiny, tmp_path / "policy", round=0)
+    policy: Policy = save_policy(*tiny, tmp_path / "policy", round_index=0)
     settings = (*EVERYTHING, f"grpo_config.precision={precision}", "grpo_config.deterministic=true")
     config = tiny_config(*settings)
     undisturbed = attempt(policy, config, None)

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def policy(tiny: Any, tmp_path: Path) -> Policy:
-    return save_policy(*tiny, tmp_path / "policy", round=0)
+    return save_policy(*tiny, tmp_path / "policy", round_index=0)
 
 
 def attempt(
@@ -72,7 +72,7 @@ def attempt(
             Given("correct", 0.2, lambda completion: float("5" in completion.text)),
         ],
         config=config,
-        round=1,
+        round_index=1,
         on_step=steps.append,
         should_stop=lambda: bool(steps) and steps[-1].step >= stop_after,
         checkpoints=checkpoints,
@@ -221,7 +221,7 @@ def test_no_checkpoint_is_made_after_the_last_step(policy: Policy, tmp_path: Pat
     folder.mkdir()
     train(
         model, tokenizer, PROBLEMS, policy=policy, initial_policy=policy, rewards=[Given("fives", 1.0, fives)],
-        config=tiny_config("grpo_config.max_updates=3"), round=1, on_step=lambda step: None,
+        config=tiny_config("grpo_config.max_updates=3"), round_index=1, on_step=lambda step: None,
         checkpoints=Checkpoints(folder, fingerprint="work", every=1, keep=9, warn=pytest.fail),
     )  # fmt: skip
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["step_000001", "step_000002"]

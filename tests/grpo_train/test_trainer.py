@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from configs.disk.checkpoints import Checkpoints
-from configs.errors import ConfigError, StageStopped
+from configs.errors import ConfigError, StageStopped, TrainingDiverged
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema.config import Config
 from configs.seeds import seed_for
-from grpo_train.objective.learner import Learner, TrainingDiverged
+from grpo_train.objective.learner import Learner
 from grpo_train.objective.response_logprobs import micro_batches
 from grpo_train.observers.token_ledger import CLASSES
 from grpo_train.policies.model import load_policy, save_policy
@@ -52,7 +52,7 @@ def tiny_config(*overrides: str) -> Config:
 
 @pytest.fixture
 def policy(tiny, tmp_path: Path) -> Policy:
-    return save_policy(*tiny, tmp_path / "policy", round=0)
+    return save_policy(*tiny, tmp_path / "policy", round_index=0)
 
 
 def run(
@@ -72,7 +72,7 @@ def run(
         initial_policy=policy,
         rewards=[Given("fives", 1.0, reward)],
         config=config,
-        round=1,
+        round_index=1,
         on_step=steps.append,
         should_stop=should_stop,
     )
@@ -228,7 +228,7 @@ def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
             initial_policy=policy,
             rewards=[Given("fives", 1.0, fives)],
             config=tiny_config(),
-            round=1,
+            round_index=1,
             on_step=lambda step: kept.append(weights(model)),
         )
     assert len(kept) == 1
@@ -263,7 +263,7 @@ def test_a_watch_rule_takes_the_policy_back_to_before_it_went_wrong(rule, num_st
         initial_policy=policy,
         rewards=[Given("fives", 1.0, fives)],
         config=config,
-        round=1,
+        round_index=1,
         on_step=lambda step: after.__setitem__(step.step, weights(model)),
         checkpoints=checkpoints,
     )
@@ -373,7 +373,7 @@ def test_further_rounds_of_sampling_draw_with_seeds_of_their_own(policy, monkeyp
 
     monkeypatch.setattr("grpo_train.rollouts.sample", spy)
     run(policy, tiny_config("grpo_config.max_updates=1", "grpo_config.refill=2"), lambda completion: 0.5)
-    assert seeds == [seed_for(0, "train sampling", round=1, step=1, index=number) for number in (0, 1, 2)]
+    assert seeds == [seed_for(0, "train sampling", round_index=1, step=1, index=number) for number in (0, 1, 2)]
 
 
 # ---- curriculum and wordings ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.errors import RewardError
 from configs.records import Completion, Problem, Score
 from configs.schema.rewards import (
     FormatRewardConfig,
@@ -21,7 +22,7 @@ from configs.schema.rewards import (
     OutcomeRewardConfig,
     RewardConfig,
 )
-from reward_training.reward import RewardError, Unscored, Value, WorksElsewhere
+from reward_training.reward import Unscored, Value, WorksElsewhere
 from reward_training.scorer import Scoring, build_rewards, check_unscored, score
 
 Make = Callable[..., Completion]

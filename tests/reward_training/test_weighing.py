@@ -21,10 +21,10 @@ BY_STEP = WeightSchedule(over="steps", points=[(1, 1.0), (11, 0.5)])
     ],
 )  # fmt: skip
 def test_a_schedule_multiplies_the_weight(
-    schedule: WeightSchedule | None, round: int, step: int | None, factor: float
+    schedule: WeightSchedule | None, round_index: int, step: int | None, factor: float
 ) -> None:
     reward = LengthRewardConfig(name="brief", target=1, limit=2, weight=0.2, schedule=schedule)
-    assert Weighing.at([reward], round, step).weights == {"brief": pytest.approx(0.2 * factor)}
+    assert Weighing.at([reward], round_index, step).weights == {"brief": pytest.approx(0.2 * factor)}
 
 
 def test_total_is_capped_under_a_floor_and_a_missing_part_is_under_none() -> None:

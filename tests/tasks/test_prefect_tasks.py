@@ -47,15 +47,15 @@ def baseline(run: Run) -> RoundState:
     return state
 
 
-def one_round(run: Run, round: int, state: RoundState, *, promoted: bool = True) -> RoundState:
-    stages.train_reward_model.fn(run, round, "taste", state)
-    models = usable_models(run, round)
-    policy = stages.train_policy.fn(run, round, state, models)
-    stages.evaluate.fn(run, round, policy, models)
-    assert stages.promote.fn(run, round, state.champion, policy).promoted is promoted
+def one_round(run: Run, round_index: int, state: RoundState, *, promoted: bool = True) -> RoundState:
+    stages.train_reward_model.fn(run, round_index, "taste", state)
+    models = usable_models(run, round_index)
+    policy = stages.train_policy.fn(run, round_index, state, models)
+    stages.evaluate.fn(run, round_index, policy, models)
+    assert stages.promote.fn(run, round_index, state.champion, policy).promoted is promoted
     champion = policy if promoted else state.champion
-    stages.regenerate.fn(run, round, [champion] if promoted else [champion, policy], models)
-    after = round_state(run, round, policy, champion)
+    stages.regenerate.fn(run, round_index, [champion] if promoted else [champion, policy], models)
+    after = round_state(run, round_index, policy, champion)
     stages.finish_round.fn(run, after)
     return after
 
@@ -64,8 +64,8 @@ def whole(root: Path, config: Config) -> Run:
     run = open_in(root, config)
     run.tracking.start()
     state = baseline(run)
-    for round in range(1, config.rounds + 1):
-        state = one_round(run, round, state, promoted=config.promotion.rule == "always")
+    for round_index in range(1, config.rounds + 1):
+        state = one_round(run, round_index, state, promoted=config.promotion.rule == "always")
     run.tracking.finish("FINISHED")
     return run
 
@@ -172,7 +172,7 @@ def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
 
 def assert_curriculum_goes_on(run: Run) -> None:
     """Each round asked 2 x 4 problems; the second one of the fewer that are left beside its own shard."""
-    folders = [run.folder / f"round_00{round}" / "policy" for round in (1, 2)]
+    folders = [run.folder / f"round_00{round_index}" / "policy" for round_index in (1, 2)]
     first, second = (json.loads((folder / "curriculum.json").read_bytes()) for folder in folders)
     sizes = [(run.folder / name / "train.jsonl").read_bytes().count(b"\n") for name in ("problems", "problems_002")]
     assert first["epoch"] == pytest.approx(8 / sizes[0])
@@ -283,10 +283,10 @@ def test_a_reward_model_may_begin_each_round_anew_from_a_backbone_of_its_own(
     with pytest.raises(ConfigError, match=r"reward_models\.taste\.backbone\.path=\./other does not exist"):
         stages.train_reward_model.fn(run, 1, "taste", state)
     tokenizer = build_tiny_tokenizer()
-    backbone = save_policy(build_tiny_model(tokenizer, seed=5), tokenizer, tmp_path / "other", round=0)
-    for round in (1, 2):
-        stages.train_reward_model.fn(run, round, "taste", state)
-        folder = run.folder / f"round_{round:03d}" / "reward_model" / "taste"
+    backbone = save_policy(build_tiny_model(tokenizer, seed=5), tokenizer, tmp_path / "other", round_index=0)
+    for round_index in (1, 2):
+        stages.train_reward_model.fn(run, round_index, "taste", state)
+        folder = run.folder / f"round_{round_index:03d}" / "reward_model" / "taste"
         manifest = read_manifest(folder)
         assert manifest is not None
         assert manifest.inputs["base"] == backbone.id

@@ -11,14 +11,18 @@ from rich.console import Console
 from transformers import LlamaConfig
 
 import flows.doctor.checks as doctor_checks
+import flows.doctor.resources as doctor_resources
+import flows.doctor.rewards as doctor_rewards
 import flows.doctor.timing as doctor_timing
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from flows.cli import main
-from flows.doctor.checks import Check, memory_needed, num_parameters, promotion_metrics
+from flows.doctor.checks import Finding, num_parameters
 from flows.doctor.report import DoctorReport, check, duration, refuse_faulty, render, render_time
+from flows.doctor.resources import memory_needed
+from flows.doctor.rewards import promotion_metrics
 from flows.doctor.timing import RoundTime, Speed, round_time
 from grpo_train.policies.tiny_model import save_tiny_model
 from reward_training.answers.extraction import extractor
@@ -42,14 +46,14 @@ def configure(workspace: Path) -> Configure:
     return configured
 
 
-def _found(report: DoctorReport, name: str) -> Check:
-    return next(check for check in report.checks if check.name == name)
+def _found(report: DoctorReport, name: str) -> Finding:
+    return next(check for check in report.findings if check.name == name)
 
 
 def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Configure, workspace: Path) -> None:
     report = check(configure(), workspace)
     assert not report.failed
-    assert {check.name for check in report.checks if check.status == "warn"} == {"split dev", "split test"}
+    assert {check.name for check in report.findings if check.status == "warn"} == {"split dev", "split test"}
     assert _found(report, "problems").detail == "train 28, dev 16, test 16, 3 shards of 40; left out: nothing"
     # 6 updates of 16 / 4 problems each
     assert _found(report, "batches").detail == "6 updates a round on 4 problems x 4; 0.86 of 28 problems"
@@ -59,7 +63,7 @@ def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Co
 @pytest.mark.parametrize("extract", ["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"])
 def test_gold_answers_are_found_wherever_the_reward_looks(extract: str) -> None:
     reward = OutcomeRewardConfig(name="correct", extract=extract, strict=True)
-    text = doctor_checks.written_as_asked("12", reward)
+    text = doctor_rewards.written_as_asked("12", reward)
     assert extractor(reward)(text, "How many are a dozen?") == "12"
 
 
@@ -73,7 +77,7 @@ def test_quick_check_starts_no_checker_process(
     slow = {"name": "symbolic", "kind": "outcome", "checker": "math_verify", "weight": 0}
     report = check(configure(evaluation={"rewards": [slow]}), workspace, quick=True)
     assert not report.failed
-    assert [found.name for found in report.checks if found.name.startswith("gold")] == ["gold answers, correct"]
+    assert [found.name for found in report.findings if found.name.startswith("gold")] == ["gold answers, correct"]
 
 
 def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, workspace: Path) -> None:
@@ -109,9 +113,9 @@ def test_reasoning_gym_scorer_is_refused_for_other_sources(configure: Configure)
     sources = [{"kind": "jsonl", "path": "a.jsonl"}]
     scorer = {"name": "correct", "kind": "outcome", "checker": "reasoning_gym"}
     config = configure(problems={"sources": sources}, evaluation={"rewards": [scorer | {"name": "own"}]})
-    found = [found for found in doctor_checks.check_rewards(config) if found.name == "reward own"]
+    found = [found for found in doctor_rewards.check_rewards(config) if found.name == "reward own"]
     assert found == [
-        Check("reward own", "fail", "checker reasoning_gym cannot score a.jsonl", "use checker: exact or math_verify")
+        Finding("reward own", "fail", "checker reasoning_gym cannot score a.jsonl", "use checker: exact or math_verify")
     ]
 
 
@@ -119,7 +123,7 @@ def test_reasoning_gym_scorer_is_refused_for_other_sources(configure: Configure)
 def test_frozen_reward_model_is_looked_for(path: str, status: str, configure: Configure) -> None:
     save_tiny_model(Path("model"))
     config = configure(reward_models={"taste": {"kind": "frozen", "path": path}})
-    found = [found for found in doctor_checks.check_rewards(config) if found.name == "reward model taste"]
+    found = [found for found in doctor_rewards.check_rewards(config) if found.name == "reward model taste"]
     assert [check.status for check in found] == [status]
 
 
@@ -168,7 +172,7 @@ def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configur
 )
 def test_a_backbone_is_looked_for_before_the_run(configure: Configure, path: str, status: str, said: str) -> None:
     model = {"kind": "trained", "labeler": {"kind": "score"}, "backbone": {"path": path}}
-    checks = doctor_checks.check_rewards(configure(reward_models={"taste": model}))
+    checks = doctor_rewards.check_rewards(configure(reward_models={"taste": model}))
     [check] = [check for check in checks if check.name == "reward model taste"]
     assert check.status == status
     assert said in check.detail
@@ -223,8 +227,8 @@ def test_memory_that_is_taken_warns_and_memory_that_is_not_there_fails(
     free: float, total: float, status: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny_model(Path("model"))
-    monkeypatch.setattr(doctor_checks, "_memory", lambda device: (free, total))
-    assert doctor_checks.check_memory(configure(), Path("model")).status == status
+    monkeypatch.setattr(doctor_resources, "_memory", lambda device: (free, total))
+    assert doctor_resources.check_memory(configure(), Path("model")).status == status
 
 
 def test_disk_that_is_too_small_fails(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +238,7 @@ def test_disk_that_is_too_small_fails(configure: Configure, monkeypatch: pytest.
     for free, status in ((needed, "ok"), (needed - 1, "fail")):
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
-        assert doctor_checks.check_disk(configure(), Path("model"), Path()).status == status
+        assert doctor_resources.check_disk(configure(), Path("model"), Path()).status == status
 
 
 # ---- time and print -------------------------------------------------------------------------------------------------
@@ -262,7 +266,7 @@ def test_responses_that_were_cut_are_taken_to_reach_the_limit() -> None:
 
 
 def test_findings_are_shown_with_their_remedies() -> None:
-    report = DoctorReport([Check("data", "fail", "no column ['a']", "rename it"), Check("disk", "ok", "1 GB")])
+    report = DoctorReport([Finding("data", "fail", "no column ['a']", "rename it"), Finding("disk", "ok", "1 GB")])
     page = StringIO()
     Console(width=60, file=page).print(render(report))
     text = page.getvalue()

@@ -21,8 +21,8 @@ def test_a_run_gets_the_rounds_that_its_watch_rule_may_add_and_no_more(tmp_path:
     assert call.process.returncode == 0, call.err
     assert "round 2 is added" in call.err
     rounds = summary_of(tmp_path)["rounds"]
-    assert [round["round"] for round in rounds] == [0, 1, 2, 3]
-    models = [round["reward_models"]["taste"]["id"] for round in rounds[1:]]
+    assert [round_index["round"] for round_index in rounds] == [0, 1, 2, 3]
+    models = [round_index["reward_models"]["taste"]["id"] for round_index in rounds[1:]]
     assert len(set(models)) == 3
     folder = tmp_path / "runs" / "tiny"
     shard = (folder / "problems_003" / "regenerate_003.jsonl").read_text().splitlines()

@@ -79,16 +79,16 @@ def test_the_summary_has_the_promised_fields(summary: dict[str, Any]) -> None:
 
 
 def test_each_round_trains_a_reward_model_on_at_least_16_pairs(run: Path) -> None:
-    for round in (1, 2):
-        folder = run / f"round_00{round}" / "reward_model" / "taste"
+    for round_index in (1, 2):
+        folder = run / f"round_00{round_index}" / "reward_model" / "taste"
         report = json.loads((folder / "report.json").read_bytes())
         assert report["num_train_pairs"] >= 16
         assert (folder / "model" / "model.safetensors").exists()
 
 
 def test_each_round_makes_at_least_4_updates_with_a_gradient(run: Path) -> None:
-    for round in (1, 2):
-        lines = (run / f"round_00{round}" / "policy" / "journal.jsonl").read_text().splitlines()
+    for round_index in (1, 2):
+        lines = (run / f"round_00{round_index}" / "policy" / "journal.jsonl").read_text().splitlines()
         values = [json.loads(line) for line in lines]
         norms = [line["value"] for line in values if line["key"] == "policy/grad_norm"]
         assert sum(norm > 0 for norm in norms) >= 4

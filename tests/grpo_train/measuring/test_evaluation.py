@@ -18,7 +18,7 @@ def config() -> Config:
     return load_config(TINY, overrides)
 
 
-def measure(tiny, config, *, round=1, policy_id="p", initial=None):
+def measure(tiny, config, *, round_index=1, policy_id="p", initial=None):
     model, tokenizer = tiny
     problems = {
         "dev": [make_problem(f"dev {i}", split="dev") for i in range(NUMBER)],
@@ -27,7 +27,7 @@ def measure(tiny, config, *, round=1, policy_id="p", initial=None):
     with build_rewards([*config.rewards, *config.evaluation.rewards], {}) as rewards:
         return evaluate(
             model, tokenizer, problems, policy_id=policy_id, initial_policy=initial, rewards=rewards, config=config,
-            round=round,
+            round_index=round_index,
         )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_pass_at_1_is_the_samples_accuracy_and_pass_at_k_rises(tiny, config):
 
 
 def test_the_same_policy_measures_the_same_in_every_round(tiny, config):
-    assert measure(tiny, config, round=1).rows == measure(tiny, config, round=2).rows
+    assert measure(tiny, config, round_index=1).rows == measure(tiny, config, round_index=2).rows
 
 
 def test_kl_is_zero_for_the_initial_policy_itself_and_absent_without_one(tiny, config):
@@ -61,7 +61,7 @@ def test_kl_is_zero_for_the_initial_policy_itself_and_absent_without_one(tiny, c
 
 
 def test_kl_from_equal_weights_under_another_name_is_zero_up_to_rounding(tiny, config, tmp_path):
-    saved = save_policy(*tiny, tmp_path / "policy", round=0)
+    saved = save_policy(*tiny, tmp_path / "policy", round_index=0)
     result = measure(tiny, config, policy_id="another", initial=saved)
     assert result.reports["test"].values["kl_initial"].estimate == pytest.approx(0.0, abs=1e-5)
 

@@ -254,14 +254,14 @@ def run(
         initial_policy=policy,
         rewards=[LuckyOnce()],
         config=load_config(TINY, [*fixed, *overrides]),
-        round=1,
+        round_index=1,
         on_step=steps.append,
     )
     return steps, sampled
 
 
 def test_a_run_with_the_cache_samples_less_and_has_no_dead_groups(tiny, tmp_path, monkeypatch):
-    policy = save_policy(*tiny, tmp_path / "policy", round=0)
+    policy = save_policy(*tiny, tmp_path / "policy", round_index=0)
     steps, sampled = run(policy, monkeypatch, "grpo_config.response_cache={share: 0.25, min_effective_share: 0}")
     plain, all_sampled = run(policy, monkeypatch)
     assert [len(rows) for rows in all_sampled] == [16, 16, 16]

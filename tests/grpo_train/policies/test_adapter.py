@@ -67,12 +67,12 @@ def logits_of_weights(model, weights):
 
 def test_a_carried_adapter_goes_on_from_the_merged_policy_on_its_first_base(tiny, tmp_path):
     model, tokenizer = tiny
-    given = save_policy(model, tokenizer, tmp_path / "given", round=0)
+    given = save_policy(model, tokenizer, tmp_path / "given", round_index=0)
     model, _ = load_policy(given.path, device="cpu")
     adapter = Adapter(model, CARRY_ON, seed=0)
     learner(model, learning_rate=1e-2).update(written_by(model), advantages())
     adapter.save(tmp_path / "policy" / FOLDER, given)
-    champion = save_policy(adapter.merge(), tokenizer, tmp_path / "policy" / "model", round=1)
+    champion = save_policy(adapter.merge(), tokenizer, tmp_path / "policy" / "model", round_index=1)
 
     found = carried_adapter(champion, CARRY_ON)
     assert found == (given, tmp_path / "policy" / FOLDER)
@@ -89,7 +89,7 @@ def test_a_carried_adapter_goes_on_from_the_merged_policy_on_its_first_base(tiny
         assert carried_adapter(champion, CARRY_ON.model_copy(update=other)) is None
     assert carried_adapter(given, CARRY_ON) is None
     model.train(False)
-    save_policy(again, tokenizer, tmp_path / "given", round=0)  # other weights under the base's path
+    save_policy(again, tokenizer, tmp_path / "given", round_index=0)  # other weights under the base's path
     assert carried_adapter(champion, CARRY_ON) is None
 
 

@@ -18,7 +18,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def test_saved_policy_keeps_its_id_weights_and_chat_template(tiny: Path, tmp_path: Path) -> None:
     model, tokenizer = load_policy(tiny, device="cpu")
-    saved = save_policy(model, tokenizer, tmp_path / "copy", round=3)
+    saved = save_policy(model, tokenizer, tmp_path / "copy", round_index=3)
     again, again_tokenizer = load_policy(saved.path, device="cpu")
     assert saved.id == policy_id(tiny)
     assert saved.round == 3
@@ -48,7 +48,7 @@ def test_one_changed_weight_changes_the_policy_id(tiny: Path, tmp_path: Path) ->
     model, tokenizer = load_policy(tiny, device="cpu")
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1e-3
-    assert save_policy(model, tokenizer, tmp_path / "changed", round=1).id != open_policy(tiny, 0).id
+    assert save_policy(model, tokenizer, tmp_path / "changed", round_index=1).id != open_policy(tiny, 0).id
 
 
 def test_missing_pad_token_becomes_a_reserved_token_before_the_end_of_sequence(tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ def places(problems: Sequence[Problem]) -> set[int]:
 # ---- no curriculum --------------------------------------------------------------------------------------------------
 
 
-def passes(num_problems: int, num_per_batch: int, *, seed: int, round: int) -> Iterator[list[int]]:
+def passes(num_problems: int, num_per_batch: int, *, seed: int, round_index: int) -> Iterator[list[int]]:
     """Batches as they are without a curriculum: whole passes, each in its own order, a batch filled from the next one."""
     waiting: list[int] = []
     for epoch in count():
-        order = rng_for(seed, "problem order", round=round, step=epoch).permutation(num_problems).tolist()
+        order = rng_for(seed, "problem order", round_index=round_index, step=epoch).permutation(num_problems).tolist()
         carried = set(waiting)
         waiting += [i for i in order if i not in carried] + [i for i in order if i in carried]
         while len(waiting) >= num_per_batch:
@@ -49,9 +49,11 @@ def passes(num_problems: int, num_per_batch: int, *, seed: int, round: int) -> I
 
 
 @pytest.mark.parametrize(("number", "seed", "round"), [(4, 0, 1), (3, 5, 2), (7, 1, 1), (10, 2, 3), (1, 0, 1)])
-def test_without_a_curriculum_the_order_is_pass_after_pass(number, seed, round):
-    chooser = picker(seed=seed, round=round)
-    expected = [[KEYS[i] for i in batch] for batch in islice(passes(10, number, seed=seed, round=round), 30)]
+def test_without_a_curriculum_the_order_is_pass_after_pass(number, seed, round_index):
+    chooser = picker(seed=seed, round_index=round_index)
+    expected = [
+        [KEYS[i] for i in batch] for batch in islice(passes(10, number, seed=seed, round_index=round_index), 30)
+    ]
     assert [[problem.key for problem in step(chooser, number)] for _ in range(30)] == expected
 
 
@@ -65,8 +67,8 @@ def test_every_pass_asks_every_problem_once_and_no_batch_asks_one_twice():
 
 
 def test_order_depends_on_seed_round_and_pass():
-    def keys(seed: int, round: int, skipped: int = 0) -> tuple[str, ...]:
-        chooser = picker(seed=seed, round=round)
+    def keys(seed: int, round_index: int, skipped: int = 0) -> tuple[str, ...]:
+        chooser = picker(seed=seed, round_index=round_index)
         batches = [step(chooser, 5) for _ in range(skipped + 2)]
         return tuple(problem.key for batch in batches[skipped:] for problem in batch)
 
@@ -230,7 +232,7 @@ def test_the_next_round_goes_on_from_epoch_and_pass_rates():
     first = picker(config=BandCurriculum())
     walk(first, 0, 4)
     handed_on = json.loads(json.dumps(first.handed_on()))
-    second = picker(config=BandCurriculum(), round=2, handed_on=handed_on)
+    second = picker(config=BandCurriculum(), round_index=2, handed_on=handed_on)
     # 4 steps of 3 problems and 2 of 2 more, of ten
     assert second.epoch == first.epoch == pytest.approx(1.6)
     assert second.rates == first.rates

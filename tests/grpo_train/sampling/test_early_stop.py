@@ -181,7 +181,7 @@ def test_looping_rows_end_early_and_the_others_write_the_same(tiny):
 def test_the_configuration_turns_it_on_in_training(tiny, tmp_path):
     model, tokenizer = tiny
     make_it_loop(model, tokenizer)
-    policy = save_policy(model, tokenizer, tmp_path / "policy", round=0)
+    policy = save_policy(model, tokenizer, tmp_path / "policy", round_index=0)
     steps: list[StepResult] = []
     train(
         model,
@@ -191,7 +191,7 @@ def test_the_configuration_turns_it_on_in_training(tiny, tmp_path):
         initial_policy=policy,
         rewards=[Given()],
         config=load_config(TINY, ["grpo_config.precision=float32", "grpo_config.early_stop={loop: {min_tokens: 8}}"]),
-        round=1,
+        round_index=1,
         on_step=steps.append,
     )
     # half of the rows write a b a b ..., which 8 tokens show; of the others each is its end of sequence alone
@@ -236,7 +236,7 @@ def one_update(
         initial_policy=policy,
         rewards=[Given()],
         config=load_config(TINY, [*fixed, *size, *overrides]),
-        round=1,
+        round_index=1,
         on_step=steps.append,
     )
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), steps[0]
@@ -250,7 +250,7 @@ def group(tiny_tokenizer) -> list[Completion]:
 
 @pytest.mark.parametrize("more", [[], ["grpo_config.kl_coefficient=0.1"]])
 def test_a_row_that_is_left_out_leaves_the_gradient_of_a_group_without_it(tiny, tmp_path, group, monkeypatch, more):
-    policy = save_policy(*tiny, tmp_path / "policy", round=0)
+    policy = save_policy(*tiny, tmp_path / "policy", round_index=0)
     leave_out = "grpo_config.early_stop={loop: {min_tokens: 8}, aborted: leave_out}"
     smaller = [completion for completion in group if completion.finish_reason != "aborted:loop"]
     weights, step = one_update(policy, group, monkeypatch, leave_out, *more)
@@ -263,7 +263,7 @@ def test_a_row_that_is_left_out_leaves_the_gradient_of_a_group_without_it(tiny, 
 
 
 def test_a_row_that_is_scored_shapes_its_group_by_its_score(tiny, tmp_path, group, monkeypatch):
-    policy = save_policy(*tiny, tmp_path / "policy", round=0)
+    policy = save_policy(*tiny, tmp_path / "policy", round_index=0)
     _, step = one_update(policy, group, monkeypatch, "grpo_config.early_stop={loop: {min_tokens: 8}, aborted: score}")
     # rewards 2, 3, 2, 5: mean 3, std with Bessel's correction sqrt(6 / 3)
     expected = np.array([-1, 0, -1, 2]) / (2**0.5 + 1e-4)
@@ -271,7 +271,7 @@ def test_a_row_that_is_scored_shapes_its_group_by_its_score(tiny, tmp_path, grou
 
 
 def test_a_group_that_is_left_out_altogether_changes_nothing(tiny, tmp_path, group, monkeypatch):
-    policy = save_policy(*tiny, tmp_path / "policy", round=0)
+    policy = save_policy(*tiny, tmp_path / "policy", round_index=0)
     aborted = [completion.model_copy(update={"finish_reason": "aborted:loop"}) for completion in group]
     leave_out = "grpo_config.early_stop={loop: {min_tokens: 8}, aborted: leave_out}"
     _, step = one_update(policy, aborted, monkeypatch, leave_out, "grpo_config.kl_coefficient=0.1")

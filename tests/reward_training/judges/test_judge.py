@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, RewardError
 from configs.records import Completion, Problem
 from configs.schema.rewards import JudgeRewardConfig
 from reward_training.judges.cache import ReplyCache, reply_key
 from reward_training.judges.judge import JudgeReward, ring
-from reward_training.reward import RewardError, Unscored
+from reward_training.reward import Unscored
 from reward_training.scorer import build_rewards, check_unscored, score
 from tests.reward_training.judges.judge_server import JudgeServer, judge_server
 

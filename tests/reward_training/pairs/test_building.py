@@ -35,7 +35,7 @@ def build(rows: list[tuple[Problem, Completion, Score]], config: TrainedRewardMo
     labeler = config.automatic_labeler
     assert labeler is not None
     return build_pairs(
-        problems, completions, scores, name="quality", config=config, labeler=labeler, rewards=REWARDS, round=2
+        problems, completions, scores, name="quality", config=config, labeler=labeler, rewards=REWARDS, round_index=2
     )
 
 
@@ -120,10 +120,10 @@ def test_held_out_share_is_kept() -> None:
     assert all(is_held_out(f"problem {i}", 1.0) for i in range(100))
 
 
-def pair(key: str, round: int, split: str = "train", chosen: str = "good") -> PreferencePair:
+def pair(key: str, round_index: int, split: str = "train", chosen: str = "good") -> PreferencePair:
     return PreferencePair(
         problem_key=key, prompt="q", chosen=chosen, rejected="bad", margin=1.0, objective="quality", labeler="outcome",
-        sources=("a", "b"), round=round, split=split,
+        sources=("a", "b"), round=round_index, split=split,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def read(path: Path, rows: list[Any], held_out_share: float = 0.25, **fields: An
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     labeler = FileLabeler(path=str(path), **fields)
     config = TrainedRewardModel(labeler=labeler, held_out_share=held_out_share)
-    return read_preferences(labeler, name="taste", config=config, round=2)
+    return read_preferences(labeler, name="taste", config=config, round_index=2)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     labeler = FileLabeler(path=str(tmp_path / "none.jsonl"))
     config = TrainedRewardModel(labeler=labeler)
     with pytest.raises(ConfigError, match=r"none.jsonl does not exist; set labeler.path"):
-        read_preferences(labeler, name="taste", config=config, round=0)
+        read_preferences(labeler, name="taste", config=config, round_index=0)
 
 
 def test_a_round_draws_as_large_a_share_of_both_sides(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def ask(rows: list[Row], config: TrainedRewardModel = PEOPLE, seed: int = 0) -> 
         name="quality",
         config=config,
         rewards=REWARDS,
-        run="r",
-        round=1,
+        run_name="r",
+        round_index=1,
         rng=np.random.default_rng(seed),
     )
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from configs.disk.files import weights_id
-from configs.errors import ConfigError, StageStopped
+from configs.errors import ConfigError, StageStopped, TrainingDiverged
 from configs.records import PreferencePair
 from configs.schema.reward_models import OutcomeLabeler, TrainedRewardModel
 from reward_training.reward_models.check import check_reward_model
@@ -209,7 +209,7 @@ def test_loss_that_is_no_number_stops(policy_folder: Path, tmp_path: Path) -> No
     weights = load_file(poisoned / "model.safetensors")
     weights["model.norm.weight"] *= float("nan")
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(FloatingPointError, match="reward_model/loss is nan at step 1; lower learning_rate"):
+    with pytest.raises(TrainingDiverged, match="reward_model/loss is nan at step 1; lower learning_rate"):
         train(tmp_path / "out", poisoned)
     assert not (tmp_path / "out").exists()
 

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from configs.errors import RewardError
 from configs.records import Completion, Problem
 from configs.schema.config import Config
 from configs.schema.rewards import FormatRewardConfig, ProcessRewardConfig
 from reward_training.answers.arithmetic import equations
-from reward_training.reward import RewardError, Stepwise, Unscored, Value
+from reward_training.reward import Stepwise, Unscored, Value
 from reward_training.rewards import process
 from reward_training.rewards.process import step_ends
 from reward_training.scorer import build_rewards, score

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from trl.rewards import get_repetition_penalty_reward
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, RewardError
 from configs.records import Completion, Problem
 from configs.schema.rewards import (
     FormatRewardConfig,
@@ -20,7 +20,7 @@ from configs.schema.rewards import (
     PythonRewardConfig,
     RepetitionRewardConfig,
 )
-from reward_training.reward import RewardError, Unscored
+from reward_training.reward import Unscored
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
 from reward_training.rewards.length import LengthReward

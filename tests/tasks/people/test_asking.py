@@ -51,8 +51,8 @@ def baseline(run: Run) -> RoundState:
     return state
 
 
-def items(run: Run, round: int = 0) -> list[ReviewItem]:
-    return read_jsonl(run.folder / f"round_{round:03d}" / "regenerate" / "review.jsonl", ReviewItem)
+def items(run: Run, round_index: int = 0) -> list[ReviewItem]:
+    return read_jsonl(run.folder / f"round_{round_index:03d}" / "regenerate" / "review.jsonl", ReviewItem)
 
 
 def answer_in_mlflow(run: Run, item: ReviewItem, choice: str) -> None:
@@ -113,10 +113,10 @@ def test_a_finished_stage_of_labels_is_not_taken_again_and_a_late_answer_comes_i
     [late] = pairs(run.folder / "round_002" / "labels" / "pairs.jsonl")
     assert (late.labeler, late.problem_key) == ("people", one.problem_key)
     assert {late.chosen, late.rejected} == {one.first, one.second}
-    for round, choice in ((3, "equal"), (4, "first"), (5, "second"), (6, "first"), (7, "first")):
+    for round_index, choice in ((3, "equal"), (4, "first"), (5, "second"), (6, "first"), (7, "first")):
         answer_in_mlflow(run, one, choice)
-        stages.take_labels.fn(run, round)
-    changed = [pairs(run.folder / f"round_{round:03d}" / "labels" / "pairs.jsonl") for round in range(3, 8)]
+        stages.take_labels.fn(run, round_index)
+    changed = [pairs(run.folder / f"round_{round_index:03d}" / "labels" / "pairs.jsonl") for round_index in range(3, 8)]
     assert [[(p.chosen, p.margin) for p in each] for each in changed] == [
         [(one.first, 0.0)],
         [(one.first, 1.0)],

@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from configs.disk.files import JOURNAL, JournalLine, read_jsonl, weights_id
-from configs.errors import ConfigError, StageStopped
+from configs.errors import ConfigError, JobFailed, StageStopped
 from configs.schema.config import LauncherConfig
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model
-from tasks.running.launcher import JobFailed, command, launched
+from tasks.running.launcher import command, launched
 from tasks.running.stage import ALONE, Context, run_stage
 from tasks.stages import policy
 from tasks.stages.policy import PolicySpec

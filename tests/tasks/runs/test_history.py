@@ -11,14 +11,14 @@ from configs.disk.files import Manifest, write_manifest
 from tasks.runs.history import rounds_wanted
 
 
-def train(run: Path, round: int, **result: int) -> Path:
+def train(run: Path, round_index: int, **result: int) -> Path:
     """What a finished training leaves of its end."""
-    folder = run / f"round_{round:03d}" / "policy"
+    folder = run / f"round_{round_index:03d}" / "policy"
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
     manifest = Manifest(
         stage="policy",
-        round=round,
+        round=round_index,
         config_digest="",
         inputs={},
         outputs={},

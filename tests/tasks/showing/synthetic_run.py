@@ -36,41 +36,41 @@ def write_run(folder: Path, *, rounds: int = 2, up_to: int | None = None, hostil
             "given_policy": Policy(path="models/x", id=_id(0), round=0).model_dump(),
         },
     )
-    for round in range((rounds if up_to is None else up_to) + 1):
-        write_round(folder / f"round_{round:03d}", round, hostile)
+    for round_index in range((rounds if up_to is None else up_to) + 1):
+        write_round(folder / f"round_{round_index:03d}", round_index, hostile)
     return folder
 
 
-def write_round(folder: Path, round: int, hostile: str) -> None:
-    if round > 0:
-        _write_training(folder, round)
-        _write_decision(folder / "promote", round)
-    _write_evaluation(folder / "evaluate", round, hostile)
-    stages = ["evaluate", "regenerate"] if round == 0 else ["policy", "evaluate", "promote", "regenerate"]
+def write_round(folder: Path, round_index: int, hostile: str) -> None:
+    if round_index > 0:
+        _write_training(folder, round_index)
+        _write_decision(folder / "promote", round_index)
+    _write_evaluation(folder / "evaluate", round_index, hostile)
+    stages = ["evaluate", "regenerate"] if round_index == 0 else ["policy", "evaluate", "promote", "regenerate"]
     for number, stage in enumerate(stages):
-        _write_manifest(folder / stage, stage, round, started_ms=1000 * number, ended_ms=1000 * number + 12_500)
+        _write_manifest(folder / stage, stage, round_index, started_ms=1000 * number, ended_ms=1000 * number + 12_500)
 
 
-def _id(round: int) -> str:
-    return f"{round}abc" * 8
+def _id(round_index: int) -> str:
+    return f"{round_index}abc" * 8
 
 
 def _estimate(value: float, half: float = 0.05, n: int = NUM_PROBLEMS) -> Estimate:
     return Estimate(estimate=value, low=value - half, high=value + half, n=n)
 
 
-def _write_training(folder: Path, round: int) -> None:
+def _write_training(folder: Path, round_index: int) -> None:
     report = RewardModelReport(
-        id=f"{round}fed" * 8,
+        id=f"{round_index}fed" * 8,
         path="x",
-        accepted=round == 1,
-        reasons=[] if round == 1 else ["accuracy 0.51 [0.42, 0.60] is not over 0.5"],
-        accuracy=_estimate(0.7125 if round == 1 else 0.51, 0.09, n=80),
+        accepted=round_index == 1,
+        reasons=[] if round_index == 1 else ["accuracy 0.51 [0.42, 0.60] is not over 0.5"],
+        accuracy=_estimate(0.7125 if round_index == 1 else 0.51, 0.09, n=80),
         margin=0.83,
         length_correlation=-0.125,
         num_train_pairs=211,
         num_held_out_pairs=80,
-        num_replayed_pairs=0 if round == 1 else 21,
+        num_replayed_pairs=0 if round_index == 1 else 21,
     )
     write_json(folder / "reward_model" / "quality" / "report.json", report.model_dump())
     shares = {"correct": 0.8125, "quality": 0.1875}
@@ -87,7 +87,7 @@ def _write_training(folder: Path, round: int) -> None:
     write_json(folder / "policy" / "result.json", result)
     journal = Journal(folder / "policy" / "journal.jsonl")
     for step in range(1, 21):
-        time = (round - 1) * 20 + step
+        time = (round_index - 1) * 20 + step
         journal.write(step, _step(time) | ({"policy/kl_initial": 0.002 * time} if step % 10 == 0 else {}))
 
 
@@ -110,10 +110,10 @@ def _step(time: int) -> dict[str, float]:
     }
 
 
-def _write_decision(folder: Path, round: int) -> None:
-    gain = {1: 0.234375, 2: -0.03125}[round]
+def _write_decision(folder: Path, round_index: int) -> None:
+    gain = {1: 0.234375, 2: -0.03125}[round_index]
     decision = {
-        "promoted": round == 1,
+        "promoted": round_index == 1,
         "rule": "better",
         "metric": "greedy_accuracy",
         "gain": gain,
@@ -121,30 +121,30 @@ def _write_decision(folder: Path, round: int) -> None:
         "high": gain + 0.06,
         "n": 64,
         "reason": f"greedy_accuracy {gain:+.3f}; rule better needs a lower bound over 0",
-        "challenger": _id(round),
-        "champion": _id(round - 1),
+        "challenger": _id(round_index),
+        "champion": _id(round_index - 1),
     }
     write_json(folder / "decision.json", decision)
 
 
-def _write_evaluation(folder: Path, round: int, hostile: str) -> None:
-    accuracy = RIGHT[round] / NUM_PROBLEMS
+def _write_evaluation(folder: Path, round_index: int, hostile: str) -> None:
+    accuracy = RIGHT[round_index] / NUM_PROBLEMS
     values = {
         "greedy_accuracy": _estimate(accuracy),
-        "greedy/quality": _estimate(0.3 * round - 0.2),
+        "greedy/quality": _estimate(0.3 * round_index - 0.2),
         "sampled/correct": _estimate(accuracy * 0.8),
-        "sampled/quality": _estimate(0.3 * round - 0.25),
+        "sampled/quality": _estimate(0.3 * round_index - 0.25),
         "pass_at_1": _estimate(accuracy * 0.8),
         "pass_at_4": _estimate(accuracy * 1.5),
         "maj_at_4": _estimate(accuracy * 0.95),
-        "kl_initial": _estimate(0.05 * round, 0.01),
-        "response_length": _estimate(30 - 4 * round, 2),
+        "kl_initial": _estimate(0.05 * round_index, 0.01),
+        "response_length": _estimate(30 - 4 * round_index, 2),
         "truncated_share": _estimate(0.1, 0.02),
     }
-    reports = {s: EvalReport(policy_id=_id(round), split=s, values=values).model_dump() for s in ("dev", "test")}
+    reports = {s: EvalReport(policy_id=_id(round_index), split=s, values=values).model_dump() for s in ("dev", "test")}
     write_json(folder / "report.json", reports)
     rows = [
-        {"split": "test", "problem_key": f"p{i}", "source": "x", "greedy_accuracy": float(i < RIGHT[round])}
+        {"split": "test", "problem_key": f"p{i}", "source": "x", "greedy_accuracy": float(i < RIGHT[round_index])}
         for i in range(NUM_PROBLEMS)
     ]
     write_jsonl(folder / "results.jsonl", rows)
@@ -162,11 +162,11 @@ def _write_evaluation(folder: Path, round: int, hostile: str) -> None:
     write_jsonl(folder / "examples.jsonl", examples)
 
 
-def _write_manifest(folder: Path, stage: str, round: int, *, started_ms: int, ended_ms: int) -> None:
+def _write_manifest(folder: Path, stage: str, round_index: int, *, started_ms: int, ended_ms: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(
         stage=stage,
-        round=round,
+        round=round_index,
         config_digest="0",
         inputs={},
         outputs={},

@@ -64,15 +64,15 @@ def _words(page: Page) -> str:
 def test_numbers_on_the_page_are_those_in_the_files(full: Path) -> None:
     page = _page(full / "report.html")
     shown = set(page.numbers)
-    for round in range(3):
-        reports = json.loads((full / f"round_00{round}/evaluate/report.json").read_text())
+    for record in range(3):
+        reports = json.loads((full / f"round_00{record}/evaluate/report.json").read_text())
         for split, metric in [("test", "greedy_accuracy"), ("dev", "greedy_accuracy"), ("test", "pass_at_4")]:
             value = EvalReport.model_validate(reports[split]).values[metric]
             assert {value.estimate, value.low, value.high} <= shown
-    for round in (1, 2):
-        model = json.loads((full / f"round_00{round}/reward_model/quality/report.json").read_text())
+    for record in (1, 2):
+        model = json.loads((full / f"round_00{record}/reward_model/quality/report.json").read_text())
         assert {model["accuracy"]["estimate"], model["accuracy"]["low"], model["margin"]} <= shown
-        decision = json.loads((full / f"round_00{round}/promote/decision.json").read_text())
+        decision = json.loads((full / f"round_00{record}/promote/decision.json").read_text())
         assert {decision["gain"], decision["low"], decision["high"]} <= shown
 
 
@@ -95,7 +95,7 @@ def test_outcome_names_the_champions_paired_gain_on_test(full: Path) -> None:
 def test_champion_is_the_last_promoted_round(full: Path) -> None:
     champion = read_run_records(full).champion
     assert champion is not None
-    assert champion.number == 1
+    assert champion.index == 1
 
 
 def test_text_of_a_policy_is_shown_and_never_becomes_markup(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_round_in_training_shows_its_steps_and_no_evaluation(tmp_path: Path) -> 
 def test_watch_rules_are_read_off_the_journal_again(full: Path) -> None:
     # entropy is 0.9 - 0.016 t: under 0.3 from t = 38 on, so at steps 18 and 19 of round 2; patience is 2
     run = read_run_records(full)
-    [(round, alarm)] = run.alarms()
-    assert (round, alarm.step, alarm.rule.metric) == (2, 19, "policy/entropy")
+    [(record, alarm)] = run.alarms()
+    assert (record, alarm.step, alarm.rule.metric) == (2, 19, "policy/entropy")
     assert "round 2: policy/entropy is 0.276 at step 19" in _words(_page(full / "report.html"))
 
 

@@ -62,7 +62,7 @@ def test_away_from_a_terminal_lines_are_throttled(monkeypatch: pytest.MonkeyPatc
     with shown.stage("round 1 · policy", total=60, unit="updates") as progress:
         for second in range(1, 61):
             now = float(second)
-            progress.advance()
+            progress.set(second)
     lines = err.getvalue().splitlines()
     # one line each 15 s, and the last one
     assert [line.split(": ")[1].split(" ")[0] for line in lines] == ["15/60", "30/60", "45/60", "60/60", "done"]
@@ -71,7 +71,7 @@ def test_away_from_a_terminal_lines_are_throttled(monkeypatch: pytest.MonkeyPatc
 def test_on_a_terminal_a_bar_is_drawn_and_a_line_remains() -> None:
     shown, _, err = _terminal(tty=True)
     with shown.stage("round 1 · policy", total=2, unit="updates") as progress:
-        progress.advance(2)
+        progress.set(2)
     assert "2/2 updates" in err.getvalue()
     assert "round 1 · policy: done in 0:00, 2 updates" in err.getvalue()
 

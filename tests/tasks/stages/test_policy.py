@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 import grpo_train.objective.learner as learner
+from configs.errors import TrainingDiverged
 from configs.records import Policy
 from configs.schema.config import WatchRule
-from grpo_train.objective.learner import TrainingDiverged
 from grpo_train.observers.watch import Alarm
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model

@@ -1,0 +1,88 @@
+"""Whether memory and disk suffice for a run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from configs.schema.config import Config
+from flows.doctor.checks import Finding, num_parameters
+from reward_training.transformer.precision import autocast_dtype, pick_device
+from reward_training.transformer.token_logprobs import CHUNK
+
+GB = 1e9
+TRAINING_BYTES = 16
+"""a parameter: weight, gradient and two moments of AdamW, float32 each"""
+SAVED_BYTES = 4
+CHECKPOINT_BYTES = 12
+"""a parameter: weight and two moments of AdamW"""
+LOGIT_COPIES = 3
+"""float32 arrays as large as a chunk of logits that a backward pass holds: product, float32 copy, gradient"""
+ACTIVATION_BYTES = 34
+"""a token, layer and unit of width, at two bytes a number (arXiv 2205.05198, section 4.1, without the attention scores)"""
+
+
+def check_memory(config: Config, folder: Path) -> Finding:
+    device = pick_device()
+    settings = AutoConfig.from_pretrained(str(folder))
+    low_precision = autocast_dtype(config.grpo_config.precision, device) is not None
+    needed = sum(memory_needed(config, num_parameters(folder), settings, low_precision=low_precision).values())
+    available, total = _memory(device)
+    detail = (
+        f"about {needed / GB:.1f} GB to train on {device.type}; {available / GB:.1f} of {total / GB:.1f} GB are free"
+    )
+    remedy = "lower grpo_config.micro_batch_tokens, generation_rows or max_response_length, or take a smaller model"
+    if needed > total:
+        return Finding("memory", "fail", detail, remedy)
+    return Finding("memory", "warn" if needed > available else "ok", detail, remedy if needed > available else "")
+
+
+def memory_needed(
+    config: Config, num_parameters: int, settings: PretrainedConfig, *, low_precision: bool
+) -> dict[str, float]:
+    """Bytes that training takes, by purpose: weights, copies that sample or compare, key-value cache, activations, logits."""
+    grpo = config.grpo_config
+    text: Any = settings.get_text_config()
+    width = 2 if low_precision else 4
+    num_copies = int(low_precision) + int(grpo.kl_coefficient > 0) + int(grpo.monitor_kl_every > 0)
+    tokens = config.problems.max_prompt_length + grpo.max_response_length
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    rows = min(grpo.generation_rows, grpo.batch_size)
+    passed = max(grpo.micro_batch_tokens, tokens)
+    return {
+        "training": float(TRAINING_BYTES * num_parameters),
+        "copies": float(width * num_parameters * num_copies),
+        "cache": float(2 * text.num_hidden_layers * heads * head_width * rows * tokens * width),
+        "activations": float(ACTIVATION_BYTES * passed * text.hidden_size * text.num_hidden_layers * width / 2),
+        "logits": float(LOGIT_COPIES * CHUNK * text.vocab_size * 4),
+    }
+
+
+def _memory(device: torch.device) -> tuple[float, float]:
+    """(free, all) bytes of the device, within the limit of the control group where there is one."""
+    if device.type == "cuda":
+        on_device: tuple[int, int] = torch.cuda.mem_get_info(device)
+        return float(on_device[0]), float(on_device[1])
+    memory = psutil.virtual_memory()
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    total = float(memory.total) if text == "max" else min(float(text), float(memory.total))
+    return min(float(memory.available), total), total
+
+
+def check_disk(config: Config, folder: Path, workspace: Path) -> Finding:
+    num_models = config.max_rounds * (1 + len(config.trained_reward_models)) + 1
+    distances = [config.grpo_config.save_steps, *(model.save_steps for model in config.trained_reward_models.values())]
+    # one more while it is written
+    num_checkpoints = config.keep_checkpoints + 1 if any(distances) else 0
+    needed = (num_models * SAVED_BYTES + num_checkpoints * CHECKPOINT_BYTES) * num_parameters(folder)
+    free = shutil.disk_usage(workspace).free
+    what = f"{num_models} models and {num_checkpoints} checkpoints"
+    detail = f"about {needed / GB:.2f} GB for {what}; {free / GB:.1f} GB are free"
+    if needed > free:
+        return Finding("disk", "fail", detail, "free space, lower rounds, or work in a folder on another disk")
+    return Finding("disk", "ok", detail)

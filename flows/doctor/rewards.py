@@ -1,0 +1,185 @@
+"""Whether rewards and reward models can do their work, and whether each outcome reward knows right answers."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from configs.errors import ConfigError
+from configs.records import Completion, Problem, is_right
+from configs.schema.config import Config
+from configs.schema.policy import PolicyConfig
+from configs.schema.problems import ReasoningGymSource
+from configs.schema.reward_models import FrozenRewardModel
+from configs.schema.rewards import JudgeRewardConfig, OutcomeRewardConfig, PythonRewardConfig
+from flows.doctor.checks import Finding
+from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
+from reward_training.judges.client import JudgeClient
+from reward_training.judges.judge import read_rubric
+from reward_training.rewards.outcome import IN_POOL
+from reward_training.rewards.python_function import load_function
+from reward_training.scorer import build_rewards, score
+from tasks.runs.workspace import models_folder
+
+PROBE_TIMEOUT_S = 30.0
+"""a judge's first reply may wait for its model to load"""
+GOLD_SAMPLE = 16
+"""problems of each source whose gold answer is checked"""
+
+
+def check_rewards(config: Config) -> Iterator[Finding]:
+    """Functions import, frozen reward models are there, checkers fit the sources."""
+    for reward in [*config.rewards, *config.evaluation.rewards]:
+        if isinstance(reward, PythonRewardConfig):
+            yield _check_function(reward)
+        if isinstance(reward, OutcomeRewardConfig) and reward.checker == "reasoning_gym":
+            yield from _check_scorer(reward, config)
+        if isinstance(reward, JudgeRewardConfig):
+            yield _check_judge(reward)
+    for name, model in config.reward_models.items():
+        if isinstance(model, FrozenRewardModel):
+            yield _check_frozen(name, model)
+        elif model.backbone is not None:
+            yield _check_backbone(name, model.backbone)
+    yield _check_promotion_metric(config)
+
+
+def _check_function(reward: PythonRewardConfig) -> Finding:
+    name = f"reward {reward.name}"
+    try:
+        load_function(reward.function)
+    except ConfigError as error:
+        return Finding(name, "fail", str(error), "write module:function so that it imports from the current folder")
+    return Finding(name, "ok", f"{reward.function} imports")
+
+
+def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Finding]:
+    others = [source.path for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
+    if others:
+        detail = f"checker reasoning_gym cannot score {', '.join(others)}"
+        yield Finding(f"reward {reward.name}", "fail", detail, "use checker: exact or math_verify")
+
+
+def _check_judge(reward: JudgeRewardConfig) -> Finding:
+    """Whether rubric and key are there and the endpoint answers."""
+    name = f"reward {reward.name}"
+    try:
+        read_rubric(reward)
+        with closing(JudgeClient(reward.model_copy(update={"timeout_s": PROBE_TIMEOUT_S, "max_retries": 0}))) as client:
+            failure = client.probe()
+    except ConfigError as error:
+        return Finding(name, "fail", str(error), "see docs/choosing.md, A judge")
+    if failure is not None:
+        detail = f"{reward.base_url} gives no reply for {reward.model!r}: {failure.reason}"
+        return Finding(name, "fail", detail, "start the endpoint, or mend base_url, model or api_key_env")
+    return Finding(name, "ok", f"{reward.model} at {reward.base_url} answers")
+
+
+def _check_frozen(name: str, model: FrozenRewardModel) -> Finding:
+    title = f"reward model {name}"
+    if is_model_folder(Path(model.path)):
+        return Finding(title, "ok", f"{model.path} is there")
+    if not Path(model.path).exists() and HUB_ID.match(model.path):
+        return Finding(title, "warn", f"{model.path} is no folder here", "a hub must be reachable for the first use")
+    remedy = f"set reward_models.{name}.path to a folder with config.json and safetensors, or to a hub id"
+    return Finding(title, "fail", f"{model.path} holds no model", remedy)
+
+
+def _check_backbone(name: str, backbone: PolicyConfig) -> Finding:
+    title, field = f"reward model {name}", f"reward_models.{name}.backbone.path"
+    try:
+        folder = policy_folder(backbone, models_folder(Path.cwd()))
+    except ConfigError as error:
+        return Finding(title, "fail", str(error).replace("policy.path", field))
+    if is_model_folder(folder) or backbone.wheel is not None or backbone.path.startswith(BUILTIN):
+        return Finding(title, "ok", f"begins from {backbone.path}")
+    if Path(backbone.path).exists():
+        remedy = f"set {field} to a folder with config.json and safetensors"
+        return Finding(title, "fail", f"{backbone.path} holds no model", remedy)
+    return Finding(
+        title, "warn", f"{backbone.path} is no folder here", "a hub must be reachable; `regroup fetch` takes it"
+    )
+
+
+def _check_promotion_metric(config: Config) -> Finding:
+    known = promotion_metrics(config)
+    if config.promotion.metric in known:
+        return Finding("promotion", "ok", f"{config.promotion.rule} by {config.promotion.metric}")
+    detail = f"promotion.metric={config.promotion.metric} is not measured"
+    return Finding("promotion", "fail", detail, f"use one of {', '.join(known)}")
+
+
+def promotion_metrics(config: Config) -> list[str]:
+    """The columns of results.jsonl that an evaluation always has."""
+    num_samples = config.evaluation.num_samples
+    powers = [2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples]
+    names = [reward.name for reward in [*config.rewards, *config.evaluation.rewards]]
+    return [
+        *("greedy_accuracy", "response_length", "truncated_share"),
+        *(f"pass_at_{k}" for k in powers),
+        f"maj_at_{num_samples}",
+        *(f"{kind}/{name}" for name in names for kind in ("greedy", "sampled")),
+    ]
+
+
+def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Finding]:
+    """Whether each outcome reward says of the gold answers that they are right; `quick` leaves out slow checkers."""
+    rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
+    asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
+    sample = _sample_by_source([problem for problem in problems if problem.answer])
+    if not asked or not sample:
+        return
+    with build_rewards(asked, {}) as built:
+        for settings, reward in zip(asked, built, strict=True):
+            scores = score(sample, [_gold(problem, settings) for problem in sample], [reward])
+            right = [is_right(row.parts[reward.name]) for row in scores]
+            yield _judge_gold(settings, sample, right)
+
+
+def _sample_by_source(problems: Sequence[Problem]) -> list[Problem]:
+    by_source: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_source.setdefault(problem.source, []).append(problem)
+    return [problem for members in by_source.values() for problem in members[:GOLD_SAMPLE]]
+
+
+def _gold(problem: Problem, reward: OutcomeRewardConfig) -> Completion:
+    return Completion(
+        problem_key=problem.key,
+        index=0,
+        prompt_ids=[],
+        token_ids=[],
+        text=written_as_asked(problem.answer, reward),
+        finish_reason="stop",
+        logprobs=[],
+        policy_id="gold",
+        step=0,
+        seed=0,
+    )
+
+
+def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
+    """An answer where the reward looks for it."""
+    match reward.extract:
+        case "tag":
+            return f"<{reward.tag}>{answer}</{reward.tag}>"
+        case "boxed":
+            return f"\\boxed{{{answer}}}"
+        case "hash":
+            return f"#### {answer}"
+        case "answer_is" | "final":
+            return f"The answer is {answer}"
+        case "json":
+            return json.dumps({reward.field: answer})
+        case "last_number" | "whole":
+            return answer
+
+
+def _judge_gold(reward: OutcomeRewardConfig, problems: Sequence[Problem], right: Sequence[bool]) -> Finding:
+    name = f"gold answers, {reward.name}"
+    wrong = [problem for problem, is_right in zip(problems, right, strict=True) if not is_right]
+    if not wrong:
+        return Finding(name, "ok", f"{len(problems)} of {len(problems)} pass")
+    detail = f"{len(wrong)} of {len(problems)} fail, for instance {wrong[0].answer[:60]!r} of {wrong[0].source}"
+    remedy = f"extract: {reward.extract} with checker: {reward.checker} does not fit these answers; change either"
+    return Finding(name, "fail" if 2 * len(wrong) > len(problems) else "warn", detail, remedy)
