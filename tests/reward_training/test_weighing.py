@@ -14,7 +14,7 @@ BY_STEP = WeightSchedule(over="steps", points=[(1, 1.0), (11, 0.5)])
 
 
 @pytest.mark.parametrize(
-    ("schedule", "round", "step", "factor"),
+    ("schedule", "round_index", "step", "factor"),
     [
         (None, 2, 5, 1.0), (BY_ROUND, 0, 1, 0.0), (BY_ROUND, 1, 9, 0.0), (BY_ROUND, 2, 1, 0.5), (BY_ROUND, 3, 1, 1.0),
         (BY_ROUND, 9, 1, 1.0), (BY_STEP, 1, 1, 1.0), (BY_STEP, 2, 6, 0.75), (BY_STEP, 1, 99, 0.5), (BY_STEP, 1, None, 0.5),

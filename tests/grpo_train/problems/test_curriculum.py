@@ -19,7 +19,7 @@ GRADED = [problem.model_copy(update={"difficulty": i / 10}) for i, problem in en
 
 
 def picker(problems: Sequence[Problem] = PROBLEMS, config: Curriculum | None = None, **options: Any) -> ProblemPicker:
-    return ProblemPicker(problems, config or NoCurriculum(), **({"seed": 0, "round": 1} | options))
+    return ProblemPicker(problems, config or NoCurriculum(), **({"seed": 0, "round_index": 1} | options))
 
 
 def step(chooser: ProblemPicker, number: int, rates: dict[str, float] | None = None) -> list[Problem]:
@@ -48,7 +48,7 @@ def passes(num_problems: int, num_per_batch: int, *, seed: int, round_index: int
             waiting = waiting[num_per_batch:]
 
 
-@pytest.mark.parametrize(("number", "seed", "round"), [(4, 0, 1), (3, 5, 2), (7, 1, 1), (10, 2, 3), (1, 0, 1)])
+@pytest.mark.parametrize(("number", "seed", "round_index"), [(4, 0, 1), (3, 5, 2), (7, 1, 1), (10, 2, 3), (1, 0, 1)])
 def test_without_a_curriculum_the_order_is_pass_after_pass(number, seed, round_index):
     chooser = picker(seed=seed, round_index=round_index)
     expected = [
