@@ -7,6 +7,11 @@ import pytest
 
 from tests.paths import ROOT
 
+ROOMS = ("configs", "reward_training", "grpo_train", "tasks", "flows")
+MOST_FILES = 15
+"""in a folder of code: more are several ideas, which want rooms of their own"""
+MOST_LINES = 400
+"""in a file of the rooms"""
 MODULES = [path for room in ("flows", "tasks") for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -27,3 +32,28 @@ def test_rule_sees_both_imports() -> None:
     module = ast.parse("from __future__ import annotations\nfrom prefect import flow, task\n")
     assert _imported_names(module, "__future__") == {"annotations"}
     assert _imported_names(module, "prefect") == {"flow", "task"}
+
+
+def _folders(*tops: str) -> list[Path]:
+    found = [path for top in tops for path in [ROOT / top, *(ROOT / top).rglob("*")]]
+    return sorted(path for path in found if path.is_dir() and path.name != "__pycache__")
+
+
+@pytest.mark.parametrize(
+    "folder", _folders(*ROOMS, "benchmarks", "tests"), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_no_folder_is_crowded(folder: Path) -> None:
+    files = [path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".pyc"]
+    assert len(files) <= MOST_FILES, f"{len(files)} files; give those that belong together an inner room"
+
+
+def test_no_file_of_the_rooms_is_long() -> None:
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """A folder of tests stands for a folder of code; `whole_runs` has those of all of it together."""
+    folders = [path.relative_to(ROOT / "tests") for room in ROOMS for path in _folders(f"tests/{room}")]
+    assert [str(path) for path in folders if not (ROOT / path).is_dir()] == ["flows/whole_runs"]

@@ -1,0 +1,65 @@
+"""What observers see of a step."""
+
+import numpy as np
+import pytest
+
+from configs.records import Completion, Score
+from grpo_train.groups import Groups
+from grpo_train.objective.advantages import group_advantages
+from grpo_train.observers.metrics import refill_metrics, step_metrics
+from grpo_train.observers.observer import StepRecord
+from reward_training.transformer.positions import Positions
+from tests.grpo_train.conftest import make_problem
+
+
+def groups(verdicts: dict[str, list[float | None]], old: tuple[str, ...] = ()) -> Groups:
+    """A group for each question; `old` names `question/index` of responses that are from the cache."""
+    problems = [make_problem(question) for question in verdicts]
+    completions, scores, is_old = [], [], []
+    for problem, (question, values) in zip(problems, verdicts.items(), strict=True):
+        for index, value in enumerate(values):
+            completions.append(
+                Completion(
+                    problem_key=problem.key, index=index, prompt_ids=[1], token_ids=[2, 3], text=f"{index}",
+                    finish_reason="stop", logprobs=[-1.0, -0.5], policy_id="x", step=1, seed=0,
+                )
+            )  # fmt: skip
+            scores.append(Score(parts={"correct": value, "brief": 0.5}, total=0.0))
+            is_old.append(f"{question}/{index}" in old)
+    return Groups(problems, completions, scores, is_old)
+
+
+def record(batch: Groups, refused: Groups, checker: str = "correct") -> StepRecord:
+    def advantages(some: Groups):
+        parts = np.array([[0.0 if s.parts["correct"] is None else s.parts["correct"], 0.5] for s in some.scores])
+        return group_advantages(parts.reshape(-1, 2), np.array([1.0, 0.0]), 2)
+
+    parts = np.array([[np.nan if s.parts["correct"] is None else s.parts["correct"], 0.5] for s in batch.scores])
+    return StepRecord(
+        step=3, objectives=["correct", "brief"], checker=checker, batch=batch, parts=parts,
+        advantages=advantages(batch), refused=refused, refused_advantages=advantages(refused), num_refills=2,
+        positions=Positions(10, 3), metrics={},
+    )  # fmt: skip
+
+
+def test_pass_rates_count_what_was_sampled_refused_groups_too_and_unscored_ones_as_wrong() -> None:
+    batch = groups({"a": [1.0, 0.0], "b": [1.0, 1.0], "c": [None, 1.0]}, old=("b/1",))
+    seen = record(batch, groups({"d": [0.0, 0.5]}))
+    rates = {make_problem(question).key: rate for question, rate in {"a": 0.5, "b": 1.0, "c": 0.5, "d": 0.0}.items()}
+    assert seen.pass_rates == rates
+
+
+def test_a_checker_that_is_no_objective_says_nothing() -> None:
+    seen = record(groups({"a": [1.0, 0.0]}), Groups(), checker="elsewhere")
+    assert (seen.right, seen.pass_rates) == (None, {})
+    assert "groups/all_right_share" not in step_metrics(seen)
+
+
+def test_metrics_of_a_step_leave_cached_responses_out_where_they_say_what_the_policy_does_now() -> None:
+    seen = record(groups({"a": [1.0, 0.0], "b": [1.0, 1.0]}, old=("a/1",)), groups({"d": [0.0, 0.0]}))
+    metrics = step_metrics(seen)
+    assert metrics["objective/correct/mean"] == 1.0  # a/0, b/0 and b/1
+    assert metrics["groups/all_right_share"] == 1.0
+    assert metrics["groups/dead_share"] == 0.5  # b
+    assert metrics["policy/entropy"] == pytest.approx(0.75)  # (1.0 + 0.5) / 2
+    assert refill_metrics(seen) == {"groups/refused": 1.0, "groups/refills": 2.0}
