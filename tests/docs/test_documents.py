@@ -51,3 +51,25 @@ def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
 def test_documents_name_no_machine(path: Path) -> None:
     """A document is true for every reader: no absolute paths of one machine."""
     assert not re.search(r"(?<![\w.:/])/(work|home|root|tmp|opt)/", path.read_text(encoding="utf-8"))
+
+
+NAMED_PATH = re.compile(r"`((?:configs|reward_training|grpo_train|tasks|flows|tests|benchmarks|docs|findings)/[\w./-]*)`")
+HISTORY = ("log.md", "CHANGELOG.md")
+"""say what was true when it was written"""
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name not in HISTORY], ids=lambda path: path.name)
+def test_paths_of_the_project_that_a_document_names_are_there(path: Path) -> None:
+    """When modules moved into inner rooms, documents went on naming the old places."""
+    named = NAMED_PATH.findall(path.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("room", ["flows", "tasks", "grpo_train", "reward_training", "configs"])
+def test_the_drawing_of_the_rooms_names_everything_in_a_room_and_nothing_else(room: str) -> None:
+    drawing = next(block.text for block in blocks(ROOT / "docs" / "architecture.md") if "prefect_tasks" in block.text)
+    mine = drawing[drawing.index(f"{room}/") :].partition("\n\n")[0].removeprefix(f"{room}/")
+    named = [re.split(r" {2,}", line.strip())[0] for line in mine.splitlines()]  # what follows in a line explains
+    drawn = {name.strip(" /") for line in named for name in line.split("|")}
+    there = [path for path in (ROOT / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    assert drawn == {path.stem for path in there if path.stem != "__init__"}
