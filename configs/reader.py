@@ -1,4 +1,7 @@
-"""The only reader of YAML: a file and its overrides become a Config, or a ConfigError that names every faulty field."""
+"""Reads a YAML file and its `--set` overrides into a Config, or raises a ConfigError that names every faulty field.
+
+No other module reads YAML.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from configs.schema.config import Config
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """The configuration in a YAML file, with `a.b=value` overrides; run.name defaults to the file's name.
+    """The configuration in a YAML file after `a.b=value` overrides; run.name defaults to the stem of the file name.
 
     Raises:
-        ConfigError: the file is missing, no YAML, or does not fit; every faulty field is named with its value.
+        ConfigError: the file is missing, not YAML, or does not fit the schema; names every faulty field and its value.
     """
     data = _read_yaml(path)
     for override in overrides or []:
@@ -31,10 +34,10 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
 
 def stored_config(data: dict[str, Any], run_name: str) -> Config:
-    """The configuration that a run's run.json holds.
+    """The configuration stored in a run's run.json.
 
     Raises:
-        ConfigError: it was written by a version with other fields.
+        ConfigError: it does not fit the schema of this version.
     """
     try:
         return Config.model_validate(data)
@@ -64,7 +67,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _set(data: dict[str, Any], override: str) -> None:
-    """Set one `a.b.0.c=value`; the value is YAML."""
+    """Apply one override `a.b.0.c=value` to `data`; the value is parsed as YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r} is not key=value, for instance --set grpo_config.group_size=4")

@@ -1,4 +1,4 @@
-"""What crosses a border between rooms: frozen records, one meaning a field, one JSON line each."""
+"""The frozen records that the packages exchange. Each is stored as one JSON line, and each field has one meaning."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ Prompt = str | list[Message]
 
 
 class Record(BaseModel):
-    """A frozen record; `model_dump_json()` is its JSON line and `model_validate_json(line)` reads it back."""
+    """Base of all records; `model_dump_json()` gives the JSON line and `model_validate_json(line)` reads it back."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Problem(Record):
-    """One question that a policy is asked.
+    """One question for the policy, with its gold answer.
 
     >>> Problem(key="9f..", prompt="2 + 3 = ?", answer="5", source="chain_sum", split="train").split
     'train'
     """
 
     key: str
-    """sha256 of the raw question and answer"""
+    """sha256 of the raw question and answer, in hex"""
     prompt: Prompt
     """chat messages or a plain string, before the model's chat template"""
     answer: str
     source: str
     meta: dict[str, Any] = {}
-    """JSON that a scorer needs, for instance a reasoning-gym entry"""
+    """JSON data that a scorer needs, for instance a reasoning-gym entry"""
     difficulty: float | None = None
-    """in [0, 1], or None where it is unknown"""
+    """in [0, 1]; None where it is unknown"""
     variants: list[Prompt] = []
-    """other wordings of `prompt` that training draws from; empty where it asks `prompt` itself"""
+    """rewordings of the prompt, one of which training draws at each step; where empty, training uses `prompt`"""
     split: str
-    """train, dev, test, or a round's regeneration shard such as regenerate_001"""
+    """train, dev, test, or the regeneration shard of a round, such as regenerate_001"""
 
 
 ABORTED = "aborted:"
-"""what the finish reason of a response begins with whose generation was broken off"""
+"""prefix of the finish reason of an aborted response"""
 
 
 class Completion(Record):
-    """One response that a policy wrote to a problem."""
+    """One response of a policy to a problem."""
 
     problem_key: str
     index: int
-    """position within the group of its problem"""
+    """position in the group of its problem"""
     prompt_ids: list[int]
     token_ids: list[int]
-    """the response, the end-of-sequence token included where it was sampled"""
+    """the response tokens, including the end-of-sequence token if it was sampled"""
     text: str
     """the response decoded without special tokens"""
     finish_reason: str
-    """stop, length, or aborted:<why>"""
+    """stop, length, or aborted:<reason>"""
     logprobs: list[float]
-    """one a token, of the distribution that was sampled: logits / temperature over the whole vocabulary"""
+    """log-probability of each token of `token_ids` under softmax(logits / temperature) over the whole vocabulary"""
     policy_id: str
     step: int
     seed: int
@@ -68,25 +68,25 @@ class Completion(Record):
 
 
 class Score(Record):
-    """What the rewards say of one completion."""
+    """The scores that the rewards gave to one completion."""
 
     parts: dict[str, float | None]
-    """a value an objective; None where that reward could not score"""
+    """{objective: value}; None where the reward could not score the completion"""
     unscored: dict[str, str] = {}
-    """the reason for each None in `parts`"""
+    """{objective: reason} for each None in `parts`"""
     total: float
-    """weighted sum of the scored parts, for labels, best-of-N and reports; advantages are made from `parts`"""
+    """weighted sum of the scored parts, for labels, best-of-N and reports; advantages are computed from `parts`"""
     steps: list[tuple[int, float]] | None = None
-    """(number of characters of the text up to its end, value) for each step of the reasoning that was checked, where a reward
-    keeps them; otherwise None"""
+    """(end, value) of each reasoning step that was checked; `end` is the character offset in the text at which the step
+    ends. None unless a reward keeps its steps (`reduce: per_step`)"""
 
 
 RIGHT = 1.0
-"""a checker's value from which a response is right"""
+"""lowest value of the checker that counts as right"""
 
 
 def is_right(value: float | None) -> bool:
-    """Whether a checker's value says so; a response that it could not score is not."""
+    """Whether a checker's value counts as right; None (unscored) does not."""
     return value is not None and value >= RIGHT
 
 
@@ -98,26 +98,26 @@ class PreferencePair(Record):
     chosen: str
     rejected: str
     margin: float
-    """score of chosen minus score of rejected, in the labeler's units; 0 where people see no difference: such a pair teaches
-    nothing and takes back what others said of the two"""
+    """score of chosen minus score of rejected, in the labeler's units; 0 where people see no difference. A pair of
+    margin 0 is not trained on and overrides other labelers' pairs of the same two responses"""
     objective: str
-    """the reward model that learns from the pair"""
+    """name of the reward model that is trained on the pair"""
     labeler: str
     sources: tuple[str, str]
-    """policy ids that wrote chosen and rejected"""
+    """ids of the policies that wrote chosen and rejected"""
     round: int
     split: str
-    """train or held_out; all pairs of a problem are on the same side"""
+    """train or held_out, the same for all pairs of a problem"""
 
 
 class ReviewItem(Record):
-    """Two responses to one problem that people are asked to compare, in random order; who wrote which is not shown."""
+    """Two responses to one problem, in random order, for people to compare without seeing which policy wrote which."""
 
     id: str
     kind: Literal["pair", "policies"]
-    """labels for a reward model, or champion against challenger"""
+    """pair: a label for a reward model; policies: champion against challenger"""
     objective: str
-    """the reward model that learns from it; `policies` where two policies are compared"""
+    """name of the reward model that is trained on the answer; `policies` where two policies are compared"""
     run: str
     round: int
     problem_key: str
@@ -125,12 +125,14 @@ class ReviewItem(Record):
     first: str
     second: str
     sources: tuple[str, str]
-    """policy ids that wrote first and second"""
+    """ids of the policies that wrote first and second"""
     split: str
     disagreement: float = 0.0
-    """in [0, 1]: how far the rewards are from one mind about the two"""
+    """disagreement of the rewards about the two responses, in [0, 1]: 0 where none prefers
+    the other one, 1 where they are evenly split"""
     otherwise: float | None = None
-    """first minus second by the labeler that stands in where nobody answers; None where it sees no difference"""
+    """score of first minus score of second by the fallback labeler, used where nobody answers; None without a fallback,
+    or where the difference is too small for a pair"""
 
 
 Choice = Literal["first", "second", "equal"]
@@ -138,7 +140,7 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
 class Verdict(Record):
-    """What one person said of a review item. Verdicts are added, never changed; a person's latest one counts."""
+    """One person's answer to a review item. Verdicts are only added, never changed; a person's latest one counts."""
 
     item: str
     choice: Choice
@@ -149,7 +151,7 @@ class Verdict(Record):
 
 
 class Policy(Record):
-    """A saved policy: `id` is the content hash of its weights."""
+    """A saved policy; `id` is the content hash of its weights."""
 
     path: str
     id: str
@@ -166,7 +168,7 @@ class Estimate(Record):
 
 
 class EvalReport(Record):
-    """What a policy did on a split."""
+    """The measurements of one policy on one split."""
 
     policy_id: str
     split: str
@@ -174,41 +176,41 @@ class EvalReport(Record):
 
 
 class RewardModelReport(Record):
-    """How a reward model did on held-out pairs, and whether it may be used."""
+    """A reward model's measurements on held-out pairs, and whether it was accepted."""
 
     id: str
     path: str
     accepted: bool
     reasons: list[str]
-    """why it was refused; empty where it was accepted"""
+    """why it was refused; empty if it was accepted"""
     accuracy: Estimate | None
-    """share of held-out pairs in which chosen scores higher, interval over problems; None without pairs"""
+    """share of held-out pairs in which chosen scores higher, interval over problems; None without held-out pairs"""
     margin: float | None
-    """mean score of chosen minus mean score of rejected"""
+    """mean score of chosen minus mean score of rejected; None without held-out pairs"""
     length_correlation: float | None
     """Pearson correlation of score and response length in tokens"""
     markup_correlation: float | None = None
     """Pearson correlation of score and the share of markup characters in the response"""
     calibration_error: float | None = None
-    """expected calibration error of the probability that it gives to the response it prefers"""
+    """expected calibration error of the predicted probability that the preferred response is the chosen one"""
     old_accuracy: Estimate | None = None
-    """as `accuracy`, on held-out pairs of earlier rounds; None where there are none"""
+    """accuracy on held-out pairs of earlier rounds; None without such pairs"""
     canary_wins: float | None = None
-    """share of canaries, responses that deserve nothing, that score over the chosen response to the same problem"""
+    """share of canaries (worthless responses) that score higher than the chosen response to the same problem"""
     num_train_pairs: int
     num_held_out_pairs: int
     num_replayed_pairs: int
 
 
 class RoundState(Record):
-    """What one round hands to the next."""
+    """The state that one round passes to the next."""
 
     round: int
     policy: Policy
-    """what this round trained (round 0: what was given)"""
+    """the policy that this round trained; in round 0, the policy that the run started from"""
     champion: Policy
     initial_policy: Policy
     reward_models: dict[str, str]
-    """id of the last accepted model by name; a name is absent until one was accepted"""
+    """{name: id of the last accepted model}; a name is absent until one of its models was accepted"""
     curriculum: dict[str, Any] | None = None
-    """epoch and pass rates that the round's training handed on; None before the first training"""
+    """epoch and pass rates at the end of the round's training; None before the first training"""

@@ -1,5 +1,7 @@
-"""Every random draw has a seed of its own: a hash of what it is for. What happens at a step then does not depend on
-whether the process died before it."""
+"""Derives the seed of every random draw from a hash of its purpose, round, step and index.
+
+The draws at a step therefore do not depend on earlier draws, and a resumed run repeats those of an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ import numpy as np
 
 
 def seed_for(run_seed: int, purpose: str, *, round_index: int = 0, step: int = 0, index: int = 0) -> int:
-    """A 63-bit seed for one purpose at one place of a run.
+    """The 63-bit seed of one draw: the first 8 bytes of the sha256 of all arguments, without the lowest bit.
 
-    >>> seed_for(0, "sample", round=1) == seed_for(0, "sample", round=1)
+    >>> seed_for(0, "sample", round_index=1) == seed_for(0, "sample", round_index=1)
     True
-    >>> seed_for(0, "sample", round=1) == seed_for(0, "sample", round=2)
+    >>> seed_for(0, "sample", round_index=1) == seed_for(0, "sample", round_index=2)
     False
     """
     text = f"{run_seed}/{purpose}/{round_index}/{step}/{index}"

@@ -1,7 +1,8 @@
-"""Checkpoints of a stage that is not finished yet: `checkpoints/step_000040/`, sealed by its digests, written last.
+"""Saves and finds the checkpoints of an unfinished stage, for instance `checkpoints/step_000040/`.
 
-A checkpoint is made under a temporary name and renamed, so that a kill leaves it whole or not at all. It is not flushed: a
-killed process loses nothing that it wrote, and after a power failure the digests tell a torn one, and the one before is used.
+A checkpoint is written under a temporary name and renamed, so after a kill it is complete or absent. Its last file,
+`checkpoint.json`, holds the digests of the others. Nothing is fsynced: the writes of a killed process are not lost, and
+after a power failure the digests reveal an incomplete checkpoint and the previous one is used.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ SEAL = "checkpoint.json"
 
 
 class Seal(BaseModel):
-    """`checkpoint.json`: what a checkpoint is and the digests of its files."""
+    """The content of `checkpoint.json`: what the checkpoint belongs to, and the digests of its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int
     fingerprint: str
-    """of the configuration and the inputs that the stage worked on"""
+    """digest of the configuration and of the inputs of the stage"""
     files: dict[str, str]
-    """{path relative to the checkpoint: sha256}"""
+    """{path relative to the checkpoint: sha256}, without `checkpoint.json`"""
     lengths: dict[str, int]
-    """{name: bytes} of the stage's growing files (journal, rollouts) at that step"""
+    """{file name: size in bytes at this step} of the files that the stage appends to (journal, rollouts)"""
     seconds: float
-    """that the stage had worked until then, over all its attempts"""
+    """time that the stage had worked up to this step, over all its attempts"""
 
 
 class Checkpoints:
-    """The checkpoints of one stage's folder."""
+    """The checkpoints in the folder of one stage."""
 
     def __init__(self, stage: Path, *, fingerprint: str, every: int, keep: int, warn: Callable[[str], None]) -> None:
         self.stage = stage
@@ -53,15 +54,18 @@ class Checkpoints:
         self.warn = warn
 
     def due(self, step: int) -> bool:
-        """Whether one is to be made after `step` in passing."""
+        """Whether a checkpoint is due after `step` while training goes on."""
         return self.wanted(step) and step % self.every == 0
 
     def wanted(self, step: int) -> bool:
-        """Whether one is to be made where training stops after `step`; never where `every` is 0."""
+        """Whether to save a checkpoint if training stops after `step`; never if `every` is 0."""
         return self.every > 0 and step > self.last_step
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep what `write(folder)` writes as the checkpoint of `step`, and how long the stage's files are now."""
+        """Save what `write(folder)` writes as the checkpoint of `step`, with the current sizes of the JSONL files.
+
+        Only the newest `keep` checkpoints stay.
+        """
         temporary, target = self.folder / TEMPORARY, self.folder / f"{STEP}{step:06d}"
         _remove(temporary)
         temporary.mkdir(parents=True)
@@ -81,7 +85,7 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def newest(self) -> tuple[Path, Seal] | None:
-        """The newest checkpoint that is whole and of the same configuration and inputs; others are warned of."""
+        """The newest complete checkpoint of the same configuration and inputs, or None; warns of those it skips."""
         for folder in reversed(saved_steps(self.stage)):
             try:
                 seal = self._check(folder)
@@ -93,30 +97,33 @@ class Checkpoints:
         return None
 
     def newest_before(self, step: int) -> Path | None:
-        """The newest whole checkpoint of a step before `step`; where none is left, the oldest there is."""
-        whole = []
+        """The newest usable checkpoint of a step before `step`; without one, the oldest usable checkpoint, or None."""
+        usable = []
         for folder in saved_steps(self.stage):
             try:
-                whole.append((self._check(folder).step, folder))
+                usable.append((self._check(folder).step, folder))
             except (OSError, ValueError) as error:
                 self.warn(f"checkpoint {folder} is not used: {error}")
-        before = [folder for saved, folder in whole if saved < step]
-        return before[-1] if before else whole[0][1] if whole else None
+        before = [folder for saved_step, folder in usable if saved_step < step]
+        return before[-1] if before else usable[0][1] if usable else None
 
     def _check(self, folder: Path) -> Seal:
-        """Raises ValueError or OSError where the checkpoint cannot be gone on from."""
+        """The seal of a checkpoint; raises ValueError or OSError if training cannot resume from it."""
         seal = Seal.model_validate_json((folder / SEAL).read_bytes())
         if seal.fingerprint != self.fingerprint:
             raise ValueError("it was made for another configuration or other inputs")
-        found = digest_files(folder, leave_out=[SEAL])
-        if torn := sorted(name for name in seal.files.keys() | found if seal.files.get(name) != found.get(name)):
+        digests = digest_files(folder, leave_out=[SEAL])
+        if torn := sorted(name for name in seal.files.keys() | digests if seal.files.get(name) != digests.get(name)):
             raise ValueError(f"torn: {', '.join(torn)}")
         if short := sorted(name for name, size in seal.lengths.items() if (self.stage / name).stat().st_size < size):
             raise ValueError(f"shorter than then: {', '.join(short)}")
         return seal
 
     def rewind(self) -> Seal | None:
-        """Take the stage's folder back to its newest checkpoint and return its seal; without one empty it and return None."""
+        """Restore the stage's folder to the newest checkpoint and return its seal; without one, empty the folder.
+
+        Growing files are truncated to their size at the checkpoint; everything newer is deleted.
+        """
         newest = self.newest()
         lengths = newest[1].lengths if newest else {}
         for path in list(self.stage.iterdir()) if self.stage.exists() else []:
@@ -132,18 +139,18 @@ class Checkpoints:
 
 
 def saved_steps(stage: Path) -> list[Path]:
-    """The checkpoints of a stage, oldest first, whether they are whole or not."""
+    """The checkpoint folders of a stage, oldest first, complete or not."""
     return sorted((stage / CHECKPOINTS).glob(f"{STEP}*"))
 
 
 def last_saved_step(stage: Path) -> int:
-    """Step of the newest checkpoint, unchecked; 0 where there is none."""
+    """Step of the newest checkpoint, whether it is complete or not; 0 without one."""
     saved = saved_steps(stage)
     return int(saved[-1].name.removeprefix(STEP)) if saved else 0
 
 
 def discard_checkpoints(stage: Path) -> None:
-    """A finished stage needs none."""
+    """Delete all checkpoints of a stage, which a finished one no longer needs."""
     _remove(stage / CHECKPOINTS)
 
 

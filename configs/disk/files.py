@@ -1,4 +1,4 @@
-"""Files that survive a kill: atomic writes, digests, JSON lines, the journal and the manifest."""
+"""Crash-safe files: atomic writes, digests, JSON lines, the journal and the manifest."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from pydantic import BaseModel, ConfigDict
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 SETTLED_NS = 2 * 10**9
-"""a file that changed less long ago may change again in the same tick of its file system's clock (2 s on FAT)"""
+"""resolution of the coarsest file-system clock (2 s on FAT). A file modified more recently may change again without a
+new modification time, so its digest is not cached"""
 _DIGESTS: dict[tuple[int, int, int, int], str] = {}
 MANIFEST = "manifest.json"
 JOURNAL = "journal.jsonl"
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write under a temporary name, fsync, rename: a reader sees the old file or the whole new one."""
+    """Write under a temporary name, fsync and rename, so that a reader sees the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
@@ -44,17 +45,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON with sorted keys, written atomically. NaN and infinity raise ValueError."""
+    """Write indented JSON with sorted keys, atomically. Raises ValueError on NaN and infinity."""
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> None:
-    """One JSON object a line, written atomically."""
+    """Write one JSON object per line, atomically."""
     write_atomic(path, "".join(json_line(record) for record in records))
 
 
 def append_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> None:
-    """Add lines at the end; a kill in between may leave a torn last line, which `read_jsonl` leaves out."""
+    """Append one JSON object per line. A kill may leave an incomplete last line, which `read_jsonl` skips."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json_line(record) for record in records)
 
@@ -65,33 +66,33 @@ def json_line(record: BaseModel | dict[str, Any]) -> str:
 
 
 def read_jsonl(path: Path, record_type: type[RecordT]) -> list[RecordT]:
-    """Every whole line of `path` as a `record_type`."""
+    """Every complete line of `path`, parsed as a `record_type`."""
     return [record_type.model_validate_json(line) for line in whole_lines(path)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of `path` as a JSON object."""
+    """Every complete line of `path`, parsed as a JSON object."""
     return [json.loads(line) for line in whole_lines(path)]
 
 
 def whole_lines(path: Path, start: int = 0) -> list[bytes]:
-    """The lines from byte `start` on that end in a newline; a last one that is torn, or still being written, is left out."""
+    """The complete lines from byte `start` on; a last line without a newline (cut off, or in writing) is skipped."""
     with path.open("rb") as file:
         file.seek(start)
         return [line for line in file if line.endswith(b"\n")]
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hex. A process reads them once, as long as the file's size and time of change stay as they are."""
+    """sha256 of a file's bytes, in hex; cached per process while its size and modification time stay the same."""
     with path.open("rb") as file:
         state = os.fstat(file.fileno())
-        seen = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-        if seen in _DIGESTS:
-            return _DIGESTS[seen]
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        if identity in _DIGESTS:
+            return _DIGESTS[identity]
+        value = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - state.st_mtime_ns > SETTLED_NS:
-        _DIGESTS[seen] = found
-    return found
+        _DIGESTS[identity] = value
+    return value
 
 
 def digest_json(value: Any) -> str:
@@ -100,7 +101,7 @@ def digest_json(value: Any) -> str:
 
 
 def digest_files(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
-    """{path relative to folder: sha256} of every file below `folder` whose first path part is not in `leave_out`."""
+    """{path relative to `folder`: sha256} of every file below it, without the top-level names in `leave_out`."""
     skipped = set(leave_out)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     relative = [path.relative_to(folder) for path in files]
@@ -120,7 +121,7 @@ def weights_id(folder: Path) -> str:
 
 
 class JournalLine(BaseModel):
-    """One measured value. `key` is `group/name` as docs/metrics.md defines it; keys under `time/` differ between runs."""
+    """One measured value. `key` is a `group/name` of docs/metrics.md; keys under `time/` differ between runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,14 +132,14 @@ class JournalLine(BaseModel):
 
 
 class Journal:
-    """A stage's metrics on disk, one fsynced JSON line a value. MLflow is sent from here, never the other way round."""
+    """The metrics of a stage on disk, one fsynced JSON line per value. MLflow is sent them from here and never read."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Raises ValueError, naming the key, on NaN or infinity."""
+        """Append `{key: value}` of one step. Raises ValueError, naming the key, on NaN or infinity."""
         now = int(time.time() * 1000)
         for key, value in values.items():
             if not math.isfinite(value):
@@ -150,23 +151,23 @@ class Journal:
             os.fsync(file.fileno())
 
     def read(self) -> list[JournalLine]:
-        """Every whole line; empty where nothing was written yet."""
+        """Every complete line; empty if nothing was written yet."""
         return read_jsonl(self.path, JournalLine) if self.path.exists() else []
 
 
 class Manifest(BaseModel):
-    """Written last in a stage's folder: its presence, matching, says that the stage is done."""
+    """Marks a stage as done. Written last; on resume it is compared with configuration, inputs and outputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     round: int
     config_digest: str
-    """of the part of the configuration that the stage reads"""
+    """digest of the part of the configuration that the stage reads"""
     inputs: dict[str, str]
-    """digest of each data file (or id of each model) that the stage read"""
+    """{name: digest of a data file, or id of a model} of everything that the stage read"""
     outputs: dict[str, str]
-    """digest of each file that the stage wrote, by path relative to its folder, checkpoints apart"""
+    """{path relative to the stage's folder: digest} of each file that the stage wrote, without checkpoints"""
     seed: int
     versions: dict[str, str]
     started_ms: int
@@ -180,7 +181,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a finished stage, or None."""
+    """The manifest of a finished stage; None if the stage is not finished."""
     with suppress(FileNotFoundError):
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     return None
@@ -191,7 +192,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for the same bytes where the file system allows it, otherwise a copy."""
+    """Hard-link `target` to `source` if the file system allows it, otherwise copy; an existing `target` is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)

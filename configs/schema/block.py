@@ -1,4 +1,4 @@
-"""What the blocks of the configuration are made of: their base, and the fields that several of them have."""
+"""The base class of all configuration blocks, and field types that several blocks share."""
 
 from typing import Annotated
 
@@ -12,19 +12,34 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[
     float,
-    Field(gt=0, le=10, description="logits are divided by it before sampling; 0 would make all completions equal"),
+    Field(
+        gt=0,
+        le=10,
+        description="logits are divided by it before sampling; 0 is refused, as it would make all completions of a "
+        "group equal",
+    ),
 ]
-TopP = Annotated[float, Field(gt=0, le=1, description="nucleus; 1 is off")]
-TopK = Annotated[int, Field(ge=0, description="most likely tokens kept; 0 is off")]
+TopP = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="nucleus sampling: sample from the fewest tokens that have this total probability; 1 is off",
+    ),
+]
+TopK = Annotated[int, Field(ge=0, description="sample from this many most likely tokens; 0 is off")]
 SaveSteps = Annotated[
     int,
     Field(
         ge=0,
-        description="steps between two checkpoints, the most that a kill costs; 0 is off: an interrupted stage starts over",
+        description="steps between two checkpoints, which is the most that a kill costs; 0 is off: an interrupted "
+        "stage starts over",
     ),
     OPERATIONAL,
 ]
 
 
 class Block(BaseModel):
+    """Base of all blocks: frozen, and unknown keys are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

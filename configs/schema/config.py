@@ -1,8 +1,8 @@
-"""The configuration, a tree of frozen pydantic models with `Config` on top; configs/reader.py reads it from YAML.
+"""The configuration of a run: a tree of frozen pydantic models with `Config` at the root.
 
-The larger blocks stand in files of their own: `policy`, `problems`, `rewards`, `reward_models` and `grpo`. Each
-field's description is the reference in docs/configuration.md. Secrets never stand here, only the name of the environment
-variable that holds one.
+configs/reader.py reads it from YAML. The larger blocks have files of their own: `policy`, `problems`, `rewards`,
+`reward_models` and `grpo`. docs/configuration.md is generated from the field descriptions. The configuration never
+holds a secret, only the name of the environment variable that does.
 """
 
 from typing import Annotated, Literal
@@ -34,60 +34,72 @@ from configs.schema.rewards import (
 
 
 class EvaluationConfig(Block):
-    """How a policy is measured on dev and test."""
+    """How each policy is evaluated on dev and test."""
 
     checker: Name | None = Field(
-        None, description="reward that says right or wrong (right: value >= 1); default: the first outcome reward"
+        None,
+        description="name of the reward that decides whether a response is right (value >= 1); default: the first "
+        "outcome reward",
     )
-    rewards: list[RewardConfig] = Field([], description="further rewards that only measure")
-    num_samples: PositiveInt = Field(4, description="samples per problem for pass@k and maj@k")
+    rewards: list[RewardConfig] = Field(
+        [], description="further rewards, which are measured in evaluation but not trained on"
+    )
+    num_samples: PositiveInt = Field(4, description="sampled responses per problem, for pass@k and maj@k")
     temperature: Temperature = 0.8
     top_p: TopP = 1.0
     top_k: TopK = 0
-    bootstrap_draws: PositiveInt = Field(2000, description="draws for the 95% intervals")
+    bootstrap_draws: PositiveInt = Field(2000, description="bootstrap draws for the 95% intervals")
     num_kl_problems: PositiveInt = Field(
-        64, description="problems of each split, the first ones, on which the KL from the initial policy is measured"
+        64,
+        description="problems of each split (the first ones) on which the KL divergence from the initial policy is "
+        "measured",
     )
-    num_examples: PositiveInt = Field(8, description="problems whose texts are shown in the report")
+    num_examples: PositiveInt = Field(8, description="problems of each split whose responses are kept for the report")
 
 
 class PeopleConfig(Block):
-    """People compare champion and challenger blind, side by side, in random order, on problems of dev."""
+    """People compare responses of champion and challenger to dev problems, blind and in random order."""
 
     num_problems: PositiveInt = Field(
         8,
-        description="problems asked about, of the first `evaluation.num_examples`; those where both say the same are left out",
+        description="the first dev problems to ask about, at most `evaluation.num_examples`; those where both "
+        "responses are equal are skipped",
     )
     rule: Literal["report", "not_worse", "better"] = Field(
         "report",
-        description="the challenger's win rate is shown only; the upper bound of its 95% interval must not be under 0.5; or the "
-        "lower bound must be over 0.5",
+        description="report: the challenger's win rate is only shown; not_worse: promotion needs the upper bound of "
+        "its 95% interval to be at least 0.5; better: promotion needs the lower bound to be over 0.5",
     )
     wait_minutes: WaitMinutes = Field(
         0,
-        description="how long promotion waits for answers, from when it asked; then it decides on those there are",
+        description="minutes that promotion waits for answers after asking; then it decides with the answers it has",
     )
 
 
 class PromotionConfig(Block):
-    """When a challenger becomes champion; decided on dev."""
+    """When the policy of a round (the challenger) becomes champion, decided on dev."""
 
     rule: Literal["better", "not_worse", "always"] = Field(
         "better",
-        description="lower bound of the paired gain over 0; lower bound over -tolerance; or unconditionally",
+        description="better: the lower bound of the paired gain over the champion must be over 0; not_worse: over "
+        "-tolerance; always: no condition",
     )
-    metric: str = Field("greedy_accuracy", description="column of results.jsonl that is compared")
+    metric: str = Field(
+        "greedy_accuracy", description="metric that is compared: a column of the evaluation's results.jsonl"
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
-        0.9, description="of the two-sided paired bootstrap interval"
+        0.9, description="level of the two-sided paired bootstrap interval of the gain"
     )
-    tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss that `not_worse` forgives")
-    people: PeopleConfig | None = Field(None, description="people's word beside the rule; default: they are not asked")
+    tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss in the metric that `not_worse` accepts")
+    people: PeopleConfig | None = Field(
+        None, description="ask people too, whose answers count beside the rule; default: nobody is asked"
+    )
 
 
 class RegenerationConfig(Block):
-    """What the next round's reward models learn from."""
+    """Responses sampled at the end of each round, from which the next round's reward models learn."""
 
-    num_problems: PositiveInt = Field(128, description="problems on each round's shard, disjoint from all other splits")
+    num_problems: PositiveInt = Field(128, description="problems of each round's shard, disjoint from all other splits")
     group_size: Annotated[int, Field(ge=2)] = Field(8, description="completions per problem")
     temperature: Temperature = 0.8
     top_p: TopP = 1.0
@@ -95,24 +107,29 @@ class RegenerationConfig(Block):
 
 
 class WatchRule(Block):
-    """Looks at one step metric of training."""
+    """A rule that watches one step metric of the policy's training and acts when it is out of bounds."""
 
     metric: str = Field(description="a key of docs/metrics.md, for instance `policy/entropy`")
-    above: float | None = Field(None, description="bound that the metric should not exceed")
-    below: float | None = Field(None, description="bound that the metric should not fall under")
+    above: float | None = Field(None, description="upper bound: a higher value is out of bounds")
+    below: float | None = Field(None, description="lower bound: a lower value is out of bounds")
     jump_over: PositiveInt | None = Field(
-        None, description="compare the metric's distance from its mean over so many measurements before, not itself"
+        None,
+        description="compare the bound with the metric minus its mean over this many previous measurements, instead "
+        "of the metric itself",
     )
-    patience: PositiveInt = Field(3, description="measurements in a row out of bounds before the action")
+    patience: PositiveInt = Field(
+        3, description="number of consecutive measurements out of bounds that triggers the action"
+    )
     action: Literal["warn", "stop", "roll_back"] = Field(
         "warn",
-        description="say so; end the stage with the policy as it is; or end it with the newest checkpoint from before the metric "
-        "went out of bounds, which needs `grpo_config.save_steps`",
+        description="warn: only report it; stop: end the training with the current policy; roll_back: end it with the "
+        "newest checkpoint from before the metric went out of bounds, which needs `grpo_config.save_steps` >= "
+        "`patience`",
     )
     extra_rounds: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="rounds that a run may get beyond `rounds`: one after each last round whose training this rule ended, to retrain the "
-        "reward models on what that policy writes",
+        description="most rounds that this rule may add to `rounds`. One is added when the rule ends the training of "
+        "the last round, so that the reward models can be retrained on the responses of that policy",
     )
 
     @model_validator(mode="after")
@@ -137,24 +154,26 @@ DEFAULT_WATCH = [
 
 
 class TrackingConfig(Block):
-    """MLflow. `MLFLOW_TRACKING_URI` says where; by default `sqlite:///mlflow.db` in the current folder."""
+    """Tracking in MLflow, at `MLFLOW_TRACKING_URI`; by default `sqlite:///mlflow.db` in the current folder."""
 
     experiment: str = Field("regroup", min_length=1, description="name of the MLflow experiment")
 
 
 class LauncherConfig(Block):
-    """Where a policy and a reward model are trained; the result is the same up to rounding."""
+    """The process in which policies and reward models are trained; the result is the same up to rounding."""
 
     kind: Literal["inline", "process", "accelerate"] = Field(
         "inline",
-        description="in the flow's own process; in a child process, whose memory is free afterwards; or as several, which share "
-        "each batch of the policy's training",
+        description="inline: in the process of the flow; process: in a child process, whose memory is freed at its "
+        "end; accelerate: in several ranks, which share each batch when the policy is trained",
     )
     num_processes: PositiveInt = Field(
-        1, description="of kind accelerate; the policy's training alone takes more than one"
+        1, description="ranks that train the policy, for kind accelerate; a reward model is always trained by one"
     )
     config_file: str | None = Field(
-        None, description="of `accelerate launch`, for kind accelerate; default: torchrun on this machine"
+        None,
+        description="configuration file for `accelerate launch`, for kind accelerate; default: torchrun on this "
+        "machine",
     )
 
     @model_validator(mode="after")
@@ -167,29 +186,36 @@ class LauncherConfig(Block):
 
 
 class RunConfig(Block):
-    """One Regroup run in the workspace."""
+    """The name of the run in the workspace."""
 
-    name: Name | None = Field(None, description="default: the configuration file's name")
+    name: Name | None = Field(
+        None, description="name of the run and of its folder; default: the name of the configuration file"
+    )
 
 
 class Config(Block):
-    """A whole run."""
+    """The configuration of a run."""
 
     run: Annotated[RunConfig, OPERATIONAL] = Field(RunConfig(), description="name of the run")
-    seed: int = Field(0, ge=0, description="of every random draw but the data's")
-    rounds: int = Field(2, ge=1, description="rounds after the baseline, round 0")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="seed of every random draw except the generation of reasoning-gym data, which has a seed of its "
+        "own",
+    )
+    rounds: int = Field(2, ge=1, description="rounds after round 0, the baseline, in which nothing is trained")
     policy: PolicyConfig
     problems: ProblemsConfig
-    rewards: list[RewardConfig] = Field(min_length=1, description="the objectives")
+    rewards: list[RewardConfig] = Field(min_length=1, description="the objectives of training")
     combination: CombinationConfig = CombinationConfig()
     reward_models: dict[Name, RewardModel] = Field({}, description="reward models by name")
     grpo_config: GrpoConfig = GrpoConfig()
-    curriculum: Curriculum = Field(NoCurriculum(), description="which problems come when")
+    curriculum: Curriculum = Field(NoCurriculum(), description="which training problems are asked when")
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     regeneration: RegenerationConfig = RegenerationConfig()
     watch: list[WatchRule] = Field(
-        DEFAULT_WATCH, description="rules that look at training; a list of yours replaces the default"
+        DEFAULT_WATCH, description="rules that watch the metrics of training; your list replaces the default"
     )
     tracking: Annotated[TrackingConfig, OPERATIONAL] = TrackingConfig()
     launcher: Annotated[LauncherConfig, OPERATIONAL] = LauncherConfig()
@@ -257,7 +283,7 @@ class Config(Block):
 
     @property
     def per_step_rewards(self) -> list[str]:
-        """Names of the training rewards whose steps have advantages of their own; one at most."""
+        """Names of the training rewards with `reduce: per_step`; at most one."""
         return [r.name for r in self.rewards if isinstance(r, ProcessRewardConfig) and r.reduce == "per_step"]
 
     def _check_weighing(self) -> None:
@@ -335,20 +361,20 @@ class Config(Block):
 
     @property
     def run_name(self) -> str:
-        """Name of the run; `load_config` sets it where the file does not."""
+        """Name of the run, which `load_config` sets if the file does not."""
         assert self.run.name is not None, "load_config sets run.name"
         return self.run.name
 
     @property
     def checker(self) -> str:
-        """Name of the reward that says right or wrong."""
+        """Name of the reward that decides whether a response is right."""
         if self.evaluation.checker is not None:
             return self.evaluation.checker
         return next(reward.name for reward in self.rewards if isinstance(reward, OutcomeRewardConfig))
 
     @property
     def max_rounds(self) -> int:
-        """`rounds`, and those that watch rules may add."""
+        """`rounds` plus the most rounds that watch rules may add."""
         return self.rounds + max((rule.extra_rounds for rule in self.watch), default=0)
 
     @property

@@ -1,4 +1,4 @@
-"""The block `grpo_config`: the loss and the optimiser, sampling, early stop, and the response cache."""
+"""The block `grpo_config`: loss, optimizer, sampling, early stopping of responses, and the response cache."""
 
 from typing import Annotated, Literal
 
@@ -9,43 +9,54 @@ from configs.schema.lora import LoraSettings
 
 
 class LoopStop(Block):
-    """Ends a response whose last tokens are copies of one block."""
+    """Aborts a response that repeats the same block of tokens."""
 
-    max_period: PositiveInt = Field(32, description="longest block that is looked for, tokens")
-    repeats: Annotated[int, Field(ge=2)] = Field(4, description="copies of the block in a row")
+    max_period: PositiveInt = Field(32, description="longest block that is looked for, in tokens")
+    repeats: Annotated[int, Field(ge=2)] = Field(
+        4, description="consecutive copies of the block at the end of the response"
+    )
     min_tokens: PositiveInt = Field(
-        32, description="tokens of the copies together, so that a row of dashes in a table is no loop"
+        32,
+        description="fewest tokens in all copies together, so that a row of dashes in a table is not taken for a loop",
     )
 
 
 class UnfinishableStop(Block):
-    """Ends a response that can no longer write what a complete one holds."""
+    """Aborts a response that has too few tokens left to write a text that every complete response contains."""
 
-    must_contain: str = Field(min_length=1, description="literal text of a complete response, for instance `</think>`")
+    must_contain: str = Field(
+        min_length=1, description="literal text that every complete response contains, for instance `</think>`"
+    )
     needs: PositiveInt | None = Field(
         None,
-        description="tokens that writing it, and what follows, takes: a response without it ends when fewer are left; "
-        "default: its own tokens and the end of sequence, which stops what is certain and saves little",
+        description="tokens needed to write `must_contain` and what follows it: a response without it is aborted when "
+        "fewer are left; default: the tokens of `must_contain` plus end-of-sequence, which aborts only certain cases "
+        "and saves little",
     )
 
 
 class LowScoreStop(Block):
-    """Ends a response whose text so far scores low."""
+    """Aborts a response if a reward scores the text written so far too low."""
 
-    reward: Name = Field(description="reward of kind reward_model or python that scores the text so far")
-    every: PositiveInt = Field(128, description="tokens between two looks")
-    below: Annotated[float, Field(allow_inf_nan=False)] = Field(description="in the reward's units, before its weight")
+    reward: Name = Field(
+        description="name of the reward, of kind reward_model or python, that scores the text written so far"
+    )
+    every: PositiveInt = Field(128, description="tokens between two scores")
+    below: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        description="a response that scores lower is aborted; in the reward's units, before its weight"
+    )
 
 
 class EarlyStopConfig(Block):
-    """Ends hopeless responses while they are written, in training alone; each criterion is off until its block stands."""
+    """Aborts hopeless responses during sampling, in training only; each criterion is off unless its block is given."""
 
-    loop: LoopStop | None = Field(None, description="responses that loop; `{}` turns it on with its defaults")
-    unfinishable: UnfinishableStop | None = Field(None, description="responses that cannot finish any more")
-    low_score: LowScoreStop | None = Field(None, description="responses that a reward scores under a bound")
+    loop: LoopStop | None = Field(None, description="abort responses that loop; `{}` turns it on with its defaults")
+    unfinishable: UnfinishableStop | None = Field(None, description="abort responses that can no longer be completed")
+    low_score: LowScoreStop | None = Field(None, description="abort responses that a reward scores under a bound")
     aborted: Literal["score", "leave_out"] = Field(
         "score",
-        description="what such a response is to its group: scored as it stands, or left out of baseline and loss",
+        description="score: an aborted response is scored as it stands; leave_out: it is left out of its group's "
+        "baseline and of the loss",
     )
 
     @property
@@ -54,31 +65,31 @@ class EarlyStopConfig(Block):
 
     @property
     def first_looks(self) -> dict[str, int]:
-        """Tokens that each criterion needs to see, or to have left, before it can stop a response."""
+        """{setting: tokens} that a criterion must have seen, or must have left, before it can abort a response."""
         looks = {
             "loop.min_tokens": self.loop.min_tokens if self.loop else None,
             "unfinishable.needs": self.unfinishable.needs if self.unfinishable else None,
             "low_score.every": self.low_score.every if self.low_score else None,
         }
-        return {name: number for name, number in looks.items() if number is not None}
+        return {name: num_tokens for name, num_tokens in looks.items() if num_tokens is not None}
 
 
 class ResponseCacheConfig(Block):
-    """Good responses of earlier steps used again when their problem is asked again, instead of sampling as many."""
+    """Reuses good responses of earlier steps when their problem is asked again, so that fewer are sampled."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="most of a group's responses that come from the cache; 0 is off"
+        0.0, description="largest share of a group that comes from the cache; 0 is off"
     )
-    size: PositiveInt = Field(1024, description="responses kept; the oldest leave first")
-    max_age: PositiveInt = Field(16, description="steps for which a response is kept")
+    size: PositiveInt = Field(1024, description="most responses in the cache; the oldest are dropped first")
+    max_age: PositiveInt = Field(16, description="steps for which a response stays in the cache")
     min_effective_share: Share = Field(
         0.5,
-        description="least effective sample size of a batch's cached responses, as a share of their number; those farthest "
-        "off the policy are dropped until it holds; 0 is off",
+        description="lower bound on the effective sample size of a batch's cached responses, as a share of their "
+        "number; the most off-policy ones are dropped until it holds; 0 is off",
     )
 
     def num_rows(self, group_size: int) -> int:
-        """Most responses of a group that come from the cache."""
+        """The most responses of a group that come from the cache."""
         return int(self.share * group_size + 1e-9)
 
 
@@ -86,99 +97,117 @@ KlEstimator = Literal["k1", "k2", "k3"]
 
 
 class LoraConfig(LoraSettings):
-    """Train a low-rank adapter (arXiv 2106.09685) in place of all weights."""
+    """A low-rank adapter (arXiv 2106.09685) that is trained instead of all weights."""
 
     between_rounds: Literal["merge", "carry_on"] = Field(
         "merge",
-        description="each round starts a new adapter on the merged champion, so that ranks add up; or trains the champion's "
-        "adapter on",
+        description="merge: each round trains a new adapter on the merged weights of the champion, so that ranks add "
+        "up over rounds; carry_on: each round goes on training the champion's adapter",
     )
 
 
 class VllmConfig(Block):
-    """A vLLM server that writes the responses of training, through TRL's client; its weights are kept in step over NCCL."""
+    """A vLLM server that samples the training responses; TRL's client sends it new weights by NCCL before each step."""
 
-    base_url: str = Field("http://127.0.0.1:8000", pattern="^https?://", description="of the server")
-    group_port: PositiveInt = Field(51216, description="port of the group over which weights are sent")
-    connection_timeout_s: PositiveFloat = Field(120.0, description="how long to wait for the server")
+    base_url: str = Field("http://127.0.0.1:8000", pattern="^https?://", description="address of the server")
+    group_port: PositiveInt = Field(51216, description="port of the NCCL process group that transfers the weights")
+    connection_timeout_s: PositiveFloat = Field(120.0, description="seconds to wait for the server")
     max_importance_weight: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
         2.0,
-        description="bound on the weight that makes up for the server's rounding: trainer's over server's probability",
+        description="upper bound on a token's importance weight, the trainer's probability over the server's, which "
+        "corrects for their different rounding",
     )
 
 
 class GrpoConfig(Block):
-    """Group Relative Policy Optimization (arXiv 2402.03300) and its relatives."""
+    """Training of the policy by Group Relative Policy Optimization (arXiv 2402.03300) or one of its variants."""
 
-    group_size: int = Field(8, description="completions per problem")
+    group_size: int = Field(8, description="responses per problem")
     loss: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = Field(
         "grpo",
-        description="mean within each response, then over responses (grpo); over all tokens (dapo, bnpo); over a constant "
-        "(dr_grpo); one ratio a response (gspo); clipped weights that keep every token's gradient (cispo)",
+        description="grpo: token mean within each response, then mean over responses; dapo, bnpo: mean over all "
+        "tokens; dr_grpo: sum over a constant; gspo: grpo with one ratio per response; cispo: clipped weights that "
+        "keep every token's gradient",
     )
     clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="epsilon of the clipped ratio; `gspo` wants about 3e-4, `cispo` has no lower bound"
+        0.2,
+        description="epsilon of the clipped ratio, which stays in [1 - epsilon, 1 + epsilon]; `gspo` wants about "
+        "3e-4, `cispo` has no lower bound",
     )
     clip_range_high: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="epsilon upwards where it differs (DAPO: 0.28); default: clip_range"
+        None, description="epsilon of the upper bound, if it differs (DAPO: 0.28); default: clip_range"
     )
     dual_clip: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        None, description="bound on the ratio of responses with negative advantage, for instance 3; default: none"
+        None, description="upper bound on the ratio where the advantage is negative, for instance 3; default: none"
     )
-    learning_rate: PositiveFloat = Field(1e-6, description="of AdamW")
-    batch_size: PositiveInt = Field(512, description="responses per update, a multiple of group_size")
+    learning_rate: PositiveFloat = Field(1e-6, description="peak learning rate of AdamW")
+    batch_size: PositiveInt = Field(512, description="responses per step, a multiple of group_size")
     kl_coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.0, description="weight of the KL term; 0 holds no reference model"
+        0.0, description="weight of the KL term in the loss; at 0 no reference model is loaded"
     )
-    kl_reference: Literal["round", "initial"] = Field("round", description="policy that the KL term is taken to")
+    kl_reference: Literal["round", "initial"] = Field(
+        "round",
+        description="reference of the KL term: the policy at the start of the round, or the initial policy of the run",
+    )
     kl_estimator: KlEstimator = Field(
         "k3",
-        description="of the KL term: k1 and k2 have the gradient of KL(policy || reference), k3 that of the other direction",
+        description="estimator of the KL term: k1 and k2 have the gradient of KL(policy || reference), k3 that of "
+        "KL(reference || policy)",
     )
     truncated: Literal["keep", "leave_out"] = Field(
         "keep",
-        description="responses that ended at max_response_length train as they were scored, or are left out of the loss and "
-        "of their group's mean and std",
+        description="keep: responses cut at max_response_length are trained on like others; leave_out: they are left "
+        "out of the loss and of their group's mean and std",
     )
-    max_response_length: PositiveInt = Field(1024, description="tokens")
+    max_response_length: PositiveInt = Field(1024, description="most tokens of a response")
     temperature: Temperature = 0.8
     top_p: TopP = 1.0
     top_k: TopK = 0
     epochs: PositiveFloat = Field(1.0, description="passes over the round's training problems")
-    max_updates: PositiveInt | None = Field(None, description="caps the updates of a round")
-    updates_per_batch: PositiveInt = Field(1, description="updates on the same responses")
-    max_grad_norm: PositiveFloat = Field(1.0, description="gradient clipping")
-    warmup_updates: Annotated[int, Field(ge=0)] = Field(0, description="updates over which the learning rate rises")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
-    adam_betas: tuple[Share, Share] = Field((0.9, 0.99), description="of AdamW")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of AdamW")
+    max_updates: PositiveInt | None = Field(None, description="most updates of a round, whatever `epochs` says")
+    updates_per_batch: PositiveInt = Field(1, description="updates on the same sampled responses")
+    max_grad_norm: PositiveFloat = Field(1.0, description="the gradient is clipped to this norm")
+    warmup_updates: Annotated[int, Field(ge=0)] = Field(
+        0, description="updates over which the learning rate rises linearly from 0"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="shape of the learning rate after the warm-up"
+    )
+    adam_betas: tuple[Share, Share] = Field((0.9, 0.99), description="beta1 and beta2 of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="weight decay of AdamW")
     lora: LoraConfig | None = Field(None, description="train an adapter instead of all weights")
     activation_checkpointing: bool = Field(
         False,
-        description="keep each layer's input only and compute the rest again: less memory, about a third more time",
+        description="keep only each layer's input and recompute the rest in the backward pass: less memory, about a "
+        "third more time",
     )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="of the arithmetic; weights stay float32. auto: bfloat16 where the hardware has it"
+        "auto",
+        description="precision of the arithmetic; the trained weights stay float32. auto: bfloat16 if the hardware "
+        "supports it",
     )
     deterministic: bool = Field(
         False,
-        description="on a GPU: updates by kernels that give the same bits every time, so that a resumed training ends with the weights "
-        "of one that was not stopped. A CPU does so anyway",
+        description="on a GPU, use deterministic kernels for the updates, so that a resumed training ends with "
+        "exactly the weights of an uninterrupted one. A CPU does so anyway",
     )
     micro_batch_tokens: PositiveInt = Field(
-        4096, description="of prompts and responses, padding included, per forward and backward pass; bounds the memory"
+        4096,
+        description="tokens of prompts and responses, with padding, per forward and backward pass; bounds the memory",
     )
     refill: Annotated[int, Field(ge=0)] = Field(
-        0, description="most further rounds of sampling a step, with fresh problems in place of dead groups; 0 is off"
+        0, description="most times per step that dead groups are replaced by groups of fresh problems; 0 is off"
     )
-    generation_rows: PositiveInt = Field(256, description="responses that are decoded together; bounds the memory")
+    generation_rows: PositiveInt = Field(256, description="most responses that are decoded together; bounds the memory")
     vllm: VllmConfig | None = Field(
-        None, description="a server that writes the responses of training; default: the model itself"
+        None,
+        description="a vLLM server that samples the training responses; default: the model is sampled in the training "
+        "process",
     )
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
-        10, description="updates between two measurements of the KL from the initial policy; 0 is off"
+        10, description="steps between two measurements of the KL divergence from the initial policy; 0 is off"
     )
     save_steps: SaveSteps = 10
 
@@ -195,10 +224,10 @@ class GrpoConfig(Block):
 
     @model_validator(mode="after")
     def _early_stop_fits_length(self) -> "GrpoConfig":
-        for name, number in self.early_stop.first_looks.items():
-            if number >= self.max_response_length:
+        for name, num_tokens in self.early_stop.first_looks.items():
+            if num_tokens >= self.max_response_length:
                 raise ValueError(
-                    f"early_stop.{name}={number} is not under max_response_length={self.max_response_length}, so it stops "
+                    f"early_stop.{name}={num_tokens} is not under max_response_length={self.max_response_length}, so it stops "
                     "nothing (or, for `needs`, everything); lower it"
                 )
         return self

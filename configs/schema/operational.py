@@ -1,9 +1,9 @@
-"""One mark for the fields that change no result: how a run is named, tracked, launched, saved, and what a judge may cost.
+"""Marks the configuration fields that do not change the results of a run, such as its name, launcher and checkpoints.
 
     save_steps: Annotated[int, OPERATIONAL] = 10
 
-A run may go on with other values of such a field, no stage runs again because of it, and MLflow keeps it out of its parameters,
-which may not change. A mark on a block holds for the whole block.
+An existing run may be resumed with other values of such a field, no stage is run again because of it, and it is not
+logged as an MLflow parameter, since those cannot change. A mark on a block applies to the whole block.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True)
 class Operational:
-    """The mark's type; `OPERATIONAL` is its one value."""
+    """Type of the mark; `OPERATIONAL` is its only instance."""
 
 
 OPERATIONAL = Operational()
 
 
 def without_operational(block: BaseModel) -> dict[str, Any]:
-    """The block as JSON values, without its operational fields at any depth: what decides the results."""
-    decided: dict[str, Any] = _pruned(block, block.model_dump(mode="json"))
-    return decided
+    """The block as JSON values without its operational fields, at any depth; what remains decides the results."""
+    pruned: dict[str, Any] = _pruned(block, block.model_dump(mode="json"))
+    return pruned
 
 
 def _pruned(value: Any, dumped: Any) -> Any:
-    """`dumped`, the JSON form of `value`, without what belongs to operational fields."""
+    """`dumped`, the JSON form of `value`, without the operational fields."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields.items()
         kept = [name for name, field in fields if OPERATIONAL not in field.metadata]
         return {name: _pruned(getattr(value, name), dumped[name]) for name in kept}
     if isinstance(value, dict):
-        return {key: _pruned(child, of) for child, (key, of) in zip(value.values(), dumped.items(), strict=True)}
+        return {
+            key: _pruned(child, dumped_child)
+            for child, (key, dumped_child) in zip(value.values(), dumped.items(), strict=True)
+        }
     if isinstance(value, list | tuple):
-        return [_pruned(child, of) for child, of in zip(value, dumped, strict=True)]
+        return [_pruned(child, dumped_child) for child, dumped_child in zip(value, dumped, strict=True)]
     return dumped
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(`a.b.0.c`, leaf) for each leaf of nested mappings and lists; an empty mapping or list is a leaf.
+    """(path such as `a.b.0.c`, leaf) for each leaf of nested mappings and lists; an empty mapping or list is a leaf.
 
     >>> dict(flatten({"a": {"b": [1, 2]}, "c": {}}))
     {'a.b.0': 1, 'a.b.1': 2, 'c': {}}

@@ -6,11 +6,13 @@ from configs.schema.block import Block, Name
 
 
 class WheelSource(Block):
-    """A model that is published as a GGUF file in a Python package."""
+    """A model that is published as a GGUF file inside a Python wheel."""
 
     package: Name = Field(description="name on the Python package index")
     version: str = Field(description="exact version")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of the wheel; another one is refused")
+    sha256: str = Field(
+        pattern="^[0-9a-f]{64}$", description="digest of the wheel; a wheel with another digest is refused"
+    )
 
 
 class PolicyConfig(Block):
@@ -18,7 +20,9 @@ class PolicyConfig(Block):
 
     path: str = Field(
         min_length=1,
-        description="hub id, folder with safetensors, or `builtin:tiny` (a small random model built in code)",
+        description="hub id, folder with safetensors, or `builtin:tiny` (a small random model that is built in code)",
     )
-    revision: str | None = Field(None, description="commit of a hub id")
-    wheel: WheelSource | None = Field(None, description="where `path` is made from when that folder does not exist yet")
+    revision: str | None = Field(None, description="commit of the hub repository")
+    wheel: WheelSource | None = Field(
+        None, description="wheel from which the folder `path` is made if it does not exist yet"
+    )

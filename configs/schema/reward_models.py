@@ -1,4 +1,4 @@
-"""The block `reward_models`: the models behind rewards of kind reward_model, and who labels the pairs that they learn from."""
+"""The block `reward_models`: the models behind rewards of kind reward_model, and the labelers of their pairs."""
 
 from typing import Annotated, Literal
 
@@ -11,41 +11,45 @@ from configs.schema.policy import PolicyConfig
 
 
 class OutcomeLabeler(Block):
-    """Right against wrong by one outcome reward."""
+    """Pairs of a right and a wrong response, as decided by one outcome reward."""
 
     kind: Literal["outcome"] = "outcome"
-    reward: Name = Field(description="name of the outcome reward that labels")
+    reward: Name = Field(description="name of the outcome reward that decides")
 
 
 class ScoreLabeler(Block):
-    """Higher against lower weighted total of the rewards other than the trained reward models."""
+    """Pairs ordered by the weighted sum of all rewards except those of kind reward_model."""
 
     kind: Literal["score"] = "score"
-    min_margin: PositiveFloat = Field(1e-3, description="smallest difference that makes a pair")
+    min_margin: PositiveFloat = Field(1e-3, description="smallest difference of the weighted sums that makes a pair")
 
 
 class JudgeLabeler(Block):
-    """Higher against lower value of one judge."""
+    """Pairs ordered by the value of one judge."""
 
     kind: Literal["judge"] = "judge"
-    reward: Name = Field(description="name of the reward of kind judge that labels; with weight 0 it labels alone")
-    min_margin: PositiveFloat = Field(0.2, description="smallest difference that makes a pair")
+    reward: Name = Field(
+        description="name of the reward of kind judge that decides; with weight 0 it only labels and is not trained "
+        "on directly"
+    )
+    min_margin: PositiveFloat = Field(0.2, description="smallest difference of the judge's values that makes a pair")
 
 
 class FileLabeler(Block):
-    """Pairs that somebody labelled before, in the usual form: prompt, chosen, rejected. Each round draws from them."""
+    """Pairs from an existing preference data set with prompt, chosen and rejected. Each round draws from them."""
 
     kind: Literal["file"] = "file"
-    path: str = Field(min_length=1, description="JSONL file, or hub id or folder of a data set")
+    path: str = Field(min_length=1, description="JSONL file, or hub id or local folder of a data set")
     name: str | None = Field(None, description="configuration of the data set")
-    revision: str | None = Field(None, description="commit of a hub id")
-    dataset_split: str = Field("train", description="split of the data set that is read")
+    revision: str | None = Field(None, description="commit of the hub repository")
+    dataset_split: str = Field("train", description="split of the data set to read")
     prompt: str = Field(
         "prompt",
-        description="column of the prompt, a text or chat messages; without it, what the two conversations begin with",
+        description="column with the prompt, a text or chat messages; if there is no such column, the prompt is the "
+        "conversation before the last message, which must be the same for chosen and rejected",
     )
-    chosen: str = Field("chosen", description="column of the better response, a text or a whole conversation")
-    rejected: str = Field("rejected", description="column of the worse one")
+    chosen: str = Field("chosen", description="column with the better response, a text or a whole conversation")
+    rejected: str = Field("rejected", description="column with the worse response, in the same form")
 
 
 AutomaticLabeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler, Field(discriminator="kind")]
@@ -56,23 +60,26 @@ WaitMinutes = Annotated[float, Field(ge=0, le=FOUR_WEEKS, allow_inf_nan=False), 
 
 
 class PeopleLabeler(Block):
-    """People, in MLflow's review queue or in a file that they fill in (`regroup review`)."""
+    """Pairs labelled by people, in MLflow's review queue or in a file that they fill in (`regroup review`)."""
 
     kind: Literal["people"] = "people"
     num_items: PositiveInt = Field(
         64,
-        description="most pairs of responses that a round asks about; those on which reward model, judge and checker disagree "
-        "come first",
+        description="most pairs of responses that people are asked about per round; those on which the rewards "
+        "(checker, judge, reward model, process, python) disagree most come first",
     )
     wait_minutes: WaitMinutes = Field(
         0,
-        description="how long the next round waits for answers, from when it asked; then it goes on with those there are",
+        description="minutes that the next round waits for answers after asking; then it goes on with the answers it "
+        "has",
     )
     enough: Annotated[PositiveInt | None, OPERATIONAL] = Field(
-        None, description="answered items from which it waits no longer; default: all of them"
+        None, description="stop waiting once this many items are answered; default: all of them"
     )
     otherwise: AutomaticLabeler | None = Field(
-        None, description="who labels what people were not asked or did not answer in time; default: nobody"
+        None,
+        description="fallback labeler for pairs that people were not asked about or did not answer in time; default: "
+        "none",
     )
 
 
@@ -82,72 +89,80 @@ Labeler = Annotated[
 
 
 class TrainedRewardModel(Block):
-    """A reward model that each round trains on what the policy wrote."""
+    """A reward model that is trained in each round on pairs of the policy's responses, or on a file of pairs."""
 
     kind: Literal["trained"] = "trained"
-    labeler: Labeler = Field(description="who says which completion is better")
+    labeler: Labeler = Field(description="decides which response of a pair is better")
     start_from: Literal["last_accepted", "backbone"] = Field(
         "last_accepted",
-        description="train the last accepted one on, the first round's from the backbone; or begin each round anew from the backbone",
+        description="last_accepted: go on training the last accepted model (the backbone until there is one); "
+        "backbone: start each round from the backbone",
     )
     backbone: PolicyConfig | None = Field(
         None,
-        description="a causal language model, which gets a head, or a folder of a ready-made classifier with one output; "
-        "default: the champion",
+        description="model to start from: a causal language model, to which a scalar head is added, or a folder with "
+        "a sequence classifier with one output; default: the champion",
     )
     lora: LoraSettings | None = Field(
         None,
-        description="train an adapter, which is merged at the end, and the head instead of all weights; it wants a higher learning_rate",
+        description="train the head and a low-rank adapter, which is merged at the end, instead of all weights; needs "
+        "a higher learning_rate",
     )
-    pairs_per_problem: PositiveInt = Field(4, description="most pairs that one problem gives")
-    max_pairs: PositiveInt = Field(2048, description="most training pairs of a round, replayed ones included")
-    held_out_share: Share = Field(0.25, description="share of the problems whose pairs only check")
-    replay_fraction: Share = Field(0.1, description="share of the training pairs that come from earlier rounds")
-    learning_rate: PositiveFloat = Field(2e-5, description="of AdamW")
-    epochs: PositiveInt = Field(1, description="passes over the pairs")
+    pairs_per_problem: PositiveInt = Field(4, description="most pairs of one problem")
+    max_pairs: PositiveInt = Field(2048, description="most training pairs of a round, with replayed ones")
+    held_out_share: Share = Field(
+        0.25, description="share of the problems whose pairs are held out for the check of the model"
+    )
+    replay_fraction: Share = Field(0.1, description="share of the training pairs that are replayed from earlier rounds")
+    learning_rate: PositiveFloat = Field(2e-5, description="learning rate of AdamW")
+    epochs: PositiveInt = Field(1, description="passes over the training pairs")
     batch_size: PositiveInt = Field(16, description="pairs per update")
     max_length: PositiveInt = Field(
-        1024, description="tokens of prompt and response; longer pairs are dropped and counted"
+        1024, description="most tokens of prompt and response; pairs with a longer one are dropped and counted"
     )
     save_steps: SaveSteps = 100
-    min_pairs: PositiveInt = Field(50, description="fewest training pairs for a model to be trained and accepted")
-    min_accuracy: Share = Field(0.5, description="the lower bound of held-out accuracy must be over this")
-    min_old_accuracy: Share = Field(
-        0.5, description="the upper bound of its accuracy on held-out pairs of earlier rounds must not be under this"
+    min_pairs: PositiveInt = Field(50, description="fewest training pairs with which a model is trained and accepted")
+    min_accuracy: Share = Field(
+        0.5, description="a model is refused unless the lower bound of its held-out accuracy is over this"
     )
-    max_old_pairs: PositiveInt = Field(64, description="most of those pairs that are scored")
+    min_old_accuracy: Share = Field(
+        0.5,
+        description="a model is refused if the upper bound of its accuracy on held-out pairs of earlier rounds is "
+        "under this",
+    )
+    max_old_pairs: PositiveInt = Field(64, description="most held-out pairs of earlier rounds that are scored")
     max_calibration_error: Share | None = Field(
-        None, description="expected calibration error that is allowed; default: it is measured and refuses nothing"
+        None, description="largest allowed expected calibration error; default: measured, but no reason to refuse"
     )
     max_length_correlation: Share | None = Field(
-        None, description="absolute correlation with length that is allowed; default: any"
+        None, description="largest allowed absolute correlation of score and response length; default: any"
     )
     max_markup_correlation: Share | None = Field(
-        None, description="absolute correlation with the share of markup characters that is allowed; default: any"
+        None, description="largest allowed absolute correlation of score and share of markup characters; default: any"
     )
     max_canary_wins: Share | None = Field(
         None,
-        description="share of canaries (empty, the question again, nonsense, words to a judge) that may score over the chosen "
-        "response; default: any",
+        description="largest allowed share of canaries (an empty response, the question repeated, nonsense, "
+        "instructions to a judge) that score over the chosen response; default: any",
     )
     when_refused: Literal["last_accepted", "without"] = Field(
-        "last_accepted", description="what the round uses instead of a refused model"
+        "last_accepted", description="what the round uses instead of a refused model: the last accepted one, or none"
     )
 
     @property
     def automatic_labeler(self) -> OutcomeLabeler | ScoreLabeler | JudgeLabeler | None:
-        """Who makes pairs of what the policy wrote: the labeler, or the one that stands in for people; a file makes none."""
+        """The labeler of the policy's responses: `labeler`, or the fallback where that is people; None for a file."""
         labeler = self.labeler.otherwise if isinstance(self.labeler, PeopleLabeler) else self.labeler
         return None if isinstance(labeler, FileLabeler) else labeler
 
 
 class FrozenRewardModel(Block):
-    """A ready-made sequence classifier with one output."""
+    """An existing sequence classifier with one output, used without training."""
 
     kind: Literal["frozen"] = "frozen"
     path: str = Field(min_length=1, description="hub id or folder")
-    revision: str | None = Field(None, description="commit of a hub id")
-    max_length: PositiveInt = Field(1024, description="tokens of prompt and response; longer texts are unscored")
+    revision: str | None = Field(None, description="commit of the hub repository")
+    max_length: PositiveInt = Field(1024, description="most tokens of prompt and response; longer ones are unscored")
 
 
 RewardModel = Annotated[TrainedRewardModel | FrozenRewardModel, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""The blocks `rewards` and `combination`: the objectives, and how they become one advantage."""
+"""The blocks `rewards` and `combination`: the objectives, and how they are combined into one advantage."""
 
 import re
 from itertools import pairwise
@@ -11,72 +11,86 @@ from configs.schema.operational import OPERATIONAL
 
 
 class WeightSchedule(Block):
-    """What a weight is multiplied by over time."""
+    """A factor on the weight of a reward that changes over time."""
 
-    over: Literal["rounds", "steps"] = Field(description="rounds of the run, or steps of each round's training")
+    over: Literal["rounds", "steps"] = Field(
+        description="unit of time: rounds of the run, or steps of each round's training"
+    )
     points: list[tuple[PositiveInt, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] = Field(
         min_length=2,
-        description="(round or step, factor), straight lines between, constant outside: `[[1, 0.0], [3, 1.0]]`",
+        description="[round or step, factor], interpolated linearly and constant outside, for instance `[[1, 0.0], "
+        "[3, 1.0]]`",
     )
 
     @model_validator(mode="after")
     def _goes_on(self) -> "WeightSchedule":
-        places = [place for place, _ in self.points]
-        if any(later <= earlier for earlier, later in pairwise(places)):
-            raise ValueError(f"points at {places} do not go up; give each {self.over[:-1]} once, in order")
+        times = [time for time, _ in self.points]
+        if any(later <= earlier for earlier, later in pairwise(times)):
+            raise ValueError(f"points at {times} do not go up; give each {self.over[:-1]} once, in order")
         return self
 
 
 class Floor(Block):
-    """An objective that may not be traded away: a response under it is worth little, whatever the others say."""
+    """Caps the weighted sum of a response that is low on this objective, so that others cannot make up for it."""
 
-    below: Annotated[float, Field(allow_inf_nan=False)] = Field(description="a value under this is under the floor")
+    below: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        description="the cap applies to responses whose value is lower than this"
+    )
     cap: Annotated[float, Field(allow_inf_nan=False)] = Field(
-        0.0, description="the most that the weighted sum of a response under the floor can be"
+        0.0, description="upper bound on the weighted sum of such a response"
     )
 
 
 class RewardBlock(Block):
-    name: Name = Field(description="the objective's name in metrics and reports")
+    """Fields that all rewards have."""
+
+    name: Name = Field(description="name of the objective in metrics and reports")
     weight: Annotated[float, Field(allow_inf_nan=False)] = Field(
-        1.0, description="weight in the combination; 0 measures without training on it"
+        1.0, description="weight in the combination; 0 only measures the reward"
     )
-    schedule: WeightSchedule | None = Field(None, description="changes the weight over time; default: it stays")
-    floor: Floor | None = Field(None, description="caps the sum where this objective is low; default: none")
+    schedule: WeightSchedule | None = Field(None, description="changes the weight over time; default: constant")
+    floor: Floor | None = Field(None, description="caps the weighted sum where this objective is low; default: none")
 
 
 class OutcomeRewardConfig(RewardBlock):
-    """1 where the final answer is right, else 0 (a reasoning-gym scorer may give parts)."""
+    """1 if the final answer is right, else 0 (a reasoning-gym scorer may give values in between)."""
 
     kind: Literal["outcome"] = "outcome"
     extract: Literal["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"] = Field(
         "last_number",
-        description="where the answer stands: the last number, the last answer tag, the whole text; the last `\\boxed{}`, what follows the "
-        "last `####`, what follows `the answer is`, a field of the last JSON object, or `final`: whichever of these is there",
+        description="where the final answer is: last_number: the last number; tag: the last answer tag; whole: the "
+        "whole text; boxed: the last `\\boxed{}`; hash: what follows the last `####`; answer_is: what follows `the "
+        "answer is`; json: a field of the last JSON object; final: whichever of these is there",
     )
     strict: bool = Field(
         False,
-        description="`last_number`, `tag` and `whole` also refuse what is denied, withdrawn, one of several, or a placeholder; the other "
-        "places always do",
+        description="with `last_number`, `tag` and `whole`, also refuse an answer that is denied, withdrawn, one of "
+        "several, or a placeholder; the other extractions always do",
     )
     tag: Name = Field("answer", description="name of the tag for `extract: tag`")
     field: Name = Field("answer", description="name of the field for `extract: json`")
     checker: Literal["exact", "numeric", "choice", "regex", "reasoning_gym", "math_verify"] = Field(
         "exact",
-        description="exact match after normalising; a number in any notation within `tolerance`; the letter or the text of one of the "
-        "problem's `choices`; `pattern`; reasoning-gym's scorer; or math-verify",
+        description="how the answer is compared with the gold answer: exact: equal after normalising; numeric: an "
+        "equal number in any notation, within `tolerance`; choice: the letter or the text of one of the problem's "
+        "`choices`; regex: matches `pattern`; reasoning_gym: the family's scorer; math_verify: the math-verify library",
     )
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1e-6,
-        description="relative, of `checker: numeric`; the default is for rounding, and whole numbers have to be equal under it",
+        description="relative tolerance of `checker: numeric`; at the default, which allows for rounding, whole "
+        "numbers have to be equal",
     )
     pattern: str | None = Field(
-        None, description="regular expression that the whole answer must match, of `checker: regex`"
+        None, description="for `checker: regex`: regular expression that the whole answer must match"
     )
     choices: str = Field(
-        "choices", description="column with the choices, `{A: ..., B: ...}` or a list, of `checker: choice`"
+        "choices", description="for `checker: choice`: column with the choices, `{A: ..., B: ...}` or a list"
     )
-    timeout_s: PositiveFloat = Field(5.0, description="limit for one check; what takes longer is unscored")
+    timeout_s: PositiveFloat = Field(
+        5.0,
+        description="seconds for one check by regex, reasoning_gym or math_verify; an answer that takes longer is "
+        "unscored",
+    )
 
     @field_validator("pattern")
     @classmethod
@@ -93,7 +107,7 @@ class OutcomeRewardConfig(RewardBlock):
 
 
 def compiled_or_refused(pattern: str | None) -> str | None:
-    """The pattern; raises ValueError where it is no regular expression."""
+    """The pattern, or ValueError if it is not a regular expression."""
     try:
         re.compile(pattern or "")
     except re.error as error:
@@ -102,14 +116,16 @@ def compiled_or_refused(pattern: str | None) -> str | None:
 
 
 class FormatRewardConfig(RewardBlock):
-    """1 where the text has the wanted form, else 0."""
+    """1 if the response has the required form, else 0."""
 
     kind: Literal["format"] = "format"
     pattern: str | None = Field(
-        None, description="regular expression that must be found in the text (dot matches newlines)"
+        None, description="regular expression that must be found in the response (dot matches newlines)"
     )
     tags: list[Name] = Field(
-        [], description="the text must be these tags, each once and in this order, and nothing else: `[think, answer]`"
+        [],
+        description="the response must consist of these tags, each once and in this order, for instance `[think, "
+        "answer]`",
     )
 
     @field_validator("pattern")
@@ -125,15 +141,15 @@ class FormatRewardConfig(RewardBlock):
 
 
 class LengthRewardConfig(RewardBlock):
-    """1 from `shortest` to `target` tokens, falling in straight lines to 0 at `limit` and at no tokens."""
+    """1 from `shortest` to `target` tokens, falling linearly to 0 at `limit` tokens and at 0 tokens."""
 
     kind: Literal["length"] = "length"
-    target: PositiveInt = Field(description="tokens that are free")
-    limit: PositiveInt = Field(description="tokens at which nothing is left; more than `target`")
+    target: PositiveInt = Field(description="longest response, in tokens, that still gets 1")
+    limit: PositiveInt = Field(description="tokens from which the reward is 0; more than `target`")
     shortest: int = Field(
         0,
         ge=0,
-        description="tokens under which it falls too, so that nothing is gained by saying nothing; default: off",
+        description="shortest response, in tokens, that gets 1, so that an empty response does not pay; default: off",
     )
 
     @model_validator(mode="after")
@@ -146,28 +162,32 @@ class LengthRewardConfig(RewardBlock):
 
 
 class RepetitionRewardConfig(RewardBlock):
-    """1 where nothing is repeated, falling in a straight line to 0 where every n-gram of tokens has stood before."""
+    """1 while at most the share `free` of the token n-grams are repetitions, falling linearly to 0 at a share of 1."""
 
     kind: Literal["repetition"] = "repetition"
-    ngram: PositiveInt = Field(4, description="tokens in a row that count as one")
-    free: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of repeated n-grams that costs nothing")
+    ngram: PositiveInt = Field(4, description="length of the n-grams, in tokens")
+    free: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of repeated n-grams that is not penalised"
+    )
 
 
 class ProcessRewardConfig(RewardBlock):
-    """The steps of the reasoning, each checked by itself."""
+    """Process reward: each step of the reasoning is checked by itself."""
 
     kind: Literal["process"] = "process"
     checked_by: Name = Field(
         "arithmetic",
-        description="`arithmetic` verifies the equations in each step; or the name of another of these rewards, which is asked for "
-        "the text up to the end of each step",
+        description="`arithmetic`, which verifies the equations in each step; or the name of another reward, which "
+        "scores the text up to the end of each step",
     )
-    split: Literal["lines", "sentences"] = Field("lines", description="what a step is")
-    before: str | None = Field(None, description="only the text before this is reasoning, for instance `<answer>`")
+    split: Literal["lines", "sentences"] = Field("lines", description="what counts as one step")
+    before: str | None = Field(
+        None, description="only the text before this string is checked, for instance `<answer>`; default: all of it"
+    )
     reduce: Literal["mean", "min", "per_step"] = Field(
         "mean",
-        description="how the steps' values become one; or, `per_step`, that they do not: a token's advantage then comes from the "
-        "steps that end at it or later (DeepSeekMath's process supervision)",
+        description="mean or min: how the values of the steps become one; per_step: they stay separate, and a token's "
+        "advantage comes from the steps that end at it or later (process supervision of DeepSeekMath)",
     )
     if_none: Annotated[float, Field(allow_inf_nan=False)] = Field(
         0.0, description="value of a response in which no step can be checked"
@@ -175,69 +195,77 @@ class ProcessRewardConfig(RewardBlock):
 
 
 class ModelRewardConfig(RewardBlock):
-    """The score of a reward model of the block `reward_models`."""
+    """The score of one of the `reward_models`."""
 
     kind: Literal["reward_model"] = "reward_model"
-    model: Name = Field(description="name of the block under `reward_models`")
+    model: Name = Field(description="name of the reward model in `reward_models`")
 
 
 EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class JudgePrices(Block):
-    """What a judge's tokens cost; for the record only."""
+    """Token prices of a judge, from which its cost is recorded."""
 
-    input_per_million: Annotated[float, Field(ge=0)] = Field(description="of a million tokens that it reads")
-    output_per_million: Annotated[float, Field(ge=0)] = Field(description="of a million tokens that it writes")
+    input_per_million: Annotated[float, Field(ge=0)] = Field(description="price of a million input tokens")
+    output_per_million: Annotated[float, Field(ge=0)] = Field(description="price of a million output tokens")
 
 
 class JudgeRewardConfig(RewardBlock):
-    """A language model behind an OpenAI-compatible endpoint grades each response by a rubric, or compares responses to one
-    problem with each other; from 0 to 1."""
+    """A language model behind an OpenAI-compatible endpoint that grades each response by a rubric, or compares the
+    responses to one problem with each other. Values are in [0, 1]."""
 
     kind: Literal["judge"] = "judge"
     base_url: Annotated[str, OPERATIONAL] = Field(
-        pattern=r"^https?://", description="address of the endpoint, mostly ending in `/v1`"
+        pattern=r"^https?://", description="address of the endpoint, usually ending in `/v1`"
     )
-    model: str = Field(min_length=1, description="the model's name at the endpoint")
+    model: str = Field(min_length=1, description="name of the model at the endpoint")
     api_key_env: Annotated[EnvironmentVariable | None, OPERATIONAL] = Field(
-        None, description="environment variable that holds the key; default: none is sent"
+        None, description="environment variable that holds the API key; default: no key is sent"
     )
-    rubric: str = Field(description="text file with what is good and what is bad, in words")
+    rubric: str = Field(description="text file that describes good and bad responses")
     mode: Literal["score", "pairwise"] = Field(
         "score",
-        description="a grade for each response; or the share of its comparisons with others of its group that it wins, each made in both orders",
+        description="score: a grade for each response; pairwise: the share of comparisons with other responses of its "
+        "group that it wins, each made in both orders",
     )
-    max_score: PositiveInt = Field(10, description="highest grade of `mode: score`; the value is grade / max_score")
+    max_score: PositiveInt = Field(10, description="for `mode: score`: highest grade; the value is grade / max_score")
     opponents: PositiveInt = Field(
-        2, description="comparisons that each response enters on its own account, `mode: pairwise`"
+        2,
+        description="for `mode: pairwise`: comparisons that are made for each response; with those made for others it "
+        "takes part in up to twice as many",
     )
     with_answer: bool = Field(False, description="show the gold answer to the judge")
-    max_verdict_length: PositiveInt = Field(512, description="tokens that a verdict may have")
-    concurrency: Annotated[PositiveInt, OPERATIONAL] = Field(8, description="requests at the same time")
-    timeout_s: PositiveFloat = Field(60.0, description="limit for one request")
+    max_verdict_length: PositiveInt = Field(512, description="most tokens of the judge's reply")
+    concurrency: Annotated[PositiveInt, OPERATIONAL] = Field(8, description="concurrent requests")
+    timeout_s: PositiveFloat = Field(60.0, description="seconds for one request")
     max_retries: Annotated[int, OPERATIONAL] = Field(
-        3, ge=0, description="of a request that failed, with growing pauses"
+        3, ge=0, description="retries of a failed request, with growing pauses"
     )
     max_calls: Annotated[PositiveInt | None, OPERATIONAL] = Field(
-        None, description="requests of a stage; what is over is unscored"
+        None, description="most requests per stage; responses beyond it are unscored"
     )
     max_tokens: Annotated[PositiveInt | None, OPERATIONAL] = Field(
-        None, description="tokens read and written in a stage; what is over is unscored"
+        None, description="most input and output tokens per stage; responses beyond it are unscored"
     )
-    prices: Annotated[JudgePrices | None, OPERATIONAL] = Field(None, description="default: no cost is recorded")
+    prices: Annotated[JudgePrices | None, OPERATIONAL] = Field(
+        None, description="token prices; default: no cost is recorded"
+    )
     cache: Annotated[str, OPERATIONAL] = Field(
-        "judge_cache.sqlite", min_length=1, description="file that keeps every verdict"
+        "judge_cache.sqlite", min_length=1, description="SQLite file that keeps every verdict"
     )
-    accepted_from: Share = Field(0.5, description="value from which a response counts as accepted in metrics")
+    accepted_from: Share = Field(
+        0.5, description="lowest value that counts as accepted, in the metrics and for canaries"
+    )
     canaries: Literal["stop", "off"] = Field(
         "stop",
-        description="responses that deserve nothing are graded at the start of each stage; stop it where one is accepted, `mode: score`",
+        description="for `mode: score`: stop grades worthless responses at the start of each stage and stops it if "
+        "one is accepted; off does not",
     )
 
 
 class PythonRewardConfig(RewardBlock):
-    """A function of yours: `def reward(problems, completions) -> list[float]`."""
+    """Your own function: `def reward(problems, completions) -> list[float]`."""
 
     kind: Literal["python"] = "python"
     function: str = Field(
@@ -259,26 +287,28 @@ RewardConfig = Annotated[
 
 
 class CombinationConfig(Block):
-    """How several rewards become one advantage."""
+    """How several rewards are combined into one advantage."""
 
     order: Literal["sum_then_normalize", "normalize_then_sum"] = Field(
         "sum_then_normalize",
-        description="weighted sum, then normalise in the group; or normalise each, then sum (GDPO)",
+        description="sum_then_normalize: normalise the weighted sum in its group; normalize_then_sum: normalise each "
+        "reward in its group, then sum (GDPO)",
     )
     scale: Literal["group", "batch", "none"] = Field(
         "group",
-        description="centred rewards are divided by the group's std, the batch's, or nothing (Dr. GRPO); "
-        "`normalize_then_sum` knows `group` only",
+        description="what centred rewards are divided by: the std of the group, the std of the batch, or nothing (Dr. "
+        "GRPO); `normalize_then_sum` takes `group` only",
     )
     baseline: Literal["mean", "leave_one_out"] = Field(
         "mean",
-        description="what a reward is compared with: the mean of its group, or of the others in it (RLOO, with `scale: none`)",
+        description="what is subtracted from a reward: the mean of its group, or the mean of the other responses of "
+        "the group (RLOO, with `scale: none`)",
     )
     reward_spread_floor: Annotated[float, Field(ge=0)] = Field(
-        1e-6, description="a group whose highest and lowest reward differ by no more than this is dead"
+        1e-6, description="a group is dead if its highest and lowest reward differ by no more than this"
     )
     max_unscored_share: Share = Field(
-        0.2, description="a stage stops when more of a reward's calls than this are unscored"
+        0.2, description="a stage stops if a larger share of the responses is unscored by one reward"
     )
 
     @model_validator(mode="after")
