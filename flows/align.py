@@ -1,8 +1,8 @@
-"""The whole loop as Prefect flows: it reads like the picture of a round in the README.
+"""The main loop of a run as Prefect flows.
 
     problems -> train reward models -> train policy -> evaluate -> promote? -> regenerate -> next round
 
-Every task returns at once where its stage is done, so a run that was killed goes through the same lines again.
+A task returns at once if its stage is done, so a resumed run executes the same code from the start.
 """
 
 from collections.abc import Callable
@@ -40,14 +40,18 @@ def _flow_run_name() -> str:
 
 @flow(name="align", flow_run_name=_flow_run_name)
 def align(config: Config, run_name: str | None = None) -> Summary | State:
-    """Start the run, or go on with it."""
+    """Start the run, or resume it, and return its summary; `run_name` replaces the name in `config`."""
     root = Path.cwd()
     config = config if run_name is None else config.model_copy(update={"run": type(config.run)(name=run_name)})
     return cancelled_when_stopped(lambda: work_alone(root, config.run_name, lambda: open_run(root, config)))
 
 
 def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
-    """All rounds of the run that `find` gives, with the workspace held; raises WorkspaceBusy where another holds it."""
+    """Work through all rounds of the run that `find` returns while holding the workspace lock; returns the summary.
+
+    Raises:
+        WorkspaceBusy: another process holds the lock.
+    """
     with workspace_lock(root, name):
         file = find()
         with working_on(root, file, sums_up=True) as run:
@@ -60,7 +64,7 @@ def work_alone(root: Path, name: str, find: Callable[[], RunFile]) -> Summary:
 
 
 def cancelled_when_stopped(work: Callable[[], ResultT]) -> ResultT | State:
-    """Prefect calls a run that was asked to stop cancelled, not failed."""
+    """The result of `work`; the state Cancelled if it was asked to stop, which Prefect would otherwise call failed."""
     try:
         return work()
     except StageStopped as error:
@@ -76,7 +80,7 @@ def all_rounds() -> None:
 
 
 def rounds_wanted(run: Run) -> int:
-    """How many rounds the run has so far; one that a watch rule has just added gets its problems first."""
+    """Number of rounds of the run, with added ones; prepares the problems of a round that a watch rule just added."""
     if added_round(run) is not None:
         stages.prepare(run)
     return history.rounds_wanted(run.folder, run.config.rounds)
@@ -84,7 +88,7 @@ def rounds_wanted(run: Run) -> int:
 
 @flow(name="round", flow_run_name="round-{round_index}")
 def baseline(round_index: int) -> RoundState:
-    """Round 0: what the given policy does, and what the first reward models learn from."""
+    """Round 0: evaluate the policy that the run starts from, and sample from it for the first reward models."""
     with stop.listening():
         run = current_run()
         state = first_state(run)
@@ -101,7 +105,7 @@ def people_label(config: Config) -> bool:
 
 @flow(name="round", flow_run_name="round-{round_index}")
 def one_round(round_index: int, state: RoundState) -> RoundState:
-    """Reward models, policy, evaluation, promotion, and samples that the next round's reward models learn from."""
+    """Train reward models and policy, evaluate, decide on promotion, and sample for the next round's reward models."""
     with stop.listening():
         run = current_run()
         if people_label(run.config):
@@ -115,7 +119,7 @@ def one_round(round_index: int, state: RoundState) -> RoundState:
             stages.compare(run, round_index, state.champion, policy)
         decision = stages.promote(run, round_index, state.champion, policy)
         champion = policy if decision.promoted else state.champion
-        # a reward model can only unlearn a hack that it has seen: a refused policy is sampled too
+        # a refused policy is sampled too: a reward model can only unlearn an exploit that it has seen
         sampled = [champion] if decision.promoted else [champion, policy]
         stages.regenerate(run, round_index, sampled, models)
         state = round_state(run, round_index, policy, champion)

@@ -1,4 +1,4 @@
-"""What Prefect's page shows of a run besides its states: the table of rounds, and where MLflow's run is."""
+"""Prefect artifacts of a run: the table of its rounds, and a link to its MLflow run."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tasks.showing.page import artifact_key
 
 
 def show_rounds(run: Run, summary: Summary) -> None:
-    """The table of rounds."""
+    """Create the artifact with the table of rounds."""
     create_table_artifact(
         key=artifact_key(f"{run.name}-rounds"),
         table=[_row(row) for row in summary["rounds"]],
@@ -19,7 +19,7 @@ def show_rounds(run: Run, summary: Summary) -> None:
 
 
 def link_to_mlflow(run: Run) -> None:
-    """The address of MLflow's parent run, or its id where the store is a file."""
+    """Create the artifact with the address of MLflow's parent run, or with its id if the store has no web address."""
     key, about = artifact_key(f"{run.name}-mlflow"), f"MLflow run of {run.name}"
     if run.tracking.run_url:
         create_link_artifact(key=key, link=run.tracking.run_url, link_text=about, description=about)
@@ -29,7 +29,7 @@ def link_to_mlflow(run: Run) -> None:
 
 
 def _row(row: Summary) -> dict[str, Any]:
-    shown = {name: _interval(row["evaluation"].get(f"{name}/greedy_accuracy")) for name in ("test", "dev")}
+    accuracies = {name: _interval(row["evaluation"].get(f"{name}/greedy_accuracy")) for name in ("test", "dev")}
     models = [
         f"{name} ({'accepted' if model['accepted'] else 'refused'})" for name, model in row["reward_models"].items()
     ]
@@ -38,7 +38,7 @@ def _row(row: Summary) -> dict[str, Any]:
         "round": row["round"],
         "policy": row["policy_id"],
         "promoted": row["promoted"],
-        **shown,
+        **accuracies,
         "reward models": ", ".join(models),
         "advantage share": ", ".join(shares),
         "seconds": round(sum(row["seconds"].values())),

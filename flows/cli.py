@@ -1,7 +1,7 @@
-"""The command `regroup`. Each command's work is in a module that is imported when the command runs, so that help is quick.
+"""The command line `regroup`. A command imports the module that does its work when it is called, so `--help` is fast.
 
-Exit codes: 0 done; 2 configuration or data at fault; 3 another run holds the workspace; 130 stopped at a step boundary;
-1 the work failed.
+Exit codes: 0 done; 1 failed; 2 the command line, configuration or data is faulty; 3 another run holds the workspace;
+130 stopped at a step boundary.
 """
 
 import sys
@@ -18,9 +18,9 @@ from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 DONE, FAILED, AT_FAULT, BUSY, STOPPED = 0, 1, 2, 3, 130
 
 Overrides = Annotated[
-    tuple[str, ...], Parameter(name="--set", negative="", help="change a field of the configuration: a.b=value")
+    tuple[str, ...], Parameter(name="--set", negative="", help="override a field of the configuration: a.b=value")
 ]
-RunName = Annotated[str | None, Parameter(name="--run", help="name of the run; default: the configuration's")]
+RunName = Annotated[str | None, Parameter(name="--run", help="name of the run; default: run.name of the configuration")]
 ConfigFile = Annotated[Path, Parameter(help="YAML file; presets are in configs/")]
 
 app = App(
@@ -37,7 +37,7 @@ app = App(
 
 @app.command
 def run(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -> None:
-    """Start a run, or go on with it where it stopped.
+    """Start a run, or resume it where it stopped.
 
     The last line on standard output is the path of summary.json.
     """
@@ -48,7 +48,7 @@ def run(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -
 
 @app.command
 def status() -> None:
-    """Show runs, their stage, the champion, who holds the workspace, and disk use."""
+    """Show the runs and their progress, the champion, which run holds the workspace, and disk use."""
     from flows.commands import show_status
 
     show_status(Path.cwd())
@@ -56,13 +56,13 @@ def status() -> None:
 
 @app.command
 def doctor(config: ConfigFile, *, set_: Overrides = (), sample: bool = True) -> None:
-    """Check files, model, data, rewards and memory before a run; sample some problems to see what training would meet, and
-    estimate the time of a round.
+    """Check configuration, model, data, rewards, memory and disk before a run. Also sample some training problems, to
+    show pass rates and reward ranges, and estimate the time of a round.
 
     Parameters
     ----------
     sample
-        Sample with the policy; without it nothing is said of pass rates, rewards and time.
+        Sample from the policy; without it pass rates, reward ranges and time are left out.
     """
     from flows.doctor.report import run_doctor
 
@@ -71,7 +71,8 @@ def doctor(config: ConfigFile, *, set_: Overrides = (), sample: bool = True) -> 
 
 @app.command
 def fetch(config: ConfigFile, *, set_: Overrides = ()) -> None:
-    """Make the model ready, so that a run needs no network, and Prefect's and MLflow's databases, so that it starts sooner."""
+    """Download or build the models in advance, so that a run needs no network for them, and create the databases of
+    Prefect and MLflow, so that it starts faster."""
     from flows.commands import fetch_policy
 
     fetch_policy(config, set_)
@@ -84,7 +85,7 @@ def serve(
     cron: Annotated[str, Parameter(help='when to run, for instance "0 2 * * *"')],
     set_: Overrides = (),
 ) -> None:
-    """Run on a schedule: each time finish an interrupted run, or start a follow-on from the champion."""
+    """Run on a schedule: each time, finish the interrupted run, or start a follow-on run from the champion."""
     from flows.serve import serve_config
 
     serve_config(config, set_, cron)
@@ -92,7 +93,10 @@ def serve(
 
 @app.command
 def reward_model(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -> None:
-    """Retrain a run's reward models by hand on its pairs so far; its next round starts from them. Those that a file labels need no run."""
+    """Retrain the reward models of a run on its pairs so far; its next round starts from them.
+
+    Reward models that are labelled by a file can be trained before there is a run.
+    """
     from flows.launch import retrain_by_hand
 
     retrain_by_hand(config, set_, run_name)
@@ -100,7 +104,7 @@ def reward_model(config: ConfigFile, *, set_: Overrides = (), run_name: RunName 
 
 @app.command
 def evaluate(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = None) -> None:
-    """Measure the champion of a run, or the configured policy before the first run, on dev and test."""
+    """Evaluate the champion of a run on dev and test; before a round is finished, the policy that it starts from."""
     from flows.launch import evaluate_champion
 
     evaluate_champion(config, set_, run_name)
@@ -109,12 +113,14 @@ def evaluate(config: ConfigFile, *, set_: Overrides = (), run_name: RunName = No
 @app.command
 def sample(
     run: Annotated[str, Parameter(help="name of the run")],
-    prompt: Annotated[str, Parameter(help="what to ask; the run's template is put around it")],
+    prompt: Annotated[str, Parameter(help="question; the run's prompt template is put around it")],
     *,
-    temperature: Annotated[float, Parameter(help="0 takes the likeliest token each time")] = 0.0,
-    max_tokens: Annotated[int | None, Parameter(help="default: the run's max_response_length")] = None,
+    temperature: Annotated[float, Parameter(help="sampling temperature; 0 is greedy decoding")] = 0.0,
+    max_tokens: Annotated[
+        int | None, Parameter(help="most tokens of the response; default: the run's max_response_length")
+    ] = None,
 ) -> None:
-    """Ask a run's champion."""
+    """Print the response of a run's champion to a question."""
     from flows.commands import sample_champion
 
     sample_champion(Path.cwd(), run, prompt, temperature=temperature, max_tokens=max_tokens)
@@ -123,9 +129,9 @@ def sample(
 @app.command
 def export(
     run: Annotated[str, Parameter(help="name of the run")],
-    folder: Annotated[Path, Parameter(help="new folder, for from_pretrained")],
+    folder: Annotated[Path, Parameter(help="new folder; must not exist yet")],
 ) -> None:
-    """Write a run's champion to a folder that transformers' from_pretrained reads."""
+    """Export a run's champion to a folder that transformers' from_pretrained can load."""
     from flows.commands import export_champion
 
     export_champion(Path.cwd(), run, folder)
@@ -133,7 +139,7 @@ def export(
 
 @app.command
 def report(run: Annotated[str, Parameter(help="name of the run")]) -> None:
-    """Write a run's report.html anew and say where it is."""
+    """Rewrite report.html of a run and print its path."""
     from flows.commands import write_run_report
 
     write_run_report(Path.cwd(), run)
@@ -142,10 +148,10 @@ def report(run: Annotated[str, Parameter(help="name of the run")]) -> None:
 @app.command
 def ui(
     *,
-    port: Annotated[int, Parameter(help="of MLflow's page; another one is taken where it is in use")] = 5000,
-    prefect: Annotated[bool, Parameter(help="show Prefect's page too")] = True,
+    port: Annotated[int, Parameter(help="port of MLflow's page; if it is in use, a free port is taken")] = 5000,
+    prefect: Annotated[bool, Parameter(help="also serve Prefect's page")] = True,
 ) -> None:
-    """Show MLflow's and Prefect's pages on this machine until Ctrl-C."""
+    """Serve the pages of MLflow and Prefect on this machine until Ctrl-C."""
     from flows.serve import show_pages
 
     show_pages(Path.cwd(), port, with_prefect=prefect)
@@ -153,7 +159,7 @@ def ui(
 
 review = App(
     name="review",
-    help="People's labels: what they are asked, as a file to fill in, and their answers.",
+    help="Labels from people: show, export and import what they are asked.",
     help_format="plaintext",
 )
 app.command(review)
@@ -161,7 +167,7 @@ app.command(review)
 
 @review.command(name="status")
 def review_status() -> None:
-    """Show what people were asked, run by run, and how much of it is answered."""
+    """Show how many items people were asked about in each run and round, and how many are answered."""
     from flows.review import show_review
 
     show_review(Path.cwd())
@@ -171,9 +177,9 @@ def review_status() -> None:
 def review_export(
     file: Annotated[Path, Parameter(help="new file, .csv or .jsonl")],
     *,
-    run_name: Annotated[str | None, Parameter(name="--run", help="of this run only")] = None,
+    run_name: Annotated[str | None, Parameter(name="--run", help="only items of this run; default: all runs")] = None,
 ) -> None:
-    """Write what nobody has answered yet to a file, the most disputed first; fill in its column `choice`."""
+    """Write the unanswered items to a file, the most disputed of each round first; fill in its column `choice`."""
     from flows.review import export_items
 
     export_items(Path.cwd(), file, run_name)
@@ -183,9 +189,12 @@ def review_export(
 def review_import(
     file: Annotated[Path, Parameter(help="a filled-in export")],
     *,
-    person: Annotated[str | None, Parameter(help="who answered, where the file's column `person` is empty")] = None,
+    person: Annotated[
+        str | None,
+        Parameter(help="name of the person for rows whose column `person` is empty; default: the login name"),
+    ] = None,
 ) -> None:
-    """Take in answers: `first`, `second` or `equal` in column `choice`; rows without one are left for later."""
+    """Read answers from a file: `first`, `second` or `equal` in the column `choice`; rows without one are skipped."""
     from flows.review import import_verdicts
 
     import_verdicts(Path.cwd(), file, person)
@@ -205,13 +214,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{error}\nthe same command goes on from here", STOPPED)
     except KeyboardInterrupt:
         return _complain("ended by Ctrl-C; the same command goes on from the last finished stage", STOPPED)
-    except Exception as error:  # noqa: BLE001 - the process ends here, with the code that says so
+    except Exception as error:  # noqa: BLE001 - top level: every other error becomes exit code 1
         return _explain(error)
     return DONE
 
 
 def _explain(error: Exception) -> int:
-    """The message where the story is in a log file, otherwise all of it."""
+    """Print the message, and the traceback unless a note on the error names the log file with it; returns FAILED."""
     notes: list[str] = getattr(error, "__notes__", [])
     if not notes:
         traceback.print_exception(error)

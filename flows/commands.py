@@ -1,4 +1,4 @@
-"""Commands that look at runs or use what came out of them. None of them runs a flow."""
+"""The commands that run no Prefect flow: `status`, `sample`, `export`, `report` and `fetch`."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ from tasks.tracking.server import make_tracking_database
 
 
 def show_status(root: Path) -> None:
-    """Runs and where they are, the champion, the holder of the workspace, and the disk."""
+    """Print the table of runs, the champion, the run that holds the workspace, and disk use."""
     terminal = Terminal()
     names = run_names(root)
     if not names:
@@ -64,20 +64,20 @@ def _last_stage(records: RunRecords) -> str:
 
 
 def _accuracy(records: RunRecords) -> str:
-    """Greedy accuracy on test, of the given policy and of the champion."""
+    """Greedy accuracy on test of the policy that the run started from and of its champion, `0.412 -> 0.530`."""
     before, after = records.baseline, records.champion
-    shown = [record.estimate("test", "greedy_accuracy") if record else None for record in (before, after)]
-    return " -> ".join("?" if value is None else f"{value.estimate:.3f}" for value in shown)
+    accuracies = [record.estimate("test", "greedy_accuracy") if record else None for record in (before, after)]
+    return " -> ".join("?" if value is None else f"{value.estimate:.3f}" for value in accuracies)
 
 
 def _size(folder: Path) -> int:
-    """Bytes below a folder; a file with several names counts once."""
-    found = {(stat.st_dev, stat.st_ino): stat.st_size for path in folder.rglob("*") if (stat := path.lstat())}
-    return sum(found.values())
+    """Bytes of all files below a folder; a hard-linked file counts once."""
+    sizes = {(stat.st_dev, stat.st_ino): stat.st_size for path in folder.rglob("*") if (stat := path.lstat())}
+    return sum(sizes.values())
 
 
 def _readable(num_bytes: float) -> str:
-    """`3.2 GiB`."""
+    """A size with its unit, for instance `3.2 GiB`."""
     for unit in ("B", "KiB", "MiB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
@@ -91,7 +91,7 @@ def _disk(root: Path) -> str:
     return ", ".join([*used, f"free {_readable(shutil.disk_usage(root).free)}"])
 
 
-# ---- what came out of a run -----------------------------------------------------------------------------------------
+# ---- results of a run -----------------------------------------------------------------------------------------------
 
 
 def champion_of(root: Path, name: str) -> Policy:
@@ -106,7 +106,11 @@ def champion_of(root: Path, name: str) -> Policy:
 
 
 def export_champion(root: Path, name: str, folder: Path) -> None:
-    """Copy the champion's weights, tokenizer and configuration to a new folder."""
+    """Copy the champion's weights, tokenizer and configuration to a new folder.
+
+    Raises:
+        ConfigError: the folder exists, or `champion_of` finds no champion.
+    """
     champion = champion_of(root, name)
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name a folder that does not")
@@ -118,7 +122,7 @@ def export_champion(root: Path, name: str, folder: Path) -> None:
 
 
 def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, max_tokens: int | None) -> None:
-    """Print what the champion answers."""
+    """Print the champion's response to `prompt`, of at most `max_tokens` (default: the run's `max_response_length`)."""
     from grpo_train.policies.model import load_policy
     from grpo_train.problems.splits import build_prompt
     from grpo_train.sampling.generation import Sampling, sample
@@ -135,7 +139,7 @@ def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, m
 
 
 def write_run_report(root: Path, name: str) -> None:
-    """Write report.html anew from the run's files."""
+    """Rewrite report.html from the files of the run and print its path."""
     from tasks.showing.report import write_report
 
     read_run(root, name)
@@ -143,8 +147,8 @@ def write_run_report(root: Path, name: str) -> None:
 
 
 def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
-    """Make the configured models ready in local folders, reward models' backbones and then the policy, and Prefect's and MLflow's
-    databases."""
+    """Put the backbones of the reward models and the policy into local folders, print these, and create the databases
+    of Prefect and MLflow."""
     config, root = load_config(path, list(overrides)), Path.cwd()
     backbones = [model.backbone for model in config.trained_reward_models.values() if model.backbone is not None]
     with making_database(root):

@@ -1,6 +1,6 @@
-"""Evaluation alone: a run's champion, or before its first round the given policy, on dev and test.
+"""The flow that evaluates the champion of a run on dev and test; before the first finished round, the given policy.
 
-It is the stage of that policy's round, so a run that follows finds it done.
+It runs the evaluation stage of that policy's round, so the run itself later finds the stage done.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from tasks.stages.reward_model import usable_models
 
 @flow(name="evaluate")
 def evaluate(config: Config) -> dict[str, EvalReport] | State:
-    """{split: report} of the policy."""
+    """{split: report} of the champion, or the state Cancelled if a stop was asked for."""
     return cancelled_when_stopped(lambda: _evaluate(Path.cwd(), config))
 
 

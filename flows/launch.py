@@ -1,4 +1,7 @@
-"""`regroup run`, `reward-model` and `evaluate`: what is cheap to refuse first, then a flow, then what came out."""
+"""The commands that run a Prefect flow: `run`, `reward-model` and `evaluate`.
+
+Each makes the cheap checks first, then runs the flow, then prints its results.
+"""
 
 import json
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from tasks.tracking.outbox import TRACKING, RunTracking
 
 
 def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
-    """Start the run or go on with it; a finished one is shown as it is.
+    """Start the run, or resume it, and print its summary; a finished run is only printed.
 
     Raises:
         ConfigError, WorkspaceBusy, StageStopped: exit codes 2, 3 and 130.
@@ -38,7 +41,7 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
 
 
 def retrain_by_hand(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
-    """Retrain a run's reward models; prints the verdict on each."""
+    """Retrain the reward models of a run and print whether each was accepted."""
     root, terminal = Path.cwd(), Terminal()
     config = configured(path, overrides, name)
     refuse_without_pairs(root, config)
@@ -49,19 +52,19 @@ def retrain_by_hand(path: Path, overrides: tuple[str, ...], name: str | None) ->
 
 
 def evaluate_champion(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
-    """Measure a run's champion, or before the first round the given policy; prints the estimates."""
+    """Evaluate the champion of a run, or the given policy before its first finished round, and print the estimates."""
     reports = in_a_flow(Path.cwd(), "evaluate", configured(path, overrides, name))
     Terminal().print(estimates_table(reports))
 
 
 def configured(path: Path, overrides: tuple[str, ...], name: str | None) -> Config:
-    """The configuration, under another run name where one is given."""
+    """The configuration in the file, with run name `name` unless that is None."""
     renamed = [] if name is None else [f"run.name={json.dumps(name)}"]
     return load_config(path, [*overrides, *renamed])
 
 
 def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
-    """What can be refused before anything is trained: data, models and settings that do not fit each other."""
+    """Run the quick checks of the doctor: raises ConfigError on failures and prints warnings."""
     from flows.doctor.report import refuse_faulty  # brings torch
 
     with terminal.stage("checks"):
@@ -72,7 +75,11 @@ def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
 
 
 def _finished(root: Path, config: Config) -> Summary | None:
-    """The summary where the run is finished, MLflow was told so, and the configuration is unchanged. No Prefect needed."""
+    """The summary if the run is finished and MLflow has all of it, otherwise None; needs no Prefect server.
+
+    Raises:
+        ConfigError: the run was started with another configuration.
+    """
     name = config.run_name
     summary = finished_summary(root, name, config.rounds)
     if summary is None or not was_told(run_folder(root, name)):
@@ -82,13 +89,13 @@ def _finished(root: Path, config: Config) -> Summary | None:
 
 
 def was_told(run_dir: Path) -> bool:
-    """Whether the tracking server got a finished run; otherwise going on sends what it misses."""
+    """Whether the tracking server knows that the run is finished; if not, resuming the run sends what is missing."""
     record = load(run_dir / TRACKING, RunTracking)
     return record is not None and record.status == "FINISHED"
 
 
 def in_a_flow(root: Path, flow_name: str, config: Config, meanwhile: Callable[[], None] = lambda: None) -> Any:
-    """What a flow returns, run on a server that is there while it works; `meanwhile` is done as that one starts.
+    """The result of a flow, run on a Prefect server that lives as long; `meanwhile` is called while the server starts.
 
     Raises:
         WorkspaceBusy: another process works in this folder.
@@ -112,7 +119,7 @@ def in_a_flow(root: Path, flow_name: str, config: Config, meanwhile: Callable[[]
 
 
 def _flow(name: str) -> Callable[[Config], Any]:
-    """Flows import Prefect, which reads its settings once: `connected` has to come first."""
+    """The flow of that name. Call it inside `connected` only: importing Prefect reads its settings once and for all."""
     from flows.align import align
     from flows.evaluate import evaluate
     from flows.reward_models import retrain_reward_models
@@ -126,7 +133,7 @@ def _flow(name: str) -> Callable[[Config], Any]:
 
 
 def refuse_when_held(root: Path) -> None:
-    """Say so before anything is started; the lock itself is taken by the flow."""
+    """Raise WorkspaceBusy if another process holds the workspace; the flow itself takes the lock later."""
     holder = lock_holder(root)
     if holder is not None:
         raise WorkspaceBusy(
@@ -136,20 +143,20 @@ def refuse_when_held(root: Path) -> None:
 
 
 def _show(root: Path, summary: Summary, terminal: Terminal) -> None:
-    """The table of rounds, where to look, and the path of summary.json as the last line."""
+    """Print the table of rounds, the time, where report and pages are, and on the last line the path of summary.json."""
     folder = run_folder(root, summary["run"])
     terminal.print(rounds_table(summary))
     terminal.print("accuracy is greedy, over its 95% interval; dev promotes, test only reports")
     if "seconds" in summary:
-        terminal.print(f"took       {_taken(summary['seconds'])}")
+        terminal.print(f"took       {_time_taken(summary['seconds'])}")
     terminal.print(f"pages      regroup ui          (MLflow experiment {summary['mlflow']['experiment_id']})")
     terminal.print(f"report     {_short(folder / 'report.html')}")
     terminal.print(f'try it     regroup sample {summary["run"]} "What is 17 + 25?"')
     terminal.print_path(folder / FILE)
 
 
-def _taken(seconds: dict[str, float]) -> str:
-    """How long the process that ended the run worked, and how much of that went into other things than its stages."""
+def _time_taken(seconds: dict[str, float]) -> str:
+    """Minutes and seconds of the process that finished the run, and the share of that time spent outside its stages."""
     minutes, rest = divmod(round(seconds["whole"]), 60)
     share = seconds["bookkeeping"] / seconds["whole"]
     return f"{minutes}:{rest:02}, {share:.0%} of it for Prefect, MLflow and bookkeeping"

@@ -1,9 +1,10 @@
-"""Where Prefect runs: on the server of `PREFECT_API_URL`, or on one that lives as long as this process.
+"""Connects to the Prefect server of `PREFECT_API_URL`, or starts one that lives as long as this process.
 
-`configure` has to be called before prefect is imported, because Prefect reads its settings once. The server is a child
-process of ours, not of Prefect's, for three reasons: its output goes to a file (Prefect's child keeps standard output
-open, and a captured call would hang after a kill), it is out of the terminal's process group (Ctrl-C is ours to
-handle), and its id is on disk, so that the next command ends what a killed process left.
+`configure` has to be called before prefect is imported, because Prefect reads its settings once. We start the server
+ourselves instead of letting Prefect do it, for three reasons: its output goes to a file (a server started by Prefect
+keeps standard output open, so a caller that captures our output would hang after a kill); it is outside the terminal's
+process group, so Ctrl-C reaches only us; and its process id is on disk, so the next command can end a server left by a
+killed process.
 """
 
 import atexit
@@ -42,7 +43,7 @@ SETTINGS = {
 
 
 def configure(workspace: Path) -> None:
-    """Set Prefect's and its libraries' environment variables where the user did not."""
+    """Set the environment variables of Prefect and MLflow that the user has not set."""
     os.environ.setdefault("PREFECT_HOME", str(workspace.resolve() / ".prefect"))
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -50,13 +51,13 @@ def configure(workspace: Path) -> None:
 
 @contextmanager
 def connected(workspace: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """The API address of a server that answers, for as long as the context is open.
+    """The API address of a running server, for as long as the context is open.
 
     Args:
-        meanwhile: work that needs no server, for the ten seconds in which one starts; what it raises ends the server.
+        meanwhile: work that needs no server, called in the ten seconds while it starts; an exception ends the server.
 
     Raises:
-        ConfigError: PREFECT_API_URL is set and nobody answers there.
+        ConfigError: PREFECT_API_URL is set, but no server answers there.
     """
     configure(workspace)
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -74,13 +75,13 @@ def connected(workspace: Path, meanwhile: Callable[[], None] = lambda: None) -> 
             server.wait_until_up()
             yield server.api_url
     finally:
-        _send_what_waits()
+        _send_pending()
         server.stop()
 
 
 @contextmanager
 def making_database(workspace: Path) -> Iterator[None]:
-    """A new workspace gets Prefect's database beside what the block does: its hundred migrations would make the first run wait."""
+    """Create Prefect's database, if missing, while the block runs; its hundred migrations would delay the first run."""
     configure(workspace)
     if (Path(os.environ["PREFECT_HOME"]) / "prefect.db").exists() or "PREFECT_API_URL" in os.environ:
         yield
@@ -93,8 +94,8 @@ def making_database(workspace: Path) -> Iterator[None]:
         server.stop()
 
 
-def _send_what_waits() -> None:
-    """Prefect sends logs and events from threads; a server that ends before them would lose the last ones."""
+def _send_pending() -> None:
+    """Wait until Prefect's threads have sent their logs and events, which would be lost with the server."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -103,6 +104,7 @@ def _send_what_waits() -> None:
 
 
 def check_answers(url: str) -> None:
+    """Raise ConfigError if no healthy server answers at PREFECT_API_URL, whose value is `url`."""
     if not answers(url, timeout_s=10):
         raise ConfigError(f"PREFECT_API_URL={url} does not answer; start that server, or unset the variable")
 
@@ -117,7 +119,7 @@ def answers(api_url: str, timeout_s: float = 2) -> bool:
 
 
 class Server:
-    """A Prefect server that this process started, and the file by which the next process finds it."""
+    """A Prefect server started by this process, and the PID file from which a later process finds it."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, pid_file: Path, log: Path) -> None:
         self.process = process
@@ -136,7 +138,7 @@ class Server:
         return f"{self.url}/api"
 
     def wait_until_up(self) -> None:
-        """Raises RuntimeError when the server ended or did not answer in time."""
+        """Wait until the server answers; raises RuntimeError if it ends or does not answer within STARTUP_TIMEOUT_S."""
         deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while not answers(self.api_url):
             if self.process.poll() is not None:
@@ -147,7 +149,7 @@ class Server:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End the server; harmless when it has ended."""
+        """End the server; does nothing if it has ended already."""
         atexit.unregister(self.stop)
         if self.process.poll() is None:
             self.process.terminate()
@@ -160,13 +162,13 @@ class Server:
 
 
 def start_embedded(workspace: Path) -> Server:
-    """Prefect's own ephemeral server (no pages, no scheduler) on a free port of the loopback address; it is not up yet."""
+    """Start Prefect's ephemeral server (no pages, no scheduler) on a free loopback port; does not wait for it."""
     env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     return _start(workspace, free_port(), env)
 
 
 def start_full(workspace: Path, port: int) -> Server:
-    """A server with pages and scheduler, which answers."""
+    """Start a server with pages and scheduler, and wait until it answers."""
     api_url = f"http://{HOST}:{port}/api"
     env = {"PREFECT_UI_ENABLED": "1", "PREFECT_SERVER_UI_API_URL": api_url, "PREFECT_UI_API_URL": api_url}
     server = _start(workspace, port, env)
@@ -197,12 +199,12 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
 
 
 def _record(pid_file: Path, port: int, server: dict[str, float] | None) -> None:
-    """Written before the server starts too, without its id: this process may be killed in between."""
+    """Write the PID file; first without a server, before that starts, as this process may be killed in between."""
     write_json(pid_file, {"server": server, "owner": _identity(os.getpid()), "port": port})
 
 
 def free_port(first: int = 0) -> int:
-    """`first` where it is free, otherwise any free port of the loopback address."""
+    """The port `first` if it is free, otherwise any free port of the loopback address."""
     with socket.socket() as probe, suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended does not hold its port
         probe.bind((HOST, first))
@@ -214,9 +216,9 @@ def free_port(first: int = 0) -> int:
 
 
 def end_leftovers(workspace: Path) -> list[int]:
-    """End the servers whose owner was killed; the ids of those that were still there.
+    """End the servers whose owner was killed; returns the ids of those that were still running.
 
-    A process is known by its id and its start time, so that another process that got the same id later is left alone.
+    A process is identified by its id and its start time, so a later process with the same id is left alone.
     """
     ended = []
     for file in _folder(workspace).glob("server-*.json"):
@@ -235,7 +237,7 @@ def end_leftovers(workspace: Path) -> list[int]:
 
 
 def end_process(process: psutil.Process, grace_s: float = 5) -> None:
-    """SIGTERM, and SIGKILL when that does not help in time."""
+    """Send SIGTERM, then SIGKILL if the process does not end within `grace_s`."""
     with suppress(psutil.NoSuchProcess):
         process.terminate()
         try:
@@ -249,17 +251,17 @@ def _identity(pid: int) -> dict[str, float]:
 
 
 def _find(identity: dict[str, float]) -> psutil.Process | None:
-    """The process, if it still is the one that was recorded and no zombie."""
+    """The process with the recorded id and start time; None if it is gone or a zombie."""
     try:
         process = psutil.Process(int(identity["pid"]))
-        same = abs(process.create_time() - identity["started"]) < 1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        is_same = abs(process.create_time() - identity["started"]) < 1
+        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
 
 
 def _server_on(port: int) -> psutil.Process | None:
-    """The server that was started for a port, known by its command line."""
+    """The server that was started on a port, found by its command line."""
     wanted = {APP, "--port", str(port)}
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""`regroup review`: what people are asked as a file to fill in, and their answers. MLflow is not needed."""
+"""The commands `regroup review`: export what people are asked to a file, and import their answers, without MLflow."""
 
 import csv
 import getpass
@@ -20,12 +20,12 @@ from tasks.people.review_desk import Asked, ReviewDesk
 from tasks.showing.terminal import Terminal
 
 FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*\s*$)")
-"""how a cell begins that a spreadsheet would compute; a response may have been written by somebody who wants that"""
+"""beginning of a cell that a spreadsheet would execute as a formula; a response may contain one on purpose"""
 COLUMNS = ("item", "question", "first", "second", "choice", "person", "comment")
 
 
 def show_review(root: Path) -> None:
-    """A line for each run, round and purpose: asked, answered, since when."""
+    """Print a row for each run, round and purpose: items asked, items answered, and since when."""
     terminal, desk = Terminal(), ReviewDesk(root)
     asked = desk.asked()
     if not asked:
@@ -41,9 +41,9 @@ def show_review(root: Path) -> None:
     for entry in asked:
         groups.setdefault((entry.item.run, entry.item.round, _purpose(entry.item)), []).append(entry)
     for (run, round_index, purpose), entries in groups.items():
-        done = sum(entry.item.id in answered for entry in entries)
+        num_answered = sum(entry.item.id in answered for entry in entries)
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(entries[0].asked_ms / 1000))
-        table.add_row(run, str(round_index), purpose, str(len(entries)), str(done), since)
+        table.add_row(run, str(round_index), purpose, str(len(entries)), str(num_answered), since)
     terminal.print(table)
 
 
@@ -52,7 +52,11 @@ def _purpose(item: ReviewItem) -> str:
 
 
 def export_items(root: Path, file: Path, run_name: str | None) -> None:
-    """Write the unanswered items; refuses to write over a file, which may hold answers."""
+    """Write the unanswered items to `file`.
+
+    Raises:
+        ConfigError: the file exists already (it may hold answers), has the wrong suffix, or no item is unanswered.
+    """
     _check_ending(file)
     if file.exists():
         raise ConfigError(f"{file} exists already and may hold answers; name a file that does not exist")
@@ -74,7 +78,7 @@ def _row(item: ReviewItem) -> dict[str, str]:
 
 
 def as_text(prompt: Prompt) -> str:
-    """A prompt for a person's eye: one message as it is, several with who says it."""
+    """A prompt as readable text: a single message as it is, several messages each with its role."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
@@ -93,7 +97,8 @@ def _as_csv(rows: Iterable[dict[str, str]]) -> str:
 
 
 def _inert(cell: str) -> str:
-    """
+    """The cell, with a leading quote if a spreadsheet would execute it as a formula.
+
     >>> _inert("=HYPERLINK(1)"), _inert("-4"), _inert("-4+1"), _inert("8")
     ("'=HYPERLINK(1)", '-4', "'-4+1", '8')
     """
@@ -101,20 +106,24 @@ def _inert(cell: str) -> str:
 
 
 def import_verdicts(root: Path, file: Path, person: str | None) -> None:
-    """Add the file's answers; where one row is at fault nothing is added."""
+    """Add the answers in `file`; `person` defaults to the login name.
+
+    Raises:
+        ConfigError: a row is faulty, or none has a choice; then nothing is added.
+    """
     _check_ending(file)
     desk = ReviewDesk(root)
     known = {entry.item.id for entry in desk.asked()}
-    now_ms, somebody = int(time.time() * 1000), person or getpass.getuser()
+    now_ms, default_person = int(time.time() * 1000), person or getpass.getuser()
     verdicts = [
-        _verdict(row, place, known, somebody, now_ms)
-        for place, row in _rows(file)
+        _verdict(row, location, known, default_person, now_ms)
+        for location, row in _rows(file)
         if str(row.get("choice") or "").strip()
     ]
     if not verdicts:
         raise ConfigError(f"{file} has no row with a choice; fill in {', '.join(CHOICES)} in the column `choice`")
-    given = desk.answers([entry.item for entry in desk.asked()])
-    latest = {(old.item, old.person): old.choice for answers in given.values() for old in answers}
+    previous = desk.answers([entry.item for entry in desk.asked()])
+    latest = {(old.item, old.person): old.choice for answers in previous.values() for old in answers}
     added = desk.add(new for new in verdicts if latest.get((new.item, new.person)) != new.choice)
     Terminal().print_path(f"{added} answers taken in, {len(verdicts) - added} were known")
 
@@ -138,18 +147,18 @@ def _rows(file: Path) -> Iterator[Row]:
         yield f"{file} line {reader.line_num}", row
 
 
-def _verdict(row: dict[str, Any], place: str, known: set[str], somebody: str, now_ms: int) -> Verdict:
+def _verdict(row: dict[str, Any], location: str, known: set[str], default_person: str, now_ms: int) -> Verdict:
     choice, item = str(row["choice"]).strip().lower(), str(row.get("item") or "")
     if choice not in CHOICES:
-        raise ConfigError(f"{place}: choice is {row['choice']!r}; write {', '.join(CHOICES)}, or leave it empty")
+        raise ConfigError(f"{location}: choice is {row['choice']!r}; write {', '.join(CHOICES)}, or leave it empty")
     if item not in known:
         raise ConfigError(
-            f"{place}: item {item[:12]!r} was not asked in this workspace; keep the column `item` as exported"
+            f"{location}: item {item[:12]!r} was not asked in this workspace; keep the column `item` as exported"
         )
     return Verdict(
         item=item,
         choice=choice,
-        person=str(row.get("person") or "").strip() or somebody,
+        person=str(row.get("person") or "").strip() or default_person,
         given_ms=now_ms,
         via="file",
         comment=str(row.get("comment") or "").strip(),

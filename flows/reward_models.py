@@ -1,6 +1,6 @@
-"""Reward models alone: retrain those of a run by hand on its pairs so far; the run's next round starts from them.
+"""The flow that retrains the reward models of a run on its pairs so far; the run's next round starts from them.
 
-One that a file labels can be trained before there is a run; the run of that name then starts with it.
+A reward model that is labelled by a file can be trained before there is a run; the run of that name starts with it.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from tasks.runs.workspace import workspace_lock
 
 @flow(name="reward-models")
 def retrain_reward_models(config: Config) -> dict[str, RewardModelReport] | State:
-    """The report of each."""
+    """{name: report} of the reward models, or the state Cancelled if a stop was asked for."""
     return cancelled_when_stopped(lambda: _retrain(Path.cwd(), config))
 
 

@@ -1,5 +1,7 @@
-"""`regroup serve` keeps a schedule; `regroup ui` shows the pages. Both listen on the loopback address only, because
-neither Prefect's nor MLflow's server asks who is calling."""
+"""The commands `regroup serve`, which runs on a schedule, and `regroup ui`, which serves MLflow's and Prefect's pages.
+
+Both listen on the loopback address only, because the servers of Prefect and MLflow have no authentication.
+"""
 
 import asyncio
 import os
@@ -36,13 +38,13 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
     """Register the deployment `align-next/<run>` and run it on its schedule until Ctrl-C.
 
     Raises:
-        ConfigError: the configuration or the schedule does not fit, or PREFECT_API_URL does not answer.
+        ConfigError: the configuration or the schedule is faulty, or no server answers at PREFECT_API_URL.
     """
     root, terminal = Path.cwd(), Terminal()
     config = load_config(path, list(overrides))
     configure(root)
     _check_cron(cron)
-    with _until_a_signal(), _some_server(root) as api_url:
+    with _until_signal(), _any_server(root) as api_url:
         from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
@@ -66,11 +68,14 @@ def serve_config(path: Path, overrides: tuple[str, ...], cron: str) -> None:
 
 
 def _runner(name: str) -> "Runner":
-    """Prefect's runner, but SIGTERM ends it as Ctrl-C does (its own handler forgets to await what pauses the schedule), and
-    at its end the runs that it started are asked to stop (it would wait for their last round)."""
+    """Prefect's runner with two changes.
+
+    SIGTERM ends it as Ctrl-C does, because Prefect's own handler does not await the call that pauses the schedule. And
+    when it ends it asks its runs to stop, where Prefect's would wait until they have finished all their rounds.
+    """
     from prefect.runner import Runner
 
-    class Asking(Runner):
+    class StoppingRunner(Runner):
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
             signal.raise_signal(signal.SIGINT)
 
@@ -78,17 +83,18 @@ def _runner(name: str) -> "Runner":
             _ask_runs_to_stop()
             await super().__aexit__(*exc_info)
 
-    return Asking(name=name)
+    return StoppingRunner(name=name)
 
 
 def _ask_runs_to_stop() -> None:
-    """SIGTERM to the flow runs among this process's children; a run stops at its next step boundary."""
+    """Send SIGTERM to the flow runs among this process's children; each stops at its next step boundary."""
     for child in psutil.Process().children():
         if "uvicorn" not in child.cmdline():
             child.terminate()
 
 
 def _check_cron(cron: str) -> None:
+    """Raise ConfigError if `cron` is not a valid schedule."""
     from prefect.client.schemas.schedules import CronSchedule
     from pydantic import ValidationError
 
@@ -99,16 +105,16 @@ def _check_cron(cron: str) -> None:
 
 
 @contextmanager
-def _some_server(root: Path) -> Iterator[str]:
-    """The API address of PREFECT_API_URL, of a server that answers on the usual port, or of one started for us."""
+def _any_server(root: Path) -> Iterator[str]:
+    """The API address of a server: PREFECT_API_URL if set, else one that answers on the usual port, else a new one."""
     from prefect.settings import PREFECT_API_URL
 
-    usual = f"http://{HOST}:{PREFECT_PORT}/api"
+    default_url = f"http://{HOST}:{PREFECT_PORT}/api"
     if url := PREFECT_API_URL.value():
         check_answers(url)
         yield url
-    elif answers(usual):
-        yield usual
+    elif answers(default_url):
+        yield default_url
     else:
         end_leftovers(root)
         server = start_full(root, free_port(PREFECT_PORT))
@@ -122,20 +128,20 @@ def _some_server(root: Path) -> Iterator[str]:
 
 
 def show_pages(root: Path, port: int, *, with_prefect: bool) -> None:
-    """Print the addresses and wait for Ctrl-C; what was started here is ended here."""
+    """Print the addresses of the pages and wait for Ctrl-C; the servers that were started are then ended."""
     terminal = Terminal()
-    with _until_a_signal(), ExitStack() as started:
-        terminal.say(f"MLflow     {started.enter_context(_mlflow_page(root, port))}")
+    with _until_signal(), ExitStack() as servers:
+        terminal.say(f"MLflow     {servers.enter_context(_mlflow_page(root, port))}")
         if with_prefect:
             configure(root)
-            terminal.say(f"Prefect    {started.enter_context(_some_server(root)).removesuffix('/api')}")
+            terminal.say(f"Prefect    {servers.enter_context(_any_server(root)).removesuffix('/api')}")
         terminal.say("Ctrl-C ends")
         signal.pause()
 
 
 @contextmanager
 def _mlflow_page(root: Path, port: int) -> Iterator[str]:
-    """The tracking server's own address, or that of a page on the workspace's store."""
+    """The address of the tracking server, or of a page that is served on the workspace's own store."""
     uri = tracking_uri(root)
     if uri.startswith("http"):
         yield uri
@@ -192,12 +198,13 @@ def _opens(url: str) -> bool:
 
 
 @contextmanager
-def _until_a_signal() -> Iterator[None]:
-    """Ctrl-C and SIGTERM both end the block, so that what it started is ended too.
+def _until_signal() -> Iterator[None]:
+    """End the block on Ctrl-C and on SIGTERM, so that its servers are ended too.
 
-    Set anew because a shell starts background jobs with SIGINT ignored, and SIGTERM would end the process on the spot.
+    Both handlers are set, because a shell starts background jobs with SIGINT ignored, and SIGTERM by default ends the
+    process at once.
     """
     with suppress(KeyboardInterrupt):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, signal.default_int_handler)
         yield

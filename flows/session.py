@@ -1,4 +1,7 @@
-"""What a flow holds while it works on a run: its log file, its tracking, and the signals. The caller holds the lock."""
+"""Opens a run for a flow: log file, tracking, signal handlers, and at the end summary and report.
+
+The caller holds the workspace lock.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -20,21 +23,24 @@ from tasks.showing.terminal import Terminal, log_to
 from tasks.tracking.tracker import Tracking
 
 stop = Stop()
-"""one for the process, as signals are"""
+"""the process-wide stop request; signal handlers are process-wide too"""
 
 MLFLOW_STATUS: dict[str, Status] = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _current: ContextVar[Run] = ContextVar("current run")
 
 
 def current_run() -> Run:
-    """The run that this flow works on. Prefect stores a flow's parameters as JSON, so a run cannot be one of them."""
+    """The run of the current flow. It cannot be a parameter of the flow, because Prefect stores those as JSON."""
     return _current.get()
 
 
 @contextmanager
 def working_on(root: Path, file: RunFile, *, sums_up: bool = False) -> Iterator[Run]:
-    """The run, ready for its stages. However the block ends, MLflow says so, and where the block is to make all rounds
-    summary and report too."""
+    """The run, ready to execute stages.
+
+    However the block ends, its status is sent to MLflow; with `sums_up`, for a block that works through all rounds,
+    summary and report are written too.
+    """
     run = _open(root, file)
     token = _current.set(run)
     status = "failed"
@@ -74,7 +80,7 @@ def _open(root: Path, file: RunFile) -> Run:
 
 
 def _sum_up(run: Run, status: str) -> None:
-    """Write summary.json and report.html, unless the run ended before it had a policy."""
+    """Write summary.json and report.html, unless the run ended before its first policy was prepared."""
     if read_run(run.workspace, run.name).given_policy is None:
         return
     mlflow = {

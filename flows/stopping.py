@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the stage to stop at its next step boundary, the second ends at once."""
+"""Handles Ctrl-C and SIGTERM: the first signal asks the stage to stop at a step boundary, a second one ends at once."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ MESSAGE = b"\nstopping at the next step boundary; Ctrl-C again ends at once\n"
 
 
 class Stop:
-    """Called by a stage between two steps: True once a stop was asked for."""
+    """A stop request. A stage calls it between two steps: it returns True once a signal has arrived."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -22,22 +22,22 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals for the time of the block.
+        """Handle the signals while the block runs, then restore the previous handlers.
 
-        Prefect takes SIGTERM at the start of each flow and gives it back at its end, so every flow's body opens this
-        block anew. Off the main thread signals cannot be taken, and the block does nothing.
+        Prefect installs its own SIGTERM handler at the start of each flow and removes it at the end, so the body of
+        every flow has to open this block. Outside the main thread Python cannot set handlers, and the block does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        previous = {signal_number: signal.signal(signal_number, self._handle) for signal_number in SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for signal_number, handler in previous.items():
+                signal.signal(signal_number, handler)
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, _signal_number: int, _frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

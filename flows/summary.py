@@ -1,4 +1,4 @@
-"""summary.json: what a run came to, made from its files alone."""
+"""Makes summary.json, the results of a run, from the files of the run alone."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ FILE = "summary.json"
 
 
 def summarise(root: Path, name: str, *, status: str, mlflow: dict[str, str | None], flow_run_id: str | None) -> Summary:
-    """The summary of a run's rounds so far."""
+    """The content of summary.json for the rounds of a run so far."""
     records = read_run_records(run_folder(root, name))
     champion = run_champion(records)
     return {
@@ -52,12 +52,12 @@ def _round(records: RunRecords, record: RoundRecords) -> Summary:
 
 
 def run_champion(records: RunRecords) -> Policy:
-    """The last promoted policy of a run, or the one that it was given."""
+    """The last promoted policy of a run; without one, the policy that the run started from."""
     record = records.champion
     if record is None or record.index == 0:
         assert records.given_policy is not None, "a run's policy is prepared before its first round"
         return records.given_policy
-    from grpo_train.policies.model import open_policy  # brings torch; a finished run is told without it
+    from grpo_train.policies.model import open_policy  # imports torch, which printing a finished summary does not need
 
     return open_policy(record.folder / "policy" / "model", round_index=record.index)
 
@@ -69,7 +69,7 @@ def write_summary(root: Path, summary: Summary) -> Path:
 
 
 def read_summary(root: Path, name: str) -> Summary | None:
-    """What the run last came to, or None before its first end."""
+    """The summary that was last written, or None if the run has never ended."""
     path = run_folder(root, name) / FILE
     if not path.exists():
         return None
@@ -78,7 +78,7 @@ def read_summary(root: Path, name: str) -> Summary | None:
 
 
 def finished_summary(root: Path, name: str, rounds: int) -> Summary | None:
-    """The summary of a run whose manifests say that all of `rounds`, and what was added to them, is done, otherwise None."""
+    """The summary if `rounds` and all rounds that watch rules added are done according to their manifests, else None."""
     summary = read_summary(root, name)
     wanted = rounds_wanted(run_folder(root, name), rounds)
     if summary is None or summary["status"] != "done" or len(summary["rounds"]) != wanted + 1:

@@ -1,4 +1,7 @@
-"""What the doctor looks at, one function a subject: each returns what it found and, where it is wrong, the remedy."""
+"""Checks of model, launcher, vLLM server, batches, splits and preference pairs, one function each.
+
+Each returns `Finding`s: what it found and, for a warning or failure, the remedy.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +22,12 @@ from reward_training.transformer.precision import pick_device
 
 VLLM_TIMEOUT_S = 5.0
 SMALL_SPLIT = 64
-"""problems under which a 95% interval of an accuracy near one half is wider than 0.12 to each side"""
+"""with fewer problems the 95% interval of an accuracy near one half is wider than 0.12 to each side"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -36,7 +39,7 @@ class Finding:
 
 
 def check_model(folder: Path) -> Finding:
-    """Whether the configuration of the model can be read, and how large it is."""
+    """Whether the model configuration can be read, with the type and size of the model."""
     try:
         settings = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
@@ -46,7 +49,7 @@ def check_model(folder: Path) -> Finding:
 
 
 def num_parameters(folder: Path) -> int:
-    """Numbers in the folder's safetensors, from their headers."""
+    """Number of parameters in the folder's safetensors files, read from their headers."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(str(path), framework="pt") as weights:
@@ -67,7 +70,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
 
 
 def check_launcher(config: Config) -> Iterator[Finding]:
-    """Whether accelerate's own configuration is there, where one is named."""
+    """A failure if `launcher.config_file` names a file that does not exist."""
     file = config.launcher.config_file
     if file is not None and not Path(file).is_file():
         yield Finding(
@@ -76,7 +79,7 @@ def check_launcher(config: Config) -> Iterator[Finding]:
 
 
 def check_vllm(config: Config) -> Iterator[Finding]:
-    """Whether the server that is to write training's responses answers, and can be sent weights, where one is named."""
+    """Whether the vLLM server answers and can be sent weights; nothing without `grpo_config.vllm`."""
     if config.grpo_config.vllm is None:
         return
     if pick_device().type != "cuda":
@@ -84,17 +87,17 @@ def check_vllm(config: Config) -> Iterator[Finding]:
             "vllm", "fail", "its weights are sent over NCCL, and the trainer has no GPU", "drop grpo_config.vllm"
         )
         return
-    wanted = config.grpo_config.vllm.model_copy(update={"connection_timeout_s": VLLM_TIMEOUT_S})
+    settings = config.grpo_config.vllm.model_copy(update={"connection_timeout_s": VLLM_TIMEOUT_S})
     try:
-        VllmEngine(wanted, set())
+        VllmEngine(settings, set())
     except ConfigError as error:
         yield Finding("vllm", "fail", str(error), "start the server before the run: docs/choosing.md says how")
     else:
-        yield Finding("vllm", "ok", f"{wanted.base_url} answers")
+        yield Finding("vllm", "ok", f"{settings.base_url} answers")
 
 
 def check_batches(config: Config, num_train: int) -> Finding:
-    """A batch's problems are there, and how many updates a round makes."""
+    """Whether there are enough problems for one batch, and how many updates a round makes."""
     grpo = config.grpo_config
     per_batch = grpo.batch_size // grpo.group_size
     if num_train < per_batch:
@@ -121,27 +124,26 @@ def check_splits(config: Config, counts: dict[str, int]) -> Iterator[Finding]:
 
 
 def check_pairs(config: Config) -> Iterator[Finding]:
-    """Whether regeneration, or the file that labels, can give as many pairs as each reward model asks for."""
+    """Whether regeneration, or the labeler's file, can give `min_pairs` training pairs to each reward model."""
     for name, model in config.trained_reward_models.items():
         if isinstance(model.labeler, FileLabeler):
             yield _check_preferences(name, model, model.labeler)
             continue
-        most = config.regeneration.num_problems * model.pairs_per_problem
+        num_available = config.regeneration.num_problems * model.pairs_per_problem
         source = "regeneration.num_problems"
         if isinstance(model.labeler, PeopleLabeler) and model.labeler.otherwise is None:
-            most, source = (
-                min(most, model.labeler.num_items),
+            num_available, source = (
+                min(num_available, model.labeler.num_items),
                 f"reward_models.{name}.labeler.num_items, or set its otherwise",
             )
-        most = int(most * (1 - model.held_out_share))
+        num_available = int(num_available * (1 - model.held_out_share))
         title = f"reward model {name}"
-        if min(most, model.max_pairs) < model.min_pairs:
-            detail = (
-                f"min_pairs={model.min_pairs}, but a round gives at most {min(most, model.max_pairs)} training pairs"
-            )
+        num_pairs = min(num_available, model.max_pairs)
+        if num_pairs < model.min_pairs:
+            detail = f"min_pairs={model.min_pairs}, but a round gives at most {num_pairs} training pairs"
             yield Finding(title, "fail", detail, f"lower reward_models.{name}.min_pairs or raise {source}")
         else:
-            yield Finding(title, "ok", f"at most {min(most, model.max_pairs)} training pairs a round")
+            yield Finding(title, "ok", f"at most {num_pairs} training pairs a round")
 
 
 def _check_preferences(name: str, model: TrainedRewardModel, labeler: FileLabeler) -> Finding:

@@ -1,4 +1,4 @@
-"""What training would meet: some of the real problems, sampled and scored once with the policy as it is."""
+"""Samples and scores responses to some training problems before a run, to show what training would meet."""
 
 from __future__ import annotations
 
@@ -21,53 +21,55 @@ from reward_training.scorer import build_rewards, score
 from reward_training.weighing import Weighing
 
 NUM_RESPONSES = 128
+"""about how many responses are sampled"""
 MANY_DEAD = 0.7
+"""share of dead groups that is warned of"""
 MANY_TRUNCATED = 0.3
+"""share of truncated responses that is warned of"""
 BAR = 24
-"""characters of a histogram's longest bar"""
+"""length of the longest bar of the histogram, in characters"""
 
 
 @dataclass(frozen=True)
 class RewardRange:
-    """One objective over the responses."""
+    """The values of one objective over all sampled responses; low, mean and high are None if it scored none of them."""
 
     name: str
     low: float | None
     mean: float | None
     high: float | None
-    """None where it scored nothing"""
     unscored_share: float
     agreement: float | None
-    """correlation with the checker; None where one of both does not vary"""
+    """Pearson correlation with being right by the checker; None if either is constant, or without a checker"""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found on G problems with S responses each."""
+    """Results on G problems with `group_size` responses each."""
 
     group_size: int
     pass_rates: list[float]
-    """(G,) share of right responses; empty where the checker is no training reward"""
+    """(G,) share of right responses to each problem; empty if the checker is not a training reward"""
     dead_share: float
-    """of the groups, by all training rewards together"""
+    """share of groups that are dead under the combination of all training rewards"""
     truncated_share: float
     num_responses: int
     rewards: list[RewardRange]
     left_out: list[str]
-    """rewards whose model is not trained yet"""
+    """names of the rewards that were not scored because their reward model is not trained yet"""
 
     def expected_dead(self, group_size: int) -> float:
-        """Expected share of groups that are all right or all wrong at another group size, from the pass rates."""
+        """Expected share of groups that are all right or all wrong at this group size, given the pass rates."""
         return float(np.mean([rate**group_size + (1 - rate) ** group_size for rate in self.pass_rates]))
 
 
 def preflight(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
 ) -> Preflight:
-    """Sample and score about NUM_RESPONSES responses to training problems, as a step of training would."""
+    """Sample and score about NUM_RESPONSES responses to training problems, as one training step would."""
     grpo = config.grpo_config
     order = rng_for(config.seed, "preflight").permutation(len(problems))
-    asked = [problems[place] for place in order[: max(1, NUM_RESPONSES // grpo.group_size)]]
+    asked = [problems[i] for i in order[: max(1, NUM_RESPONSES // grpo.group_size)]]
     sampling = Sampling(
         grpo.group_size,
         grpo.temperature,
@@ -106,13 +108,13 @@ def preflight(
 
 
 def _range(name: str, column: Floats, right: np.ndarray | None) -> RewardRange:
-    known = ~np.isnan(column)
-    if not known.any():
+    is_scored = ~np.isnan(column)
+    if not is_scored.any():
         return RewardRange(name, None, None, None, 1.0, None)
-    values = column[known]
-    agreement = None if right is None else _correlation(values, right[known].astype(float))
+    values = column[is_scored]
+    agreement = None if right is None else _correlation(values, right[is_scored].astype(float))
     return RewardRange(
-        name, float(values.min()), float(values.mean()), float(values.max()), float(1 - known.mean()), agreement
+        name, float(values.min()), float(values.mean()), float(values.max()), float(1 - is_scored.mean()), agreement
     )
 
 
@@ -122,38 +124,38 @@ def _correlation(first: Floats, second: Floats) -> float | None:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def preflight_checks(found: Preflight, config: Config) -> Iterator[Finding]:
-    """What to change; a failure where nothing can be learned."""
-    yield _check_dead(found)
-    if found.pass_rates:
-        yield _check_pass_rates(found)
-    yield _check_truncated(found)
-    for reward in found.rewards:
+def preflight_checks(result: Preflight, config: Config) -> Iterator[Finding]:
+    """Findings on the sampled responses; a failure if nothing can be learned, or too many responses are unscored."""
+    yield _check_dead(result)
+    if result.pass_rates:
+        yield _check_pass_rates(result)
+    yield _check_truncated(result)
+    for reward in result.rewards:
         yield _check_range(reward, config)
 
 
-def _check_dead(found: Preflight) -> Finding:
-    detail = f"{found.dead_share:.0%} of {found.num_responses // found.group_size} groups have equal rewards"
+def _check_dead(result: Preflight) -> Finding:
+    detail = f"{result.dead_share:.0%} of {result.num_responses // result.group_size} groups have equal rewards"
     remedy = (
         "take easier or harder problems, a larger grpo_config.group_size or a higher temperature; see docs/choosing.md"
     )
-    if found.dead_share == 1:
+    if result.dead_share == 1:
         return Finding("dead groups", "fail", f"{detail}: nothing can be learned", remedy)
-    if found.dead_share > MANY_DEAD:
+    if result.dead_share > MANY_DEAD:
         refill = "set grpo_config.refill, a curriculum of kind band, or a larger group_size"
         return Finding("dead groups", "warn", detail, refill)
     return Finding("dead groups", "ok", detail)
 
 
-def _check_pass_rates(found: Preflight) -> Finding:
-    rates = found.pass_rates
-    others = ", ".join(f"{found.expected_dead(size):.0%} at {size}" for size in _sizes(found.group_size))
+def _check_pass_rates(result: Preflight) -> Finding:
+    rates = result.pass_rates
+    others = ", ".join(f"{result.expected_dead(size):.0%} at {size}" for size in _sizes(result.group_size))
     detail = f"{np.mean(rates):.0%} right; groups all right or all wrong by group size: about {others}"
     if max(rates) == 0:
         remedy = "take easier problems, a lower temperature or a stronger model: the other rewards alone would move the policy"
-        return Finding("pass rates", "warn", f"no right answer in {found.num_responses} responses", remedy)
+        return Finding("pass rates", "warn", f"no right answer in {result.num_responses} responses", remedy)
     if min(rates) == 1:
-        return Finding("pass rates", "warn", f"all {found.num_responses} responses are right", "take harder problems")
+        return Finding("pass rates", "warn", f"all {result.num_responses} responses are right", "take harder problems")
     return Finding("pass rates", "ok", detail)
 
 
@@ -161,9 +163,9 @@ def _sizes(group_size: int) -> list[int]:
     return sorted({max(2, group_size // 2), group_size, 2 * group_size})
 
 
-def _check_truncated(found: Preflight) -> Finding:
-    detail = f"{found.truncated_share:.0%} of the responses end at the length limit"
-    if found.truncated_share > MANY_TRUNCATED:
+def _check_truncated(result: Preflight) -> Finding:
+    detail = f"{result.truncated_share:.0%} of the responses end at the length limit"
+    if result.truncated_share > MANY_TRUNCATED:
         remedy = "raise grpo_config.max_response_length, or add a reward of kind length"
         return Finding("truncated", "warn", detail, remedy)
     return Finding("truncated", "ok", detail)
@@ -179,11 +181,11 @@ def _check_range(reward: RewardRange, config: Config) -> Finding:
     return Finding(name, "ok", f"{reward.low:.3g} to {reward.high:.3g}")
 
 
-# ---- on the screen --------------------------------------------------------------------------------------------------
+# ---- printing -------------------------------------------------------------------------------------------------------
 
 
-def render_histogram(found: Preflight) -> str:
-    """Problems by pass rate, a line a bin.
+def render_histogram(result: Preflight) -> str:
+    """Histogram of the problems by pass rate, one line per bin.
 
     >>> print(render_histogram(Preflight(4, [0, 0, 0.25, 1], 0.75, 0.1, 16, [], [])))
     problems by pass rate
@@ -195,9 +197,9 @@ def render_histogram(found: Preflight) -> str:
       all right   1 ████████████
     """
     labels = ["none right", "up to 25%", "up to 50%", "up to 75%", "under 100%", "all right"]
-    counts = Counter(_bin(rate) for rate in found.pass_rates)
-    most = max(counts.values())
-    lines = [f"  {label:10} {counts[i]:2} {'█' * round(BAR * counts[i] / most)}" for i, label in enumerate(labels)]
+    counts = Counter(_bin(rate) for rate in result.pass_rates)
+    largest = max(counts.values())
+    lines = [f"  {label:10} {counts[i]:2} {'█' * round(BAR * counts[i] / largest)}" for i, label in enumerate(labels)]
     return "\n".join(line.rstrip() for line in ["problems by pass rate", *lines])
 
 
@@ -207,13 +209,13 @@ def _bin(rate: float) -> int:
     return 1 + int(np.searchsorted([0.25, 0.5, 0.75], rate))
 
 
-def render_rewards(found: Preflight) -> Table:
-    """Each reward's range and how it goes with the checker."""
+def render_rewards(result: Preflight) -> Table:
+    """Table of each reward's range, unscored share and correlation with the checker."""
     table = Table("reward", "low", "mean", "high", "unscored", "goes with the checker", box=None, pad_edge=False)
-    for reward in found.rewards:
+    for reward in result.rewards:
         values = ("-" if value is None else f"{value:.3g}" for value in (reward.low, reward.mean, reward.high))
         agreement = "-" if reward.agreement is None else f"{reward.agreement:+.2f}"
         table.add_row(reward.name, *values, f"{reward.unscored_share:.0%}", agreement)
-    for name in found.left_out:
+    for name in result.left_out:
         table.add_row(name, "-", "-", "-", "-", "trained in round 1")
     return table

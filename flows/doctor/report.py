@@ -1,6 +1,6 @@
-"""`regroup doctor CONFIG`: everything that can be known to go wrong before a run starts, and how long a round takes.
+"""The command `regroup doctor CONFIG`: checks a configuration before a run, and estimates the time of a round.
 
-`run` does the same checks, without the timing and without starting checker processes, before it works.
+`regroup run` starts with the same checks, but without sampling, without timing, and without worker processes for checkers.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """All findings; the model's folder and the problems where they could be read."""
+    """All findings, and the model's folder and the problems if they could be read."""
 
     findings: list[Finding]
     policy_folder: Path | None = None
@@ -48,21 +48,22 @@ class DoctorReport:
 
     @property
     def failed(self) -> bool:
-        return any(found.status == "fail" for found in self.findings)
+        return any(finding.status == "fail" for finding in self.findings)
 
     @property
     def failures(self) -> str:
-        """What is wrong and the remedies, a line each."""
-        failed = (found for found in self.findings if found.status == "fail")
+        """All failures with their remedies, one per line."""
+        failed = (finding for finding in self.findings if finding.status == "fail")
         return "\n".join(
-            f"{found.name}: {found.detail}" + (f"; {found.remedy}" if found.remedy else "") for found in failed
+            f"{finding.name}: {finding.detail}" + (f"; {finding.remedy}" if finding.remedy else "")
+            for finding in failed
         )
 
 
 def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorReport:
-    """Look at everything that the configuration names; the model is made or fetched where it is not there yet.
+    """Check everything that the configuration names; a model that is not there yet is built or downloaded.
 
-    `quick` leaves out what takes more than a few seconds beyond that.
+    `quick` leaves out gold answers for checkers that need worker processes (reasoning_gym, math_verify, regex).
     """
     findings = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
     try:
@@ -76,7 +77,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         problems = load_problems(
             config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
         )
-        if config.max_rounds > config.rounds:  # a round that is added must find its problems
+        if config.max_rounds > config.rounds:  # rounds that watch rules add need problems too
             load_problems(
                 config.problems, config.regeneration, rounds=config.max_rounds, seed=config.seed, tokenizer=tokenizer
             )
@@ -89,15 +90,15 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
 def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Finding]:
     yield from check_splits(config, problems.counts)
     yield check_batches(config, problems.counts["train"])
-    every = [problem for members in problems.by_split.values() for problem in members]
-    yield from check_gold_answers(config, every, quick=quick)
+    all_problems = [problem for members in problems.by_split.values() for problem in members]
+    yield from check_gold_answers(config, all_problems, quick=quick)
 
 
 def refuse_faulty(config: Config, workspace: Path) -> DoctorReport:
-    """The quick check that `run` does first.
+    """The report of the quick checks with which `run` starts.
 
     Raises:
-        ConfigError: something is wrong; every finding and its remedy is in the message.
+        ConfigError: a check failed; the message has every failure with its remedy.
     """
     report = check(config, workspace, quick=True)
     if report.failed:
@@ -106,10 +107,10 @@ def refuse_faulty(config: Config, workspace: Path) -> DoctorReport:
 
 
 def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -> None:
-    """Print the findings, what the policy writes to some problems and what that is worth, and the expected time of a round.
+    """Print the findings and, with `sample`, the results on sampled responses and the expected time of a round.
 
     Raises:
-        ConfigError: something is wrong.
+        ConfigError: a check failed.
     """
     terminal, config = Terminal(), load_config(path, list(overrides))
     report = check(config, Path.cwd())
@@ -122,10 +123,10 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
     assert report.problems is not None
     model, tokenizer = load_policy(report.policy_folder, device=pick_device())
     train = report.problems.by_split["train"]
-    found = preflight(config, model, tokenizer, train)
-    sampled = DoctorReport(list(preflight_checks(found, config)))
-    histogram = [render_histogram(found)] if found.pass_rates else []
-    for part in (render(sampled), *histogram, render_rewards(found)):
+    result = preflight(config, model, tokenizer, train)
+    sampled = DoctorReport(list(preflight_checks(result, config)))
+    histogram = [render_histogram(result)] if result.pass_rates else []
+    for part in (render(sampled), *histogram, render_rewards(result)):
         terminal.print("")
         terminal.print(part)
     terminal.print("")
@@ -137,20 +138,21 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
 def render(report: DoctorReport) -> Table:
     """The findings as a table."""
     table = Table("check", "", "found", box=None, pad_edge=False)
-    for found in report.findings:
-        detail = f"{found.detail}\n-> {found.remedy}" if found.remedy else found.detail
-        table.add_row(found.name, Text(found.status, STYLES[found.status]), Text(detail))
+    for finding in report.findings:
+        detail = f"{finding.detail}\n-> {finding.remedy}" if finding.remedy else finding.detail
+        table.add_row(finding.name, Text(finding.status, STYLES[finding.status]), Text(detail))
     return table
 
 
 def render_time(time: RoundTime) -> str:
-    """One line: the round, then its stages."""
+    """One line with the time of a round and of each of its stages."""
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in time.seconds.items())
     return f"a round takes up to about {duration(time.total)} here: {stages}"
 
 
 def duration(seconds: float) -> str:
-    """
+    """Seconds as a rounded text.
+
     >>> duration(42), duration(600), duration(9000)
     ('42 s', '10 min', '2.5 h')
     """

@@ -1,4 +1,4 @@
-"""Whether memory and disk suffice for a run."""
+"""Checks whether memory and disk suffice for a run."""
 
 import shutil
 from pathlib import Path
@@ -15,17 +15,20 @@ from reward_training.transformer.token_logprobs import CHUNK
 
 GB = 1e9
 TRAINING_BYTES = 16
-"""a parameter: weight, gradient and two moments of AdamW, float32 each"""
+"""per parameter: weight, gradient and two moments of AdamW, float32 each"""
 SAVED_BYTES = 4
+"""per parameter of a saved model: float32 weight"""
 CHECKPOINT_BYTES = 12
-"""a parameter: weight and two moments of AdamW"""
+"""per parameter of a checkpoint: weight and two moments of AdamW, float32 each"""
 LOGIT_COPIES = 3
-"""float32 arrays as large as a chunk of logits that a backward pass holds: product, float32 copy, gradient"""
+"""float32 arrays of the size of a chunk of logits that a backward pass holds: product, float32 copy, gradient"""
 ACTIVATION_BYTES = 34
-"""a token, layer and unit of width, at two bytes a number (arXiv 2205.05198, section 4.1, without the attention scores)"""
+"""per token, layer and unit of hidden width, at two bytes per number (arXiv 2205.05198, section 4.1, without the
+attention scores)"""
 
 
 def check_memory(config: Config, folder: Path) -> Finding:
+    """A failure if training needs more than the device's memory, a warning if it needs more than is free now."""
     device = pick_device()
     settings = AutoConfig.from_pretrained(str(folder))
     low_precision = autocast_dtype(config.grpo_config.precision, device) is not None
@@ -43,7 +46,8 @@ def check_memory(config: Config, folder: Path) -> Finding:
 def memory_needed(
     config: Config, num_parameters: int, settings: PretrainedConfig, *, low_precision: bool
 ) -> dict[str, float]:
-    """Bytes that training takes, by purpose: weights, copies that sample or compare, key-value cache, activations, logits."""
+    """Bytes that training needs, by purpose: training state, copies for sampling and KL, KV cache, activations,
+    logits."""
     grpo = config.grpo_config
     text: Any = settings.get_text_config()
     width = 2 if low_precision else 4
@@ -52,18 +56,18 @@ def memory_needed(
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     rows = min(grpo.generation_rows, grpo.batch_size)
-    passed = max(grpo.micro_batch_tokens, tokens)
+    pass_tokens = max(grpo.micro_batch_tokens, tokens)
     return {
         "training": float(TRAINING_BYTES * num_parameters),
         "copies": float(width * num_parameters * num_copies),
         "cache": float(2 * text.num_hidden_layers * heads * head_width * rows * tokens * width),
-        "activations": float(ACTIVATION_BYTES * passed * text.hidden_size * text.num_hidden_layers * width / 2),
+        "activations": float(ACTIVATION_BYTES * pass_tokens * text.hidden_size * text.num_hidden_layers * width / 2),
         "logits": float(LOGIT_COPIES * CHUNK * text.vocab_size * 4),
     }
 
 
 def _memory(device: torch.device) -> tuple[float, float]:
-    """(free, all) bytes of the device, within the limit of the control group where there is one."""
+    """(free, total) bytes of the device; on a CPU within the memory limit of the control group, if it has one."""
     if device.type == "cuda":
         on_device: tuple[int, int] = torch.cuda.mem_get_info(device)
         return float(on_device[0]), float(on_device[1])
@@ -75,10 +79,11 @@ def _memory(device: torch.device) -> tuple[float, float]:
 
 
 def check_disk(config: Config, folder: Path, workspace: Path) -> Finding:
+    """A failure if the models and checkpoints of the run need more than the free disk space."""
     num_models = config.max_rounds * (1 + len(config.trained_reward_models)) + 1
-    distances = [config.grpo_config.save_steps, *(model.save_steps for model in config.trained_reward_models.values())]
-    # one more while it is written
-    num_checkpoints = config.keep_checkpoints + 1 if any(distances) else 0
+    save_steps = [config.grpo_config.save_steps, *(model.save_steps for model in config.trained_reward_models.values())]
+    # while a new checkpoint is written there is one more than is kept
+    num_checkpoints = config.keep_checkpoints + 1 if any(save_steps) else 0
     needed = (num_models * SAVED_BYTES + num_checkpoints * CHECKPOINT_BYTES) * num_parameters(folder)
     free = shutil.disk_usage(workspace).free
     what = f"{num_models} models and {num_checkpoints} checkpoints"

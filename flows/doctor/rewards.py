@@ -1,4 +1,4 @@
-"""Whether rewards and reward models can do their work, and whether each outcome reward knows right answers."""
+"""Checks that rewards and reward models are usable, and that each outcome reward accepts the gold answers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,14 @@ from reward_training.scorer import build_rewards, score
 from tasks.runs.workspace import models_folder
 
 PROBE_TIMEOUT_S = 30.0
-"""a judge's first reply may wait for its model to load"""
+"""long enough for a judge that loads its model at the first request"""
 GOLD_SAMPLE = 16
-"""problems of each source whose gold answer is checked"""
+"""number of problems of each source whose gold answer is checked"""
 
 
 def check_rewards(config: Config) -> Iterator[Finding]:
-    """Functions import, frozen reward models are there, checkers fit the sources."""
+    """Whether reward functions import, checkers fit the sources, judges answer, and the models of reward models exist;
+    and whether the promotion metric is one that is measured."""
     for reward in [*config.rewards, *config.evaluation.rewards]:
         if isinstance(reward, PythonRewardConfig):
             yield _check_function(reward)
@@ -61,7 +62,7 @@ def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Findi
 
 
 def _check_judge(reward: JudgeRewardConfig) -> Finding:
-    """Whether rubric and key are there and the endpoint answers."""
+    """Whether rubric and API key exist and the endpoint answers."""
     name = f"reward {reward.name}"
     try:
         read_rubric(reward)
@@ -110,7 +111,7 @@ def _check_promotion_metric(config: Config) -> Finding:
 
 
 def promotion_metrics(config: Config) -> list[str]:
-    """The columns of results.jsonl that an evaluation always has."""
+    """The metrics that every evaluation measures: columns of results.jsonl."""
     num_samples = config.evaluation.num_samples
     powers = [2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples]
     names = [reward.name for reward in [*config.rewards, *config.evaluation.rewards]]
@@ -123,7 +124,7 @@ def promotion_metrics(config: Config) -> list[str]:
 
 
 def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Finding]:
-    """Whether each outcome reward says of the gold answers that they are right; `quick` leaves out slow checkers."""
+    """Whether each outcome reward accepts the gold answers; `quick` leaves out checkers that need worker processes."""
     rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
     asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
     sample = _sample_by_source([problem for problem in problems if problem.answer])
@@ -159,7 +160,7 @@ def _gold(problem: Problem, reward: OutcomeRewardConfig) -> Completion:
 
 
 def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
-    """An answer where the reward looks for it."""
+    """A response that has the answer where the reward extracts it."""
     match reward.extract:
         case "tag":
             return f"<{reward.tag}>{answer}</{reward.tag}>"
@@ -177,7 +178,7 @@ def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
 
 def _judge_gold(reward: OutcomeRewardConfig, problems: Sequence[Problem], right: Sequence[bool]) -> Finding:
     name = f"gold answers, {reward.name}"
-    wrong = [problem for problem, is_right in zip(problems, right, strict=True) if not is_right]
+    wrong = [problem for problem, passes in zip(problems, right, strict=True) if not passes]
     if not wrong:
         return Finding(name, "ok", f"{len(problems)} of {len(problems)} pass")
     detail = f"{len(wrong)} of {len(problems)} fail, for instance {wrong[0].answer[:60]!r} of {wrong[0].source}"

@@ -1,4 +1,4 @@
-"""How long a round takes, from one batch of responses and one micro-batch of training with the real model."""
+"""Estimates the time of a round from one batch of sampled responses and one forward and backward pass on them."""
 
 import copy
 import time
@@ -22,23 +22,24 @@ from reward_training.transformer.precision import autocast_dtype
 T = TypeVar("T")
 
 TIMED_TOKENS = 64
-"""longest response that is timed; longer ones are reckoned from it"""
+"""tokens after which timed responses are cut; the time of longer ones is extrapolated"""
 TIMED_ROWS = 64
+"""most responses that are timed together"""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured."""
+    """The measured speed of the model."""
 
     seconds_per_response: float
-    """sampled together with others, at the length that responses of this model have"""
+    """seconds to sample one response in a batch, at the length that this model's responses have"""
     seconds_per_trained_response: float
-    """forward and backward pass"""
+    """seconds for forward and backward pass of one response"""
 
 
 @dataclass(frozen=True)
 class RoundTime:
-    """Expected seconds of a round by stage."""
+    """Expected seconds of a round, by stage."""
 
     seconds: dict[str, float]
 
@@ -54,26 +55,26 @@ def time_a_round(
     problems: Sequence[Problem],
     counts: dict[str, int],
 ) -> RoundTime:
-    """Expected time of a round after a short timing on some of `problems`; an upper estimate, as dead groups cost less.
+    """Expected time of a round, from a short timing on some of `problems`; an upper estimate, as dead groups cost less.
 
-    `counts` are the sizes of the splits. The model's gradients are cleared afterwards; its weights stay as they are.
+    `counts` are the sizes of the splits. The model's weights do not change, and its gradients are cleared afterwards.
     """
     return round_time(config, measure_speed(config, model, tokenizer, problems), counts)
 
 
 def round_time(config: Config, speed: Speed, counts: dict[str, int]) -> RoundTime:
-    """Seconds of each stage of a round at that speed."""
+    """Seconds of each stage of a round at the given speed."""
     grpo = config.grpo_config
     steps = num_steps(grpo, counts["train"])
     train_step = speed.seconds_per_response + grpo.updates_per_batch * speed.seconds_per_trained_response
     regenerated = config.regeneration.num_problems * config.regeneration.group_size
-    pairs = {
+    num_pairs = {
         name: min(model.max_pairs, config.regeneration.num_problems * model.pairs_per_problem) * model.epochs
         for name, model in config.trained_reward_models.items()
     }
     return RoundTime(
         {
-            **{f"reward model {name}": 2 * n * speed.seconds_per_trained_response for name, n in pairs.items()},
+            **{f"reward model {name}": 2 * n * speed.seconds_per_trained_response for name, n in num_pairs.items()},
             "policy": steps * grpo.batch_size * train_step,
             "evaluate": num_responses(config, counts["dev"] + counts["test"]) * speed.seconds_per_response,
             "regenerate": regenerated * speed.seconds_per_response,
@@ -86,7 +87,7 @@ def measure_speed(
 ) -> Speed:
     dtype = autocast_dtype(config.grpo_config.precision, model.device)
     actor = model if dtype is None else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
-    # the first calls set libraries up, and are left out
+    # the first sampling and the first backward pass initialise libraries, so they are not timed
     _sample(config, actor, tokenizer, problems[:1], rows=2, length=2)
     length = min(TIMED_TOKENS, config.grpo_config.max_response_length)
     rows = min(TIMED_ROWS, config.grpo_config.generation_rows, config.grpo_config.batch_size)
@@ -115,14 +116,14 @@ def _sample(
 
 
 def _stretch(completions: Sequence[Completion], timed: int, limit: int) -> float:
-    """How much longer responses are without the cut at `timed` tokens: those cut are taken to reach the limit."""
+    """Factor from the timed lengths to full lengths: responses cut at `timed` tokens are assumed to reach `limit`."""
     lengths = [len(completion.token_ids) for completion in completions]
-    full = [limit if n >= timed else n for n in lengths]
-    return max(1.0, sum(full) / max(1, sum(lengths)))
+    full_lengths = [limit if length >= timed else length for length in lengths]
+    return max(1.0, sum(full_lengths) / max(1, sum(lengths)))
 
 
 def _forward_backward(config: Config, model: PreTrainedModel, completions: Sequence[Completion]) -> None:
-    """What an update does with its responses."""
+    """Forward and backward pass over the responses, as in an update, without the optimizer step."""
     rows = range(len(completions))
     size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
     for batch in micro_batches(model, completions, rows, config.grpo_config.micro_batch_tokens):
