@@ -67,9 +67,16 @@ def _titles() -> dict[type[Block], str]:
     """{block type: title of its section}; a block that occurs in several places has one section, at the first."""
     titles: dict[type[Block], str] = {}
     for path, block in _blocks("", Config):
-        kind = block.model_fields.get("kind")
-        titles.setdefault(block, f"`{path}`" + (f", kind `{kind.default}`" if kind else ""))
+        kind = _only_kind(block)
+        titles.setdefault(block, f"`{path}`" + (f", kind `{kind}`" if kind else ""))
     return titles
+
+
+def _only_kind(block: type[Block]) -> str | None:
+    """The kind by which a block is told from the others of its union; None where `kind` is missing, or a choice of its own."""
+    field = block.model_fields.get("kind")
+    kinds = get_args(field.annotation) if field else ()
+    return str(kinds[0]) if len(kinds) == 1 else None
 
 
 def _link(block: type[Block]) -> str:
@@ -106,7 +113,7 @@ def _block_types(annotation: Any, suffix: str = "") -> Iterator[tuple[str, type[
 
 
 def _table(block: type[Block]) -> str:
-    rows = [_row(name, field) for name, field in block.model_fields.items() if name != "kind"]
+    rows = [_row(name, field) for name, field in block.model_fields.items() if name != "kind" or not _only_kind(block)]
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 

@@ -53,7 +53,9 @@ def test_documents_name_no_machine(path: Path) -> None:
     assert not re.search(r"(?<![\w.:/])/(work|home|root|tmp|opt)/", path.read_text(encoding="utf-8"))
 
 
-NAMED_PATH = re.compile(r"`((?:configs|reward_training|grpo_train|tasks|flows|tests|benchmarks|docs|findings)/[\w./-]*)`")
+NAMED_PATH = re.compile(
+    r"`((?:configs|reward_training|grpo_train|tasks|flows|tests|benchmarks|docs|findings)/[\w./-]*)`"
+)
 HISTORY = ("log.md", "CHANGELOG.md")
 """say what was true when it was written"""
 
