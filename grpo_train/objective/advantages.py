@@ -1,19 +1,21 @@
-"""Several rewards become one advantage: combination, weights, missing parts and the group's normalisation, nothing else.
+"""Combines scores of several rewards into one advantage per completion: weights, missing scores, normalisation.
 
-Group-relative advantage (DeepSeekMath, arXiv 2402.03300, section 4.1.2), A = (r - mean) / (std + 1e-4) within the group of
-one problem, std with Bessel's correction as in TRL. `baseline` says what to compare with: that mean, or the mean of the
-others (RLOO, arXiv 2402.14740, which has `scale` none); r - mean of the others = n / (n - 1) (r - mean) for n completions.
-`scale` says what to divide by: the group's std; the batch's (arXiv 2508.08221, section 4.1), so that groups with a small
-spread weigh little; or nothing (Dr. GRPO, arXiv 2503.20783, section 3.1). Two orders for several objectives:
+Group-relative advantage (DeepSeekMath, arXiv 2402.03300, section 4.1.2): A = (r - mean) / (std + 1e-4) within the group
+of one problem, std with Bessel's correction as in TRL.
 
-- `sum_then_normalize`: r = sum_k w_k r_k, then normalise r.
-- `normalize_then_sum`: normalise each r_k in its group, sum with weights, divide by the batch's std (GDPO, arXiv 2601.05242,
-  eq. 4 to 6); tells rewards (1, 0) from (0, 1).
+- `baseline` is what is subtracted: the group's mean, or the mean of the others (RLOO, arXiv 2402.14740, which has
+  `scale` none); r - mean of the others = n / (n - 1) (r - mean) for n completions.
+- `scale` is what is divided by: the group's std; the batch's (arXiv 2508.08221, section 4.1), so that groups with a
+  small spread weigh little; or nothing (Dr. GRPO, arXiv 2503.20783, section 3.1).
+- `order` applies to several objectives. `sum_then_normalize`: r = sum_k w_k r_k, then normalise r.
+  `normalize_then_sum`: normalise each r_k in its group, sum with weights, divide by the batch's std whatever `scale` is
+  (GDPO, arXiv 2601.05242, eq. 4 to 6); this tells rewards (1, 0) from (0, 1).
 
-A group is dead when it teaches nothing: highest and lowest reward no more than `spread_floor` apart (telling it by std == 0
-would let float noise keep it alive). A missing part takes the mean of its group's scored values, so it moves nobody; an
-objective that nobody in the group scored adds 0; a completion without any part stays out of mean and std and gets 0. A floor
-keeps an objective from being traded away: it caps the sum of a completion that is under it.
+A group is dead when it teaches nothing: its highest and lowest rewards are no more than `spread_floor` apart (a test
+for std == 0 would let float noise keep it alive). A missing score is filled with the group's mean of that objective, so
+that it favours no completion; an objective that is missing in the whole group adds 0; a completion without any score
+stays out of mean and std and gets 0. A floor keeps an objective from being traded away: it caps the sum of a completion
+that is under it.
 """
 
 from __future__ import annotations
@@ -32,22 +34,22 @@ EPSILON = 1e-4
 
 @dataclass(frozen=True)
 class Advantages:
-    """Of N completions in groups of `group_size`, over K objectives."""
+    """The advantages of N completions in groups of `group_size`, under K objectives."""
 
     values: Floats
-    """(N,) advantages; exactly 0 in dead groups and for completions that nothing scored"""
+    """(N,) advantages; exactly 0 in dead groups and for completions without any score"""
     rewards: Floats
-    """(N,) weighted sum of the parts, missing ones filled; NaN where nothing scored the completion"""
+    """(N,) weighted sum of the scores, missing ones filled; NaN for completions without any score"""
     dead: Bools
-    """(N / group_size,) groups without a difference"""
+    """(N / group_size,) True for groups whose rewards do not differ"""
     contributions: Floats
-    """(N, K) what each objective adds to `values`"""
+    """(N, K) what each objective adds to `values`; if it scores single steps, its mean absolute addition to a token"""
     by_token: tuple[Floats, ...] | None = None
-    """(T_i,) of each completion, what rewards of single steps add to its tokens; None where no reward is kept per step"""
+    """(T_i,) per completion, what a reward of single steps adds to each token's advantage; None where there is none"""
 
     @property
     def means(self) -> Floats:
-        """(N,) mean advantage of each completion's tokens."""
+        """(N,) advantage of each completion, averaged over its tokens."""
         if self.by_token is None:
             return self.values
         of_steps = np.array([row.mean() if row.size else 0.0 for row in self.by_token], dtype=np.float64)
@@ -55,25 +57,25 @@ class Advantages:
 
     @property
     def moves(self) -> Bools:
-        """(N,) whether a completion has a token with an advantage other than 0."""
+        """(N,) whether a completion has any token with an advantage other than 0."""
         if self.by_token is None:
             return np.asarray(self.values != 0.0)
         pairs = zip(self.values, self.by_token, strict=True)
         return np.array([value != 0.0 or bool((row != 0.0).any()) for value, row in pairs], dtype=np.bool_)
 
     def of(self, rows: Sequence[int], width: int) -> Floats:
-        """(B,) advantages of some completions, or (B, width) of their tokens, 0 behind each one's end."""
+        """(B,) advantages of the completions in `rows`, or (B, width) of their tokens if those differ, 0 on padding."""
         values = self.values[rows]
         if self.by_token is None:
             return values
         matrix = np.zeros((len(rows), width))
-        for place, row in enumerate(rows):
+        for i, row in enumerate(rows):
             length = len(self.by_token[row])
-            matrix[place, :length] = values[place] + self.by_token[row]
+            matrix[i, :length] = values[i] + self.by_token[row]
         return matrix
 
     def kept(self, keep: Bools) -> Advantages:
-        """Those of some completions, as the update needs them."""
+        """The advantages of the completions in `keep`; filters only `values` and `by_token`, which the update reads."""
         by_token = self.by_token and tuple(row for row, is_kept in zip(self.by_token, keep, strict=True) if is_kept)
         return replace(self, values=self.values[keep], by_token=by_token)
 
@@ -96,10 +98,11 @@ def group_advantages(
     spread_floor: float = 1e-6,
     floors: Floats | None = None,
 ) -> Advantages:
-    """Advantages of (N, K) parts, NaN for missing, rows of one group next to each other.
+    """Advantages of (N, K) parts, the scores of each completion; NaN where missing, rows of a group next to each other.
 
-    `floors` (K, 2) has [below, cap] of each objective, NaN where there is none: the sum of a row whose part is under `below` is at
-    most `cap`, and what that takes away is that objective's contribution. Missing parts count as they are filled.
+    `floors` (K, 2) holds [below, cap] of each objective, NaN where it has none: the sum of a row whose part is under
+    `below` is capped at `cap`, and the reduction counts as that objective's contribution. A missing part is compared by
+    its filled value.
 
     Raises:
         ValueError: N is no multiple of `group_size`, or K differs from the number of weights.
@@ -121,42 +124,42 @@ def group_advantages(
     else:
         contributions, dead = _normalize_each(centered, weighted, scored, weights, spread_floor)
     if baseline == "leave_one_out":
-        contributions = contributions * _over_the_others(scored)
+        contributions = contributions * _leave_one_out_factor(scored)
     flat = contributions.reshape(num_rows, num_objectives)
     return Advantages(values=flat.sum(axis=1), rewards=rewards.reshape(-1), dead=dead, contributions=flat)
 
 
-def _over_the_others(scored: Bools) -> Floats:
-    """(G, 1, 1) n / (n - 1) of each group's n scored rows; a single one has advantage 0 whatever it is multiplied by."""
-    number = scored.sum(axis=1)[:, None, None]
-    return np.asarray(number / np.maximum(number - 1, 1))
+def _leave_one_out_factor(scored: Bools) -> Floats:
+    """(G, 1, 1) n / (n - 1) for the n scored rows of each group; a single row has advantage 0 whatever the factor."""
+    num_scored = scored.sum(axis=1)[:, None, None]
+    return np.asarray(num_scored / np.maximum(num_scored - 1, 1))
 
 
 def _fill_missing(groups: Floats) -> Floats:
-    """(G, S, K) with each NaN replaced by its group's mean of that objective, 0 where the group has none."""
+    """(G, S, K) with each NaN replaced by the group's mean of that objective, or 0 where the whole group lacks it."""
     known = ~np.isnan(groups)
     means = _mean_of(np.where(known, groups, 0.0), known)
     return np.where(known, groups, means)
 
 
 def _capped(weighted: Floats, filled: Floats, groups: Floats, floors: Floats) -> Floats:
-    """(G, S, K) weighted parts that sum up to no more than the cap of each floor that the row is under."""
+    """(G, S, K) weighted parts, reduced so that a row sums to no more than the cap of every floor that it is under."""
     is_known: Bools = np.logical_not(
         np.isnan(groups).all(axis=1, keepdims=True)
     )  # an objective that nobody scored is under no floor
     result = weighted.copy()
     for k, (below, cap) in enumerate(floors):
-        excess = np.maximum(result.sum(axis=2) - cap, 0.0)  # NaN without a floor, and NaN is under nothing
+        excess = np.maximum(result.sum(axis=2) - cap, 0.0)  # NaN without a floor; then no row is under it
         result[:, :, k] -= np.where((filled[:, :, k] < below) & is_known[:, :, k], excess, 0.0)
     return result
 
 
 def _mean_of(values: Floats, counted: Bools) -> Floats:
-    """Mean over the group's counted rows, (G, 1, K); 0 where none counts. `counted` is (G, S) or (G, S, K)."""
+    """(G, 1, K) mean over the counted rows of each group, 0 where none counts; `counted` is (G, S) or (G, S, K)."""
     counted = np.broadcast_to(counted[..., None] if counted.ndim == 2 else counted, values.shape)
-    number = counted.sum(axis=1, keepdims=True)
+    num_counted = counted.sum(axis=1, keepdims=True)
     total = np.where(counted, values, 0.0).sum(axis=1, keepdims=True)
-    return np.asarray(total / np.maximum(number, 1))
+    return np.asarray(total / np.maximum(num_counted, 1))
 
 
 def _normalize_sum(centered: Floats, rewards: Floats, scale: str, floor: float) -> tuple[Floats, Bools]:
@@ -166,7 +169,7 @@ def _normalize_sum(centered: Floats, rewards: Floats, scale: str, floor: float) 
 
 
 def _divisor(centered: Floats, rewards: Floats, scale: str) -> Floats:
-    """(G,) what the centred rewards of each group are divided by."""
+    """(G,) the divisor of each group's centred rewards."""
     known = ~np.isnan(rewards)
     if scale == "none":
         return np.ones(len(rewards))
@@ -195,13 +198,13 @@ def _normalize_each(
 
 
 def _spread(rewards: Floats) -> Floats:
-    """(G,) max - min over the scored rows of (G, S); 0 where fewer than two are scored."""
+    """(G,) max - min over the scored rows of (G, S) rewards; 0 where fewer than two are scored."""
     highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
     return np.asarray(np.maximum(highest - lowest, 0.0))
 
 
 def _std(centered: Floats, counted: Bools) -> Floats:
-    """(G,) standard deviation with Bessel's correction over the counted rows of centred (G, S)."""
+    """(G,) standard deviation, with Bessel's correction, over the counted rows of centred (G, S) rewards."""
     squares = np.where(counted, centered**2, 0.0).sum(axis=1)
     return np.asarray(np.sqrt(squares / np.maximum(counted.sum(axis=1) - 1, 1)))

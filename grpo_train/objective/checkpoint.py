@@ -1,7 +1,8 @@
-"""What a training is at a step boundary, on disk: each component's state by its name.
+"""Writes and reads the state of a training at a step boundary, one state per named component.
 
-Numbers and lists of a state go to `state.json`, its tensors to `<name>.safetensors`. `configs.disk.checkpoints` makes that
-atomic. Random draws are no state: each has a seed of its own, from the run's seed and the step (`configs.seeds`).
+Numbers and lists of a state go to `state.json`, its tensors to `<name>.safetensors`. `configs.disk.checkpoints` makes
+the write atomic. Random generators have no state to save: each draw has its own seed, from the run's seed and the step
+(`configs.seeds`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ STATE = "state.json"
 
 
 class Component(Protocol):
-    """What is carried from step to step."""
+    """A part of the training with state that is carried from step to step."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values, and tensors."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state()` told of, after JSON: tuples are lists, keys are strings."""
+        """Set what `state()` returned, after a round trip through JSON: tuples are lists, keys are strings."""
 
 
 def write_components(folder: Path, components: Mapping[str, Component]) -> None:
-    """Write every component's state into `folder`; tensors are written from where they are, without a copy."""
+    """Write every component's state into `folder`, tensors without an intermediate copy."""
     values: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
         state = component.state()
@@ -46,7 +47,7 @@ def read_components(folder: Path, components: Mapping[str, Component]) -> None:
     """Restore every component from `folder`.
 
     Raises:
-        ConfigError: the checkpoint holds other components, so another version wrote it.
+        ConfigError: the checkpoint holds other components, since another version wrote it.
     """
     values: dict[str, dict[str, Any]] = json.loads((folder / STATE).read_bytes())
     if values.keys() != components.keys():
@@ -59,19 +60,19 @@ def read_components(folder: Path, components: Mapping[str, Component]) -> None:
 
 
 def read_component(folder: Path, name: str, component: Component) -> None:
-    """Restore one component from `folder`, and leave the others as they are."""
+    """Restore only the component `name` from `folder`."""
     values: dict[str, dict[str, Any]] = json.loads((folder / STATE).read_bytes())
     file = folder / f"{name}.safetensors"
     component.restore(values[name] | (_tensors(file) if file.exists() else {}))
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    """Clones: what safetensors loads is a view of the file, which is removed when it is old."""
+    """The file's tensors, cloned: safetensors loads views of the file, and old checkpoints are removed."""
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
 class Weights:
-    """The trained parameters of a model; `restored` is called when they were replaced."""
+    """The trained parameters of a model; `restored` is called after they are replaced."""
 
     def __init__(self, model: torch.nn.Module, restored: Callable[[], None]) -> None:
         self.model = model
@@ -87,7 +88,7 @@ class Weights:
         self.restored()
 
     def _trained(self) -> dict[str, Tensor]:
-        """Tied parameters once."""
+        """The trained parameters by name, tied ones once."""
         named = self.model.named_parameters()
         return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
 
@@ -100,20 +101,20 @@ class OptimizerState:
 
     def state(self) -> dict[str, Any]:
         whole = self.optimizer.state_dict()
-        moments = {f"{index}/{key}": value for index, held in whole["state"].items() for key, value in held.items()}
+        moments = {f"{index}/{key}": value for index, entry in whole["state"].items() for key, value in entry.items()}
         return {"groups": whole["param_groups"]} | moments
 
     def restore(self, state: dict[str, Any]) -> None:
-        held: dict[int, dict[str, Any]] = {}
+        moments: dict[int, dict[str, Any]] = {}
         for name, value in state.items():
             if name != "groups":
                 index, key = name.split("/")
-                held.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": held, "param_groups": state["groups"]})
+                moments.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
 
 
 class ScheduleState:
-    """Where a learning-rate schedule is."""
+    """The state of a learning-rate schedule."""
 
     def __init__(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
         self.scheduler = scheduler

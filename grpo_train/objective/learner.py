@@ -1,9 +1,9 @@
-"""The weights and all that changes them: optimizer, learning-rate schedule, reference, and the copy that is worked with.
+"""Trains the weights: loss and gradient, optimizer, learning-rate schedule, KL reference, low-precision copy.
 
-In mixed precision the weights, their gradients and the optimizer are float32, and a low-precision copy that is kept in step
-with them does the work: it samples, and it is what is differentiated (Mixed Precision Training, arXiv 1710.03740, section
-3.1). Rows with advantage 0 are left out of the backward pass where that is exact (no KL term); they stay in the
-loss's denominators.
+In mixed precision the weights, their gradients and the optimizer state are float32. A low-precision copy, kept in sync
+with the weights, does the work: it samples, and it runs the forward and backward passes (Mixed Precision Training,
+arXiv 1710.03740, section 3.1). Rows with advantage 0 skip the backward pass where that is exact (no KL term); they
+still count in the loss's denominators.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from reward_training.transformer.precision import autocast_dtype, deterministic_
 
 
 class Learner:
-    """Trains a model in place; `actor` is what to sample from: the model itself, or its low-precision copy."""
+    """Trains a model in place. `actor` is the model to sample from: the trained model or its low-precision copy."""
 
     def __init__(
         self, model: PreTrainedModel, grpo: GrpoConfig, *, policy: Policy, initial_policy: Policy, num_updates: int
@@ -55,7 +55,7 @@ class Learner:
             lr=self.grpo.learning_rate,
             betas=self.grpo.adam_betas,
             weight_decay=self.grpo.weight_decay,
-            fused=True,  # one pass over the memory instead of one an operation
+            fused=True,  # one pass over memory instead of one per operation
         )
         schedule = "constant_with_warmup" if self.grpo.schedule == "constant" else self.grpo.schedule
         self.scheduler = get_scheduler(
@@ -71,7 +71,7 @@ class Learner:
         self.reference = self._load_frozen(self._reference_policy()) if self.grpo.kl_coefficient > 0 else None
         self.initial: PreTrainedModel | None = None
         self.positions = Positions()
-        """what the forward passes of the last update computed"""
+        """token positions that the policy computed in the last `update`, on this rank"""
 
     def _reference_policy(self) -> Policy:
         return self.policy if self.grpo.kl_reference == "round" else self.initial_policy
@@ -81,7 +81,7 @@ class Learner:
         return model.requires_grad_(False)
 
     def _load_initial(self) -> PreTrainedModel:
-        """The KL term's reference where that is the same policy."""
+        """The frozen initial policy, shared with the KL term's reference where that is the same policy."""
         if self.reference is not None and self._reference_policy().id == self.initial_policy.id:
             return self.reference
         return self._load_frozen(self.initial_policy)
@@ -89,19 +89,21 @@ class Learner:
     def update(
         self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools | None = None
     ) -> dict[str, float]:
-        """`updates_per_batch` optimizer steps on the same responses; metrics are those of the last one.
+        """Take `updates_per_batch` optimizer steps on the same responses.
+
+        Returns the metrics of the last step, except that `policy/sampler_mismatch` is that of the first.
 
         Args:
-            is_old: (N,) responses that an earlier policy wrote; default: none is.
+            is_old: (N,) True for responses that an earlier policy wrote; default: none.
         """
         old = np.zeros(len(completions), dtype=np.bool_) if is_old is None else is_old
         self.positions = Positions()
         metrics: dict[str, float] = {}
-        for number in range(self.grpo.updates_per_batch):
+        for update_index in range(self.grpo.updates_per_batch):
             with deterministic_kernels(self.grpo.deterministic):
                 metrics = self._update_once(completions, advantages, old)
             self._refresh_actor()
-            if number == 0:
+            if update_index == 0:
                 mismatch = metrics["policy/sampler_mismatch"]
         metrics["policy/sampler_mismatch"] = mismatch
         return metrics
@@ -142,7 +144,7 @@ class Learner:
         return metrics
 
     def _rows(self, completions: Sequence[Completion], advantages: Advantages) -> list[int]:
-        """What this rank differentiates: the responses to its share of the prompts that move the policy."""
+        """This rank's rows: the responses to its share of the prompts that move the policy (with a KL term, all)."""
         keep_all = self.reference is not None
         rows = [i for i, moves in enumerate(advantages.moves) if keep_all or moves]
         prompts = list(dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows))
@@ -150,26 +152,26 @@ class Learner:
         return [row for row in rows if tuple(completions[row].prompt_ids) in mine]
 
     def _old_logprobs(self, logprobs: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
-        """(B, T) of the policy that wrote each response; None where that is the present one for all."""
+        """(B, T) log-probabilities under the policy that wrote each response; None if the current one wrote all."""
         if self.grpo.updates_per_batch > 1:
             return sampled
         return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
 
     def _importance_weights(self, logprobs: Tensor, sampled: Tensor, fresh: Tensor) -> Tensor | None:
-        """(B, T) where a server wrote the fresh responses; None where the policy did."""
+        """(B, T) weights of the fresh responses, 1 elsewhere, if a vLLM server wrote them; None if the policy did."""
         if self.grpo.vllm is None:
             return None
         return truncated_weights(logprobs, sampled, fresh, self.grpo.vllm.max_importance_weight)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
-        """(B, T) under the reference; None without a KL term."""
+        """(B, T) log-probabilities under the reference; None without a KL term."""
         if self.reference is None:
             return None
         return response_logprobs(self.reference, batch, self.grpo.temperature)
 
     def _apply(self) -> float:
-        """Clip the gradient and step; returns its norm before clipping."""
+        """Clip the gradient and take an optimizer step; returns the gradient's norm before clipping."""
         self._add_up_gradients()
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm))
         self._refuse_nonfinite("gradient norm", grad_norm)
@@ -179,15 +181,15 @@ class Learner:
         return grad_norm
 
     def _add_up_gradients(self) -> None:
-        """Of all ranks; a parameter that none has a gradient of keeps none, so that the optimizer passes it over."""
+        """All-reduce the gradients. A parameter without one on any rank gets none, so that the optimizer skips it."""
         if self.ranks.count == 1:
             return
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        found = self.ranks.sums([float(weight.grad is not None) for weight in trained])
-        reached = [weight for weight, number in zip(trained, found, strict=True) if number]
-        for weight in reached:
+        num_ranks = self.ranks.sums([float(weight.grad is not None) for weight in trained])
+        with_gradient = [weight for weight, num in zip(trained, num_ranks, strict=True) if num]
+        for weight in with_gradient:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        self.ranks.add_up(weight.grad for weight in reached if weight.grad is not None)
+        self.ranks.add_up(weight.grad for weight in with_gradient if weight.grad is not None)
 
     def _refuse_nonfinite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
@@ -206,29 +208,29 @@ class Learner:
                     target.copy_(source)
 
     def log_ratios(self, completions: Sequence[Completion]) -> Floats:
-        """(N,) log of policy(response) / writer(response), of whole responses, by the model that samples."""
-        size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+        """(N,) log of policy(response) / writer(response) for whole responses, under the model that samples."""
+        max_tokens, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
 
-        def of(share: Sequence[Completion]) -> list[float]:
+        def log_ratios_of(share: Sequence[Completion]) -> list[float]:
             values = [0.0] * len(share)
-            for batch, logprobs in known_logprobs(self.actor, share, max_tokens=size, temperature=temperature):
+            for batch, logprobs in known_logprobs(self.actor, share, max_tokens=max_tokens, temperature=temperature):
                 ratios = (logprobs - padded_logprobs(share, batch)).sum(dim=1).tolist()
                 for row, ratio in zip(batch.rows, ratios, strict=True):
                     values[row] = ratio
             return values
 
-        return np.array(self.ranks.each(completions, of), dtype=np.float64)
+        return np.array(self.ranks.each(completions, log_ratios_of), dtype=np.float64)
 
     def kl_initial(self, completions: Sequence[Completion]) -> float:
-        """Mean over the responses of the KL from the initial policy, in nats a token."""
+        """Mean over the responses of KL(policy || initial policy), in nats per token."""
         if self.initial is None:
             self.initial = self._load_initial()
-        size, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
-        of = partial(policy_kl, self.initial, max_tokens=size, temperature=temperature)
-        return float(np.mean(self.ranks.each(completions, of)))
+        max_tokens, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+        kl_of = partial(policy_kl, self.initial, max_tokens=max_tokens, temperature=temperature)
+        return float(np.mean(self.ranks.each(completions, kl_of)))
 
     def components(self) -> dict[str, Component]:
-        """What a checkpoint holds of the learner."""
+        """The learner's state in a checkpoint."""
         return {
             "weights": Weights(self.model, self._refresh_actor),
             "optimizer": OptimizerState(self.optimizer),
@@ -238,7 +240,7 @@ class Learner:
 
 @dataclass
 class _Sums:
-    """What the micro-batches of an update add up to."""
+    """Sums over the micro-batches of an update."""
 
     loss: float = 0.0
     clipped_low: float = 0.0
@@ -247,7 +249,7 @@ class _Sums:
     mismatch: float = 0.0
     tokens: float = 0.0
     fresh: float = 0.0
-    """tokens that the present policy wrote"""
+    """number of tokens of responses that are not old"""
 
     def add(self, loss: Loss, mask: Tensor, *, fresh: Tensor, mismatch: Tensor) -> None:
         self.loss += float(loss.value.detach())
@@ -270,16 +272,16 @@ class _Sums:
 
 
 def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy in `dtype` that hands each gradient on to `model`, where they are summed in float32, as soon as it is there."""
+    """A copy in `dtype` that moves each gradient, once computed, to `model`, where gradients are summed in float32."""
     twin = copy.deepcopy(model)
     twin.to(dtype=dtype)  # type: ignore[call-arg]
     for low, weight in zip(twin.parameters(), model.parameters(), strict=True):
         if weight.requires_grad:
-            low.register_post_accumulate_grad_hook(partial(_hand_on, weight))  # type: ignore[no-untyped-call]
+            low.register_post_accumulate_grad_hook(partial(_move_gradient, weight))  # type: ignore[no-untyped-call]
     return twin
 
 
-def _hand_on(weight: Tensor, low: Tensor) -> None:
+def _move_gradient(weight: Tensor, low: Tensor) -> None:
     assert low.grad is not None, "the hook is called with a gradient"
     if weight.grad is None:
         weight.grad = low.grad.float()

@@ -1,21 +1,24 @@
-"""The losses of the GRPO family as a pure function: ratio, surrogate, KL estimate, mean.
+"""The losses of the GRPO family as a pure function: probability ratio, clipped surrogate, KL estimate, mean.
 
-For token t of response i, with advantage A, log-probability lp, ratio r = exp(lp - lp_old) to the policy that wrote it, N
-responses in the batch and T_i tokens in a response, the loss is the mean of -surrogate + kl_coefficient * KL estimate:
+Take token t of response i with advantage A, log-probability lp, and ratio r = exp(lp - lp_old) to the policy that wrote
+it. With N responses in the batch and T_i tokens in response i, the loss is the mean of
+-surrogate + kl_coefficient * KL estimate:
 
 - grpo (DeepSeekMath, arXiv 2402.03300, eq. 3): surrogate min(r A, clip(r) A); mean over each response's tokens, then over
   the responses: sum_i sum_t / (N T_i).
-- dapo (arXiv 2503.14476, eq. 8): the same surrogate; mean over all tokens, sum_i sum_t / sum_i T_i. The paper takes it over
-  a group, here (as in TRL) over the batch.
-- bnpo (TRL's name): dapo with the mean over a local batch. Taken over less than the whole batch it would depend on
-  `micro_batch_tokens`, so here it is dapo.
-- dr_grpo (arXiv 2503.20783, section 3.2): the same surrogate; a constant divisor, sum_i sum_t / (N max_response_length).
-- gspo (arXiv 2507.18071, eq. 5 to 7): grpo with one ratio a response, the geometric mean of its tokens' ratios.
+- dapo (arXiv 2503.14476, eq. 8): the same surrogate; mean over all tokens, sum_i sum_t / sum_i T_i. The paper takes
+  this mean over a group; here, as in TRL, it is over the batch.
+- bnpo (TRL's name): dapo with the mean over a local batch. Over less than the whole batch the mean would depend on
+  `micro_batch_tokens`, so here bnpo equals dapo.
+- dr_grpo (arXiv 2503.20783, section 3.2): the same surrogate; a constant divisor:
+  sum_i sum_t / (N max_response_length).
+- gspo (arXiv 2507.18071, eq. 5 to 7): grpo with one ratio per response, the geometric mean of its tokens' ratios.
 - cispo (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5): surrogate sg[min(r, 1 + clip_range_high)] A lp, so that a clipped token
   keeps its gradient; mean over all tokens.
 
-All divisors are the whole batch's, rows that were left out for their zero advantage included, so micro-batches add up to the
-batch's loss whatever their size. With one update on a batch r is exp(lp - lp.detach()): 1, with the gradient of lp.
+All divisors are those of the whole batch, including rows that skip the backward pass for their zero advantage, so the
+losses of micro-batches add up to the batch's loss whatever their size. With one update per batch,
+r is exp(lp - lp.detach()): its value is 1, and its gradient is that of lp.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from configs.schema.grpo import GrpoConfig, KlEstimator
 
 @dataclass(frozen=True)
 class BatchSize:
-    """What a mean over the whole batch divides by."""
+    """The size of the whole batch, by which the loss is divided."""
 
     num_responses: int
     num_tokens: int
@@ -39,16 +42,16 @@ class BatchSize:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a micro-batch and what is reported of it."""
+    """The loss of a micro-batch, and sums for the metrics."""
 
     value: Tensor
-    """() to call backward on: this micro-batch's part of the batch's loss"""
+    """() this micro-batch's part of the batch's loss, to call backward on"""
     clipped_low: Tensor
     """() number of tokens whose ratio was raised to the lower bound"""
     clipped_high: Tensor
-    """() number of tokens whose ratio was lowered to the upper bound, that of dual clip included"""
+    """() number of tokens whose ratio was lowered to the upper bound, dual clip's included"""
     kl_sum: Tensor
-    """() sum over responses of the token mean of k3; 0 without a reference"""
+    """() sum over responses of k3 averaged over their tokens, in nats per token; 0 without a reference"""
 
 
 def policy_loss(
@@ -62,17 +65,18 @@ def policy_loss(
     reference_logprobs: Tensor | None = None,
     importance_weights: Tensor | None = None,
 ) -> Loss:
-    """The part of the batch's loss that these rows hold.
+    """The part of the batch's loss that these rows contribute.
 
     Args:
         logprobs: (B, T) float32 log-probabilities of the response tokens, with gradient.
-        advantages: (B,) one a response, or (B, T) one a token.
+        advantages: (B,) one per response, or (B, T) one per token.
         mask: (B, T) 1 on response tokens, 0 on padding.
-        grpo: which loss, its clip ranges, and the KL term.
+        grpo: names the loss, its clip ranges and the KL term.
         size: of the whole batch.
-        old_logprobs: (B, T) of the policy that wrote the responses; None where that is the policy itself.
-        reference_logprobs: (B, T) of the reference policy; None without a KL term.
-        importance_weights: (B, T) of what another engine wrote (`truncated_weights`); None where the policy wrote.
+        old_logprobs: (B, T) under the policy that wrote the responses; None where that is the current policy.
+        reference_logprobs: (B, T) under the reference policy; None without a KL term.
+        importance_weights: (B, T) `truncated_weights` of responses that another engine wrote; None where the policy
+            did.
     """
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
     logprobs = torch.where(mask.bool(), logprobs, 0.0)
@@ -96,26 +100,28 @@ def policy_loss(
 
 
 def truncated_weights(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, most: float) -> Tensor:
-    """(B, T) min(p / p_engine, most), without a gradient, 1 on padding: what an engine that rounds otherwise wrote is off-policy.
+    """(B, T) importance weights min(p / p_engine, most), without gradient, 1 on padding.
 
-    Truncated importance sampling (Ionides 2008; for engines that sample for a trainer: Yao et al. 2025, "Your efficient RL framework
-    secretly brings you off-policy RL training").
+    An engine that rounds differently from the trainer samples slightly off-policy. Truncated importance sampling
+    corrects for that (Ionides 2008; for engines that sample for a trainer: Yao et al. 2025, "Your efficient RL
+    framework secretly brings you off-policy RL training").
     """
     return torch.where(mask.bool(), logprobs - engine_logprobs, 0.0).detach().exp().clamp(max=most)
 
 
 def _ratio(log_ratio: Tensor, mask: Tensor, grpo: GrpoConfig) -> Tensor:
-    """(B, T) policy over old policy, of each token; (B, 1) their geometric mean over the response for gspo."""
+    """(B, T) ratio of policy to old policy per token; for gspo (B, 1), its geometric mean over the response."""
     if grpo.loss == "gspo":
         log_ratio = response_means(log_ratio, mask).unsqueeze(1)
     return torch.exp(log_ratio)
 
 
 def _bounded(ratio: Tensor, advantage: Tensor, grpo: GrpoConfig) -> Tensor:
-    """The ratio within the bounds that its advantage's sign gives it; no gradient goes through a bound.
+    """The ratio, clipped to the bounds that follow from the sign of the advantage; no gradient flows through a bound.
 
-    For A > 0, min(r A, clip(r) A) = A min(r, 1 + high). For A < 0 it is A max(r, 1 - low), which has no bound above; dual clip
-    (arXiv 1912.09729, section "Dual-clip PPO") gives it one, max(min(r A, clip(r) A), dual_clip A). CISPO knows the upper bound only.
+    For A > 0, min(r A, clip(r) A) = A min(r, 1 + high). For A < 0 it is A max(r, 1 - low), which has no bound above;
+    dual clip (arXiv 1912.09729, section "Dual-clip PPO") gives it one, max(min(r A, clip(r) A), dual_clip A). CISPO has
+    the upper bound only.
     """
     low = 1 - grpo.clip_range
     high = 1 + (grpo.clip_range if grpo.clip_range_high is None else grpo.clip_range_high)
@@ -126,7 +132,7 @@ def _bounded(ratio: Tensor, advantage: Tensor, grpo: GrpoConfig) -> Tensor:
 
 
 def _batch_mean(per_token: Tensor, mask: Tensor, grpo: GrpoConfig, size: BatchSize) -> Tensor:
-    """() what (B, T) adds to the loss's mean over the whole batch."""
+    """() what these (B, T) values add to the mean over the whole batch."""
     match grpo.loss:
         case "grpo" | "gspo":
             return response_means(per_token, mask).sum() / size.num_responses
@@ -137,14 +143,15 @@ def _batch_mean(per_token: Tensor, mask: Tensor, grpo: GrpoConfig, size: BatchSi
 
 
 def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, estimator: KlEstimator) -> Tensor:
-    """(B, T) estimate of KL(policy || reference) a token (http://joschu.net/blog/kl-approx.html), 0 on padding.
+    """(B, T) estimate of KL(policy || reference) per token (http://joschu.net/blog/kl-approx.html), 0 on padding.
 
-    With d = reference - policy, on the policy's own samples:
+    With d = reference - policy log-probability, on the policy's own samples:
 
-    - k1 = -d: unbiased, of either sign. Its own derivative is that of lp alone, 0 on average, and would hold nothing; so it
-      enters as a reward would, d held fixed: the gradient -d grad lp is an unbiased one of KL(policy || reference).
+    - k1 = -d: unbiased, of either sign. Its derivative is grad lp, which is 0 on average and would regularise nothing.
+      So it enters the loss as a reward would, with d held fixed: -d grad lp is an unbiased gradient of
+      KL(policy || reference).
     - k2 = d^2 / 2: biased, never negative; the same gradient as k1's.
-    - k3 = exp(d) - d - 1: unbiased, never negative; its gradient (1 - exp(d)) grad lp is an unbiased one of
+    - k3 = exp(d) - d - 1: unbiased, never negative; its gradient (1 - exp(d)) grad lp is an unbiased gradient of
       KL(reference || policy), the other direction.
     """
     difference = torch.where(mask.bool(), reference_logprobs - logprobs, 0.0)
@@ -158,10 +165,10 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, esti
 
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) the estimate that is unbiased and never negative, 0 on padding."""
+    """(B, T) the k3 estimate, unbiased and never negative; 0 on padding."""
     return kl_estimate(logprobs, reference_logprobs, mask, "k3")
 
 
 def response_means(values: Tensor, mask: Tensor) -> Tensor:
-    """(B,) mean of (B, T) over each row's unmasked tokens; 0 for a row without any."""
+    """(B,) mean of (B, T) values over each row's unmasked tokens; 0 for a row without any."""
     return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

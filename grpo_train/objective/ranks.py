@@ -1,8 +1,8 @@
-"""The processes that train one policy together (data parallelism).
+"""Data parallelism: the ranks, processes that train one policy together.
 
-Each samples, scores and differentiates its share of a step; then what was found is gathered and gradients are added up, so that all
-go on with the same. A loss is a sum over the batch with the whole batch's denominators, hence gradients are summed, not
-averaged. One process alone is the case of one rank.
+Each rank samples, scores and differentiates its share of a step. Results are gathered and gradients all-reduced, so
+that all ranks continue with the same weights. A loss is a sum over the batch with the whole batch's denominators, hence
+gradients are summed, not averaged. A single process is the case of one rank.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class Ranks:
-    """This process among those that were started together (by torchrun or accelerate)."""
+    """This process's rank among those started together (by torchrun or accelerate), and collective operations."""
 
     def __init__(self) -> None:
         # transformers' Trainer does the same: an earlier stage of this process may have set another precision
@@ -35,38 +35,38 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes: journal, rollouts, checkpoints, the model."""
+        """Whether this rank writes journal, rollouts, checkpoints and model."""
         return self.index == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Every `count`-th of the items."""
+        """This rank's share: every `count`-th item, from `index` on."""
         return list(items[self.index :: self.count])
 
     def each(self, items: Sequence[T], work: Callable[[list[T]], Sequence[R]]) -> list[R]:
-        """`work` on all items, by shares: one result an item, in the order of the items."""
+        """Run `work` on the items, each rank on its share; all ranks get one result per item, in their order."""
         mine = list(work(self.share(items)))
         if self.count == 1:
             return mine
         shares = gather_object([mine])
-        found: list[Any] = [None] * len(items)
+        gathered: list[Any] = [None] * len(items)
         for index, results in enumerate(shares):
-            found[index :: self.count] = results
-        return found
+            gathered[index :: self.count] = results
+        return gathered
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over all ranks."""
+        """All-reduce: replace each tensor by its sum over all ranks."""
         if self.count > 1:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Each value's sum over all ranks."""
-        held = torch.tensor(values, dtype=torch.float64, device=self.device)
-        self.add_up([held])
-        return [float(value) for value in held.tolist()]
+        """The sum of each value over all ranks."""
+        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
+        self.add_up([totals])
+        return [float(value) for value in totals.tolist()]
 
     def from_main(self, value: T) -> T:
-        """The main rank's value, on all."""
+        """The main rank's `value`, broadcast to all ranks."""
         if self.count == 1:
             return value
         held = [value]
@@ -74,5 +74,5 @@ class Ranks:
         return held[0]
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Block until all ranks have arrived here."""
         self._state.wait_for_everyone()

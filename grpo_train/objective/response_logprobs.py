@@ -1,8 +1,9 @@
-"""Log-probabilities of responses, in training with their gradient.
+"""Computes log-probabilities of responses, in training with their gradient.
 
-Prompts and responses go through the model in rows in which each common beginning is computed once (`reward_training.transformer.packing`): the chat
-template's first words, the prompt of a group, and the words that its responses begin with. Logits are computed on response
-positions alone, once for each different next token.
+Prompts and responses are packed into rows in which each shared prefix is computed once
+(`reward_training.transformer.packing`): the start of the chat template, the prompt of a group, and the first tokens
+that its responses share. Logits are computed at response positions only, once for each distinct pair of position and
+next token.
 """
 
 from __future__ import annotations
@@ -38,26 +39,26 @@ class MicroBatch:
     """Responses that go through the model together."""
 
     rows: list[int]
-    """places in the batch"""
+    """indices of the responses in the batch"""
     packed: Packed
-    """each one's prompt and response, but for the last token"""
+    """prompt and response of each, without the last token"""
     response_ids: Tensor
     """(B, T), 0 on padding"""
     mask: Tensor
     """(B, T) float32, 1 on response tokens"""
     predicted_from: Tensor
-    """(B, T) at which position of the packed rows each response token is predicted, 0 on padding"""
+    """(B, T) index into the flattened packed rows of the position that predicts each response token, 0 on padding"""
 
 
 def micro_batches(
     model: PreTrainedModel, completions: Sequence[Completion], rows: Sequence[int], max_tokens: int
 ) -> Iterator[MicroBatch]:
-    """The `rows` of `completions`, with at most `max_tokens` positions a micro-batch; a response that is longer is alone."""
+    """Micro-batches of the `rows` of `completions`, at most `max_tokens` positions each; a longer response is alone."""
     sequences = [[*completions[row].prompt_ids, *completions[row].token_ids[:-1]] for row in rows]
     share, width = shares_beginnings(model, model.get_decoder()), hidden_size(model)  # type: ignore[no-untyped-call]
-    for numbers, packed in packed_batches(sequences, width=width, share=share, max_tokens=max_tokens):
-        some = [rows[number] for number in numbers]
-        yield _micro_batch([completions[row] for row in some], some, packed, model.device)
+    for indices, packed in packed_batches(sequences, width=width, share=share, max_tokens=max_tokens):
+        batch_rows = [rows[i] for i in indices]
+        yield _micro_batch([completions[row] for row in batch_rows], batch_rows, packed, model.device)
 
 
 def _micro_batch(completions: list[Completion], rows: list[int], packed: Packed, device: torch.device) -> MicroBatch:
@@ -65,11 +66,11 @@ def _micro_batch(completions: list[Completion], rows: list[int], packed: Packed,
     response_ids = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros(len(rows), longest)
     predicted_from = torch.zeros_like(response_ids)
-    for line, completion in enumerate(completions):
-        length, before = len(completion.token_ids), len(completion.prompt_ids) - 1
-        response_ids[line, :length] = torch.tensor(completion.token_ids)
-        mask[line, :length] = 1
-        predicted_from[line, :length] = packed.nodes[line, before : before + length]
+    for i, completion in enumerate(completions):
+        length, start = len(completion.token_ids), len(completion.prompt_ids) - 1
+        response_ids[i, :length] = torch.tensor(completion.token_ids)
+        mask[i, :length] = 1
+        predicted_from[i, :length] = packed.nodes[i, start : start + length]
     return MicroBatch(rows, packed.to(device), response_ids.to(device), mask.to(device), predicted_from.to(device))
 
 
@@ -80,29 +81,32 @@ def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: fl
     body: Any = model if head is None else model.get_decoder()  # type: ignore[no-untyped-call]
     outputs = outputs_of(body, batch.packed, model.dtype)
     states: Tensor = (outputs.logits if head is None else outputs.last_hidden_state).flatten(0, 1)
-    real = batch.mask.bool()
-    places, targets, inverse = _distinct(batch.predicted_from[real], batch.response_ids[real])
-    predicting = states.index_select(0, places)
+    is_token = batch.mask.bool()
+    positions, targets, inverse = _distinct(batch.predicted_from[is_token], batch.response_ids[is_token])
+    predicting = states.index_select(0, positions)
     if head is None:
         values = -F.cross_entropy(predicting.float() / temperature, targets, reduction="none")
     else:
         values = token_logprobs(predicting, head, targets, temperature)
-    return torch.zeros_like(batch.mask).masked_scatter(real, values.index_select(0, inverse))
+    return torch.zeros_like(batch.mask).masked_scatter(is_token, values.index_select(0, inverse))
 
 
-def _distinct(places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distinct pairs of (N,) places and (N,) targets, the last one repeated up to a rounded number, and (N,) which of them each is."""
-    most = int(targets.max()) + 1
-    pairs, inverse = torch.unique(places * most + targets, return_inverse=True)
+def _distinct(positions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct (position, target) pairs, as two tensors, and the (N,) index of each given pair among them.
+
+    The last pair is repeated up to a rounded length.
+    """
+    num_targets = int(targets.max()) + 1
+    pairs, inverse = torch.unique(positions * num_targets + targets, return_inverse=True)
     pairs = torch.cat([pairs, pairs[-1:].expand(round_length(len(pairs)) - len(pairs))])
-    return pairs // most, pairs % most, inverse
+    return pairs // num_targets, pairs % num_targets, inverse
 
 
 def padded_logprobs(completions: Sequence[Completion], batch: MicroBatch) -> Tensor:
     """(B, T) float32 log-probabilities that the sampler recorded, 0 on padding."""
     values = torch.zeros(batch.mask.shape)
-    for line, row in enumerate(batch.rows):
-        values[line, : len(completions[row].logprobs)] = torch.tensor(completions[row].logprobs)
+    for i, row in enumerate(batch.rows):
+        values[i, : len(completions[row].logprobs)] = torch.tensor(completions[row].logprobs)
     return values.to(batch.mask.device)
 
 
@@ -110,7 +114,7 @@ def padded_logprobs(completions: Sequence[Completion], batch: MicroBatch) -> Ten
 def known_logprobs(
     model: PreTrainedModel, completions: Sequence[Completion], *, max_tokens: int, temperature: float
 ) -> Iterator[tuple[MicroBatch, Tensor]]:
-    """Log-probabilities of all responses under `model`, without a gradient, micro-batch by micro-batch."""
+    """Log-probabilities of all responses under `model`, without gradient, one micro-batch at a time."""
     for batch in micro_batches(model, completions, range(len(completions)), max_tokens):
         yield batch, response_logprobs(model, batch, temperature)
 
@@ -118,7 +122,7 @@ def known_logprobs(
 def policy_kl(
     reference: PreTrainedModel, completions: Sequence[Completion], *, max_tokens: int, temperature: float
 ) -> list[float]:
-    """For each response, the token mean of the k3 estimate of KL(policy that sampled || reference), in nats a token."""
+    """For each response, the token mean of the k3 estimate of KL(sampling policy || reference), in nats per token."""
     values = [0.0] * len(completions)
     for batch, logprobs in known_logprobs(reference, completions, max_tokens=max_tokens, temperature=temperature):
         means = response_means(k3(padded_logprobs(completions, batch), logprobs, batch.mask), batch.mask)
@@ -128,12 +132,13 @@ def policy_kl(
 
 
 def recompute_layers(model: PreTrainedModel) -> None:
-    """Keep a layer's input alone for its backward pass and compute the rest again there (arXiv 1604.06174, section 4.1).
+    """Activation checkpointing: keep only each layer's input and recompute the rest in the backward pass.
 
-    transformers' own switch for this acts in training mode only, and what is differentiated here is the model that samples.
+    See arXiv 1604.06174, section 4.1. transformers' own switch works in training mode only, and the model that is
+    differentiated here is the one that samples, in evaluation mode.
 
     Raises:
-        ConfigError: the model does not say which its layers are.
+        ConfigError: the decoder has no `layers`.
     """
     layers = getattr(model.get_decoder(), "layers", None)  # type: ignore[no-untyped-call]
     if layers is None:
