@@ -1,19 +1,19 @@
-"""Ends responses while they are being written: those that loop, that cannot finish any more, or that a reward model scores low.
+"""Aborts hopeless responses during generation: those that loop, can no longer finish, or get a low score from a reward.
 
-Sampling is most of a step's time and a hopeless response usually runs to the length limit, so what is stopped early is
-saved. Each criterion is a pure function of what a row has written so far, so that a row's fate does not depend on the rows
-beside it:
+Sampling takes most of a step's time and a hopeless response usually runs to the length limit, so aborting it early
+saves time. Each criterion is a pure function of what a row has written so far, so it does not depend on the rows beside
+it:
 
-- `loop`: the response ends in `repeats` copies of one block of tokens, `min_tokens` of them together.
-- `unfinishable`: fewer than `needs` tokens of the length limit are left and `must_contain` has not been written. With the
-  default for `needs` (its own tokens, as the tokenizer cuts it, and the end of sequence) it is certain that the response will
-  not hold it and stop in time; a larger one says what an ending takes. Whether a response will stop in time cannot be decided
-  in general, so nothing else is called unfinishable.
-- `low_score`: a reward scores the text so far under `below`, asked every `every` tokens.
+- `loop`: the response ends in `repeats` copies of one block of tokens, at least `min_tokens` tokens in all.
+- `unfinishable`: fewer than `needs` tokens are left to the length limit and `must_contain` has not been written. With
+  the default `needs` (the number of tokens of `must_contain`, plus the end of sequence) the response certainly cannot
+  contain it and stop in time; a larger `needs` is the length of a typical ending. Whether a response will stop in time
+  cannot be decided in general, so nothing else counts as unfinishable.
+- `low_score`: a reward scores the text so far under `below`, checked every `every` tokens.
 
-What an aborted response is worth to its group (`aborted`): `score` as it stands, or `leave_out` of the baseline, with
-advantage 0 and out of the loss and its denominator, as if the group had never had it. Training only: evaluation and
-regeneration measure and label what the policy writes by itself.
+`aborted` says how an aborted response counts in its group: `score` scores it as it stands; `leave_out` keeps it out of
+the baseline, the loss and the loss's denominator, with advantage 0, as if it had never been in the group. For training
+only: evaluation and regeneration measure and label what the policy writes by itself.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from reward_training.scorer import Reward, score
 
 
 class Draft(Protocol):
-    """A response in the making."""
+    """A response that is being generated."""
 
     problem: int
-    """place of its problem in the batch"""
+    """index of its problem in the batch"""
     index: int
     token_ids: list[int]
     finish_reason: str
@@ -41,27 +41,27 @@ class Draft(Protocol):
 
 @dataclass
 class EarlyStop:
-    """Looks at the responses that are being written to `problems`."""
+    """Decides which of the responses that are being generated for `problems` to abort."""
 
     config: EarlyStopConfig
     problems: Sequence[Problem]
     tokenizer: PreTrainedTokenizerBase
     max_response_length: int
     rewards: Sequence[Reward]
-    """`low_score` is silent where its reward is not among them (a reward model that the round does not have)"""
+    """`low_score` does nothing where its reward is not among them (a reward model that the round does not have)"""
     complete: set[tuple[int, int]] = field(init=False, default_factory=set)
-    """drafts that hold what `unfinishable` asks for"""
+    """(problem, index) of drafts that have written `must_contain`"""
     needs: int = field(init=False, default=0)
-    """tokens that must be left to a draft that is not among them"""
+    """number of tokens that must be left to a draft that is not in `complete`"""
 
     def __post_init__(self) -> None:
         if self.config.unfinishable is not None:
             self.needs = self._tokens_needed(self.config.unfinishable)
 
     def look(self, drafts: Sequence[Draft], going: list[int]) -> list[int]:
-        """The places in `going` whose drafts go on; the reason why another ends here becomes its `finish_reason`.
+        """The indices in `going` whose drafts continue; an aborted draft gets the reason as its `finish_reason`.
 
-        A draft at the length limit ends there anyway and stays `length`.
+        A draft at the length limit ends there anyway and keeps the reason `length`.
         """
         looked_at = [i for i in going if len(drafts[i].token_ids) < self.max_response_length]
         for i, reason in zip(looked_at, self._reasons([drafts[i] for i in looked_at]), strict=True):
@@ -72,8 +72,8 @@ class EarlyStop:
     def _reasons(self, drafts: Sequence[Draft]) -> list[str | None]:
         reasons = [self._looks_hopeless(draft) for draft in drafts]
         if self.config.low_score is not None:
-            for number in self._scored_low(self.config.low_score, drafts):
-                reasons[number] = reasons[number] or "low_score"
+            for i in self._scored_low(self.config.low_score, drafts):
+                reasons[i] = reasons[i] or "low_score"
         return reasons
 
     def _looks_hopeless(self, draft: Draft) -> str | None:
@@ -85,13 +85,13 @@ class EarlyStop:
         return None
 
     def _is_unfinishable(self, draft: Draft, config: UnfinishableStop) -> bool:
-        place = (draft.problem, draft.index)
-        left = self.max_response_length - len(draft.token_ids)
-        if place in self.complete or left >= self.needs:
+        key = (draft.problem, draft.index)
+        num_left = self.max_response_length - len(draft.token_ids)
+        if key in self.complete or num_left >= self.needs:
             return False
-        text = str(self.tokenizer.decode(draft.token_ids))  # what must stand there may be a special token
+        text = str(self.tokenizer.decode(draft.token_ids))  # `must_contain` may be a special token
         if config.must_contain in text:
-            self.complete.add(place)
+            self.complete.add(key)
             return False
         return not ends_with_beginning(text, config.must_contain)
 
@@ -101,7 +101,7 @@ class EarlyStop:
         return len(self.tokenizer(config.must_contain, add_special_tokens=False)["input_ids"]) + 1
 
     def _scored_low(self, config: LowScoreStop, drafts: Sequence[Draft]) -> list[int]:
-        """Numbers of the drafts at a checkpoint whose text so far is scored under the bound; unscored ones go on."""
+        """Indices of drafts that are due for a check and score under `below` so far; unscored ones continue."""
         reward = next((reward for reward in self.rewards if reward.name == config.reward), None)
         due = [i for i, draft in enumerate(drafts) if len(draft.token_ids) % config.every == 0]
         if reward is None or not due:
@@ -112,7 +112,7 @@ class EarlyStop:
         return [i for i, value in zip(due, values, strict=True) if value is not None and value < config.below]
 
     def _completion(self, draft: Draft) -> Completion:
-        """The text so far, as a response that was cut there."""
+        """The draft so far, as a completion truncated there."""
         return Completion(
             problem_key=self.problems[draft.problem].key,
             index=draft.index,
@@ -128,7 +128,7 @@ class EarlyStop:
 
 
 def loops(token_ids: Sequence[int], config: LoopStop) -> bool:
-    """Whether the last tokens are copies of one block.
+    """Whether the response ends in copies of one block of tokens.
 
     >>> loops([5, 1, 2, 1, 2, 1, 2], LoopStop(max_period=2, repeats=3, min_tokens=6))
     True
@@ -147,7 +147,7 @@ def loops(token_ids: Sequence[int], config: LoopStop) -> bool:
 
 
 def ends_with_beginning(text: str, wanted: str) -> bool:
-    """Whether `wanted` is being written at the end of `text`.
+    """Whether `text` ends in a proper prefix of `wanted`.
 
     >>> ends_with_beginning("so </ans", "</answer>"), ends_with_beginning("so", "</answer>")
     (True, False)

@@ -1,9 +1,9 @@
-"""The one sampler, for training, evaluation and regeneration.
+"""Samples responses, for training, evaluation and regeneration alike.
 
-What prompts begin with in common is computed once, and so is what rows of a group have written alike; finished rows leave the batch;
-at most `max_rows` responses are decoded together, so memory does not grow with their number. A row draws by inverse CDF
-from uniforms of its own, seeded by (seed, problem, index): what it writes does not depend on the rows beside it, up to
-rounding. Temperature 0 is greedy decoding, equal to transformers' generate.
+Shared prefixes of prompts are computed once, and so are the tokens that rows of a group have in common so far. Finished
+rows leave the batch, and at most `max_rows` responses are decoded together, so memory does not grow with their number.
+A row draws by inverse CDF from its own uniforms, seeded by (seed, problem, index), so what it writes does not depend on
+the rows beside it, up to rounding. Temperature 0 is greedy decoding, equal to transformers' generate.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.token_logprobs import SLICE, plain_head
 
 BLOCK = 128
-"""tokens whose probabilities are summed up as one when a token is drawn"""
+"""tokens per block, when the inverse CDF is searched by blocks of the vocabulary first"""
 OnGroup = Callable[[int, Problem, list[Completion]], None]
-"""is told of a problem's place, the problem and its completions"""
+"""called with a problem's index, the problem and its completions"""
 COMPACT_SHARE = 0.8
-"""slots that nobody writes in any more leave the cache when fewer than this share of all is written in"""
+"""empty slots are removed from the KV cache when fewer than this share of all slots is in use"""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn; the defaults of top_p and top_k are off, temperature 0 is greedy."""
+    """How responses are sampled; top_p and top_k are off by default, temperature 0 is greedy."""
 
     group_size: int
     temperature: float
@@ -49,7 +49,7 @@ class Sampling:
     top_k: int = 0
     max_rows: int = 128
     num_greedy: int = 0
-    """so many of each problem's responses, the first ones, are greedy whatever the temperature"""
+    """number of responses per problem, the first ones, that are greedy whatever the temperature"""
 
     def is_greedy(self, index: int) -> bool:
         """Whether a problem's response `index` is greedy."""
@@ -58,7 +58,7 @@ class Sampling:
 
 @dataclass
 class _Row:
-    """A response in the making."""
+    """A response that is being generated."""
 
     problem: int
     index: int
@@ -82,14 +82,15 @@ def sample(
     early_stop: EarlyStop | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
-    on_group: OnGroup = lambda number, problem, completions: None,
+    on_group: OnGroup = lambda i, problem, completions: None,
     positions: Positions | None = None,
 ) -> list[Completion]:
-    """`group_size` completions of each problem, group after group in the order of `problems`.
+    """Sample `group_size` completions of each problem; returned group by group in the order of `problems`.
 
-    `group_sizes` gives each problem a number of its own; a row writes the same whatever it is.
-    `early_stop` may end responses after any token. `on_progress` gets the number of rows that just finished, `on_group` a
-    problem's completions as soon as all of them are written. `positions` counts what the forward passes compute.
+    `group_sizes` sets the number per problem instead; a row writes the same whatever the size of its group.
+    `early_stop` may abort responses after any token. `on_progress` gets the number of rows that have just finished,
+    `on_group` a problem's completions as soon as the last of them has ended. `positions` counts the token positions
+    that the forward passes compute.
 
     Raises:
         StageStopped: `should_stop()` was true between two batches of rows.
@@ -98,8 +99,8 @@ def sample(
     stop_ids = stop_token_ids(model, tokenizer)
     sizes = group_sizes if group_sizes is not None else [sampling.group_size] * len(problems)
     groups = [
-        [_Row(number, index, _uniforms(seed, problem, index, sampling.max_response_length)) for index in range(size)]
-        for number, (problem, size) in enumerate(zip(problems, sizes, strict=True))
+        [_Row(i, index, _uniforms(seed, problem, index, sampling.max_response_length)) for index in range(size)]
+        for i, (problem, size) in enumerate(zip(problems, sizes, strict=True))
     ]
     completions: list[list[Completion]] = [[] for _ in problems]
 
@@ -118,10 +119,10 @@ def sample(
         )
 
     def on_end(ended: list[_Row]) -> None:
-        for number in {row.problem for row in ended}:
-            if all(row.has_ended for row in groups[number]):
-                completions[number] = [completed(row) for row in groups[number]]
-                on_group(number, problems[number], completions[number])
+        for i in {row.problem for row in ended}:
+            if all(row.has_ended for row in groups[i]):
+                completions[i] = [completed(row) for row in groups[i]]
+                on_group(i, problems[i], completions[i])
 
     rows = [row for group in groups for row in group]
     with packed_weights(model):
@@ -134,9 +135,9 @@ def sample(
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that end a response: the model's and the tokenizer's end-of-sequence tokens."""
-    of_model = model.generation_config.eos_token_id if model.generation_config is not None else None
-    listed = of_model if isinstance(of_model, list) else [of_model]
+    """Ids of the tokens that end a response: the end-of-sequence tokens of the model and of the tokenizer."""
+    from_model = model.generation_config.eos_token_id if model.generation_config is not None else None
+    listed = from_model if isinstance(from_model, list) else [from_model]
     return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
 
 
@@ -145,7 +146,7 @@ def _uniforms(seed: int, problem: Problem, index: int, length: int) -> np.ndarra
 
 
 def _batches(rows: list[_Row], prompts: list[list[int]], max_rows: int) -> Iterator[list[_Row]]:
-    """At most `max_rows` rows each, sorted by prompt length so that little is padded; groups stay together."""
+    """Batches of at most `max_rows` rows, sorted by prompt length to keep padding low; groups stay together."""
     ordered = sorted(rows, key=lambda row: (len(prompts[row.problem]), row.problem, row.index))
     for start in range(0, len(ordered), max_rows):
         yield ordered[start : start + max_rows]
@@ -162,7 +163,7 @@ def _decode(
     on_end: Callable[[list[_Row]], None],
     positions: Positions,
 ) -> None:
-    """Write each row's response into it. Rows that have written the same so far are one row of the model's batch.
+    """Generate the responses in place. Rows with the same tokens so far share a slot, a row of the model's batch.
 
     `on_end` gets the rows that have just ended.
     """
@@ -205,31 +206,32 @@ def _decode(
 
 
 def _write(writing: list[_Row], tokens: list[int], logprobs: list[float], stop_ids: set[int]) -> list[int]:
-    """Append each row's token; returns the places of the rows that go on."""
+    """Append each row's token; returns the indices of the rows that continue."""
     going = []
-    for place, (row, token, logprob) in enumerate(zip(writing, tokens, logprobs, strict=True)):
+    for i, (row, token, logprob) in enumerate(zip(writing, tokens, logprobs, strict=True)):
         row.token_ids.append(token)
         row.logprobs.append(logprob)
         if token in stop_ids:
             row.finish_reason = "stop"
         else:
-            going.append(place)
+            going.append(i)
     return going
 
 
 def _ended(writing: list[_Row], going: list[int]) -> list[_Row]:
-    """The rows that do not go on, marked as ended."""
+    """Mark the rows that do not continue as ended; returns them."""
     goes_on = set(going)
-    ended = [row for place, row in enumerate(writing) if place not in goes_on]
+    ended = [row for i, row in enumerate(writing) if i not in goes_on]
     for row in ended:
         row.has_ended = True
     return ended
 
 
 def _branch(num_slots: int, going: list[tuple[int, int, _Row]]) -> tuple[list[list[_Row]], list[int], dict[int, int]]:
-    """Which rows each slot holds after (slot, token, row), the token they wrote, and {slot: the slot that it starts as a copy of}.
+    """Split slots whose rows, given as (slot, token, row), have written different tokens.
 
-    The first branch stays in its slot; others take slots that nobody is left in, and then new ones.
+    Returns the rows of each slot, the token of each slot, and {slot: slot whose cache it starts as a copy of}. The
+    first branch stays in its slot; the others take empty slots, then new ones.
     """
     branches: dict[tuple[int, int], list[_Row]] = {}
     for slot, token, row in going:
@@ -256,7 +258,7 @@ def _branch(num_slots: int, going: list[tuple[int, int, _Row]]) -> tuple[list[li
 def _prefill(
     model: PreTrainedModel, prompts: list[list[int]], positions: Positions
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Last logits (P, V), cache and mask (P, L) of distinct prompts."""
+    """(last logits (P, V), KV cache, mask (P, L)) of P distinct prompts."""
     head, decoder = plain_head(model), model.get_decoder()  # type: ignore[no-untyped-call]
     if head is None or not shares_beginnings(model, decoder):
         return _prefill_padded(model, prompts, positions)
@@ -267,28 +269,31 @@ def _prefill(
     states = outputs_of(decoder, shared, model.dtype, past_key_values=computed, use_cache=True).last_hidden_state
     cache = sampling_cache(model)
     layers: list[Any] = computed.layers
-    for number, layer in enumerate(layers):
-        cache.update(_at(layer.keys, shared.nodes), _at(layer.values, shared.nodes), number)
+    for i, layer in enumerate(layers):
+        cache.update(_at(layer.keys, shared.nodes), _at(layer.values, shared.nodes), i)
     mask = torch.arange(shared.nodes.shape[1], device=model.device) < shared.lengths[:, None]
     return states.flatten(0, 1)[shared.last] @ head.T, cache, mask.long()
 
 
 def _at(states: Tensor, nodes: Tensor) -> Tensor:
-    """(B, K, L, D) keys or values of each row's prompt, from those of packed rows (R, K, T, D) and (B, L) places in R * T."""
-    found = states.transpose(1, 2).flatten(0, 1).index_select(0, nodes.flatten())
-    return found.view(*nodes.shape, *found.shape[1:]).transpose(1, 2)
+    """(B, K, L, D) keys or values of B prompts, gathered from packed rows (R, K, T, D).
+
+    `nodes` (B, L) are indices into R * T.
+    """
+    gathered = states.transpose(1, 2).flatten(0, 1).index_select(0, nodes.flatten())
+    return gathered.view(*nodes.shape, *gathered.shape[1:]).transpose(1, 2)
 
 
 def _prefill_padded(
     model: PreTrainedModel, prompts: list[list[int]], positions: Positions
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """The same with a row a prompt, padded on the left, for models that cannot share a row."""
+    """Like `_prefill`, with one left-padded row per prompt, for models that cannot take packed rows."""
     width = max(len(prompt) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for line, prompt in enumerate(prompts):
-        ids[line, width - len(prompt) :] = torch.tensor(prompt)
-        mask[line, width - len(prompt) :] = 1
+    for i, prompt in enumerate(prompts):
+        ids[i, width - len(prompt) :] = torch.tensor(prompt)
+        mask[i, width - len(prompt) :] = 1
     positions.add(ids.numel(), int(mask.sum()))
     ids, mask = ids.to(model.device), mask.to(model.device)
     cache = sampling_cache(model)
@@ -306,20 +311,20 @@ def _prefill_padded(
 def _choose(
     logits: Tensor, slot_of: list[int], rows: list[_Row], step: int, sampling: Sampling
 ) -> tuple[list[int], list[float]]:
-    """The next token of each row and its log-probability under its slot's logits / temperature over the whole vocabulary."""
+    """Next tokens of rows, and their log-probabilities under logits / temperature over the whole vocabulary."""
     uniforms = torch.tensor([[row.uniforms[step]] for row in rows], dtype=torch.float32, device=logits.device)
     greedy = torch.tensor([[sampling.is_greedy(row.index)] for row in rows], device=logits.device)
     slots = torch.tensor(slot_of, device=logits.device)
-    # what fits into a processor's cache is three times as fast
+    # slices that fit into the CPU's cache are three times as fast
     size = SLICE if logits.device.type == "cpu" else len(rows)
     slices = zip(*(torch.split(column, size) for column in (slots, uniforms, greedy)), strict=True)
-    parts = [_draw(logits[some], of_some, is_greedy, sampling) for some, of_some, is_greedy in slices]
+    parts = [_draw(logits[slot_ids], draws, is_greedy, sampling) for slot_ids, draws, is_greedy in slices]
     tokens, logprobs = (torch.cat(column).squeeze(1) for column in zip(*parts, strict=True))
     return tokens.tolist(), logprobs.tolist()
 
 
 def _draw(logits: Tensor, uniforms: Tensor, greedy: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """(n, 1) tokens and their log-probabilities, which are at temperature 1 where a row is greedy.
+    """(n, 1) tokens and (n, 1) log-probabilities, which are at temperature 1 where a row is greedy.
 
     Args:
         logits: (n, V)
@@ -339,24 +344,28 @@ def _draw(logits: Tensor, uniforms: Tensor, greedy: Tensor, sampling: Sampling) 
 
 
 def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """(B, 1) tokens at which the sum of (B, V) probabilities, which need not be normalised, passes (B, 1) uniforms in [0, 1).
+    """(B, 1) tokens at which the cumulative sum of (B, V) probabilities passes (B, 1) uniforms in [0, 1).
 
-    The sum runs over blocks of tokens first and then inside the one in which it passes.
+    The probabilities need not be normalised. The search runs over blocks of tokens first, then inside the block it
+    finds.
     """
     padded = F.pad(probabilities, (0, -probabilities.shape[1] % BLOCK))
     blocks = padded.view(len(padded), -1, BLOCK)
     cumulated = blocks.sum(dim=-1).cumsum(dim=-1)
-    wanted = uniforms * cumulated[:, -1:]
-    block = _first_over(cumulated, wanted)
-    before = torch.where(block > 0, cumulated.gather(1, (block - 1).clamp(min=0)), 0.0)
+    targets = uniforms * cumulated[:, -1:]
+    block = _first_over(cumulated, targets)
+    block_start = torch.where(block > 0, cumulated.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block.squeeze(1)].cumsum(dim=-1)
-    return block * BLOCK + _first_over(inside, wanted - before)
+    return block * BLOCK + _first_over(inside, targets - block_start)
 
 
-def _first_over(cumulated: Tensor, wanted: Tensor) -> Tensor:
-    """(B, 1) first places at which (B, N) sums are over (B, 1) `wanted`; the last that added anything where rounding left none."""
-    highest = torch.searchsorted(cumulated, cumulated[:, -1:].contiguous())
-    return torch.minimum(torch.searchsorted(cumulated, wanted, right=True), highest)
+def _first_over(cumulated: Tensor, targets: Tensor) -> Tensor:
+    """(B, 1) first index at which (B, N) cumulative sums exceed (B, 1) targets.
+
+    Where rounding leaves none, the last index that added anything.
+    """
+    last = torch.searchsorted(cumulated, cumulated[:, -1:].contiguous())
+    return torch.minimum(torch.searchsorted(cumulated, targets, right=True), last)
 
 
 def filter_logits(logits: Tensor, top_p: float, top_k: int) -> Tensor:
@@ -365,8 +374,8 @@ def filter_logits(logits: Tensor, top_p: float, top_k: int) -> Tensor:
         smallest = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)
     if top_p < 1:
-        ordered, places = logits.sort(dim=-1, descending=True)
+        ordered, tokens = logits.sort(dim=-1, descending=True)
         probabilities = ordered.softmax(dim=-1)
         outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
-        logits = logits.masked_fill(outside.scatter(1, places, outside), -torch.inf)
+        logits = logits.masked_fill(outside.scatter(1, tokens, outside), -torch.inf)
     return logits

@@ -1,4 +1,4 @@
-"""A key-value cache for sampling on a CPU, that is written in place."""
+"""A KV cache that is written in place, for sampling on a CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 ROOM = 32
-"""tokens by which a layer's arrays grow"""
+"""number of tokens by which a layer's arrays grow"""
 
 
 def sampling_cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache; on a CPU its layers of full attention have room."""
+    """An empty KV cache; on a CPU its layers with full attention are `RoomyLayer`s."""
     cache = DynamicCache(config=model.config)
     if model.device.type == "cpu":
         cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
@@ -21,7 +21,10 @@ def sampling_cache(model: PreTrainedModel) -> DynamicCache:
 
 
 def fork(cache: DynamicCache, copies: dict[int, int], sources: Tensor) -> None:
-    """Make rows of a cache copies of others: {row: row it starts as}; `sources` (B,) says the same of every row, new ones at the end."""
+    """Copy rows of a cache onto others: `copies` is {row: row it becomes a copy of}.
+
+    `sources` (B,) gives, for every row of the result, the row that it comes from; new rows are at the end.
+    """
     for layer in cache.layers:
         if isinstance(layer, RoomyLayer):
             layer.fork(copies, len(sources))
@@ -30,10 +33,11 @@ def fork(cache: DynamicCache, copies: dict[int, int], sources: Tensor) -> None:
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer whose arrays grow ROOM tokens at a time, so that a new token is not a copy of all that came before.
+    """A cache layer whose arrays grow ROOM tokens at a time, so that appending a token does not copy all earlier ones.
 
-    Attention gets the arrays whole, as from transformers' StaticLayer, and a mask that hides the room: a product with the
-    written part alone, which is not contiguous, would copy it first, at three times the cost of the product.
+    Attention gets the whole arrays, as from transformers' StaticLayer, and a mask that hides the spare room. The
+    written part alone is not contiguous, and a product with it would copy it first, at three times the cost of the
+    product.
     """
 
     keys: Tensor
@@ -44,7 +48,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.num_written = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append (B, K, T, D) keys and values; returns all with the room behind them, (B, K, R, D)."""
+        """Append (B, K, T, D) keys and values; returns all of them with spare room at the end, (B, K, R, D)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -57,7 +61,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys, self.values
 
     def fork(self, copies: dict[int, int], num_rows: int) -> None:
-        """Copy rows into others, {to: from}, of `num_rows` afterwards; the rest stay where they are."""
+        """Grow to `num_rows` rows and copy rows onto others, {to: from}; the rest stay as they are."""
         self.keys, self.values = _with_rows(self.keys, num_rows), _with_rows(self.values, num_rows)
         for states in (self.keys, self.values):
             states[list(copies)] = states[list(copies.values())]
@@ -66,7 +70,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.num_written
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that the next `update` returns."""
+        """(length, offset) of the keys that the next `update` returns."""
         return _roomy_length(self.keys.shape[2] if self.is_initialized else 0, self.num_written + query_length), 0
 
 
@@ -75,16 +79,19 @@ def _roomy_length(held: int, needed: int) -> int:
 
 
 def _with_room(states: Tensor, needed: int) -> Tensor:
-    """A copy with room of zeros, which stay finite under the mask."""
-    batch, heads, held, width = states.shape
-    grown = states.new_empty(batch, heads, _roomy_length(held, needed), width)
-    grown[:, :, :held] = states
-    grown[:, :, held:] = 0
+    """A copy with spare room, filled with zeros so that masked products are finite."""
+    batch, heads, length, width = states.shape
+    grown = states.new_empty(batch, heads, _roomy_length(length, needed), width)
+    grown[:, :, :length] = states
+    grown[:, :, length:] = 0
     return grown
 
 
 def _with_rows(states: Tensor, num_rows: int) -> Tensor:
-    """The same rows with further ones behind, of any content: in the storage if it holds so many, else in one with twice as many."""
+    """The states with `num_rows` rows; the content of new rows is arbitrary.
+
+    Stays in the present storage if that is large enough, else moves to one of twice the rows.
+    """
     shape = (num_rows, *states.shape[1:])
     if num_rows * states[0].numel() <= states.untyped_storage().nbytes() // states.element_size():
         return states.as_strided(shape, states.stride())

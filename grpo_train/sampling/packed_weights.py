@@ -1,7 +1,7 @@
-"""Weights as oneDNN's kernels read them, for the products of few rows that sampling on a CPU is made of.
+"""Packs weights into the blocked layout of oneDNN's kernels, for sampling on a CPU, where products have few rows.
 
-A product with a weight as PyTorch holds it brings it into the kernel's blocks every time; over a few rows that takes as long as
-the arithmetic. PyTorch's inductor packs the weights of frozen models in the same way.
+A product with a weight in PyTorch's layout reorders it into the kernel's blocks every time; with few rows that takes as
+long as the arithmetic. PyTorch's inductor packs the weights of frozen models in the same way.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 KERNELS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
-"""inductor's; another version of PyTorch may have others, and then weights stay as they are"""
+"""inductor's operators; where another version of PyTorch lacks one, weights are not packed"""
 EXPECTED_ROWS = 32
-"""of a product; kernels differ little in the blocks that they want"""
+"""number of rows of a product to pack for; the best layout depends little on it"""
 
 
 @contextmanager
 def packed_weights(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the linear layers of a model on a CPU multiply by packed copies of the weights that they have at the start.
+    """Inside this context, linear layers of a model on a CPU multiply by packed copies of their weights, made on entry.
 
-    What they return is equal in bfloat16, and equal up to rounding in float32. On other devices, and without oneDNN, nothing happens.
+    Outputs are equal in bfloat16, and equal up to rounding in float32. On other devices, and without oneDNN, nothing
+    changes.
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and _can_be_packed(layer)]
     try:
@@ -36,7 +37,8 @@ def packed_weights(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # names are there without it too
+    # the operators below are registered even where PyTorch was built without oneDNN
+    has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     has_kernels = has_library and all(hasattr(torch.ops.mkldnn, name) for name in KERNELS)
     if layer.weight.device.type != "cpu" or not has_kernels:
         return False

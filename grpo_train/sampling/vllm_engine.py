@@ -1,12 +1,13 @@
-"""Responses of training by a vLLM server, through TRL's client.
+"""Samples training responses from a vLLM server, through TRL's client.
 
-The server is the user's own, started as TRL's guide says:
+The user starts the server, as TRL's guide says:
 
     VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs --weight-transfer-config '{"backend": "nccl"}'
 
-Before it writes for a step it is sent the policy's weights. Its arithmetic is not the trainer's, so what it writes is slightly off-policy: the
-loss weighs each token by `grpo_train.objective.loss.truncated_weights`. Evaluation and regeneration use the sampler of `generation`. A run that is
-resumed goes on with the right weights, but what a server draws is not repeated to the bit.
+Before it samples for a step, the server is sent the policy's weights. Its arithmetic differs from the trainer's, so its
+responses are slightly off-policy: the loss weights each token by `grpo_train.objective.loss.truncated_weights`.
+Evaluation and regeneration use the sampler in `generation`. A resumed run goes on with the right weights, but the
+server's draws are not reproduced bit for bit.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from reward_training.transformer.rendering import encode_prompt
 
 
 class VllmEngine:
-    """A server that writes as the policy which it was last sent."""
+    """A vLLM server, which samples from the policy whose weights it was last sent."""
 
     def __init__(self, config: VllmConfig, stop_ids: set[int]) -> None:
-        """Connect.
+        """Connect to the server.
 
         Raises:
             ConfigError: vLLM is not installed here, or no server answers at the address in time.
@@ -52,7 +53,7 @@ class VllmEngine:
             ) from error
 
     def follow(self, model: PreTrainedModel, policy_id: str) -> None:
-        """Send the model's weights, unless the server has those of `policy_id` already."""
+        """Send the model's weights, unless the server already has those of `policy_id`."""
         if self._holds == policy_id:
             return
         if not self._is_joined:
@@ -73,25 +74,25 @@ class VllmEngine:
         policy_id: str,
         step: int,
     ) -> list[Completion]:
-        """`group_sizes` completions of each problem, in the order of `problems`."""
+        """Sample `group_sizes[i]` completions of problem i; returned group by group in the order of `problems`."""
         prompts = [encode_prompt(tokenizer, problem) for problem in problems]
         written: dict[int, list[Completion]] = {}
         for size in sorted(set(group_sizes) - {0}):
-            asked = [number for number, wanted in enumerate(group_sizes) if wanted == size]
+            indices = [i for i, wanted in enumerate(group_sizes) if wanted == size]
             answer = self._client.generate(
-                [prompts[number] for number in asked],
+                [prompts[i] for i in indices],
                 n=size,
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_response_length,
                 logprobs=0,
                 generation_kwargs={"seed": (seed + size) % 2**31},
             )
-            for place, (token_ids, logprobs) in enumerate(_rows(answer, len(asked) * size)):
-                number, index = asked[place // size], place % size
+            for row, (token_ids, logprobs) in enumerate(_rows(answer, len(indices) * size)):
+                i, index = indices[row // size], row % size
                 completion = Completion(
-                    problem_key=problems[number].key,
+                    problem_key=problems[i].key,
                     index=index,
-                    prompt_ids=prompts[number],
+                    prompt_ids=prompts[i],
                     token_ids=token_ids,
                     text=tokenizer.decode(token_ids, skip_special_tokens=True),
                     finish_reason="stop" if token_ids[-1] in self._stop_ids else "length",
@@ -100,19 +101,19 @@ class VllmEngine:
                     step=step,
                     seed=seed,
                 )
-                written.setdefault(number, []).append(completion)
-        return [completion for number in range(len(problems)) for completion in written.get(number, [])]
+                written.setdefault(i, []).append(completion)
+        return [completion for i in range(len(problems)) for completion in written.get(i, [])]
 
 
-def _rows(answer: dict[str, Any], number: int) -> Iterator[tuple[list[int], list[float]]]:
-    """Token ids and log-probabilities of each response.
+def _rows(answer: dict[str, Any], num_responses: int) -> Iterator[tuple[list[int], list[float]]]:
+    """(token ids, log-probabilities) of each response in the server's answer.
 
     Raises:
-        RuntimeError: the server left a response or a number out.
+        RuntimeError: responses or log-probabilities are missing.
     """
-    if len(answer["completion_ids"]) != number or answer["logprobs"] is None:
+    if len(answer["completion_ids"]) != num_responses or answer["logprobs"] is None:
         raise RuntimeError(
-            f"the vLLM server gave {len(answer['completion_ids'])} responses for {number}, log-probabilities: "
+            f"the vLLM server gave {len(answer['completion_ids'])} responses for {num_responses}, log-probabilities: "
             f"{answer['logprobs'] is not None}; run one of the versions that TRL supports"
         )
     for token_ids, logprobs in zip(answer["completion_ids"], answer["logprobs"], strict=True):
