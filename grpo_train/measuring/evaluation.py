@@ -1,7 +1,8 @@
-"""How good a policy is on held-out problems: one greedy response and several samples for each.
+"""Evaluates a policy on held-out problems, with one greedy response and several samples per problem.
 
-Every estimate is the mean of a column of `rows`, one value a problem, with a bootstrap interval over problems; a problem
-that a reward could not score, or whose KL is not measured, is left out of that column and counts less in its n.
+Every estimate is the mean of a column of `rows`, which has one row per problem, with a bootstrap interval over
+problems. A problem that a reward could not score, or for which no KL was measured, is missing in that column and does
+not count in its n.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from reward_training.statistics import bootstrap_mean, majority_is_right, pass_a
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one policy did on several splits."""
+    """Results of one policy on several splits."""
 
     reports: dict[str, EvalReport]
     rows: list[dict[str, Any]]
-    """a row a problem: split, problem_key, source, and a number for each metric that could be measured"""
+    """one per problem: split, problem_key, source, and a value for each metric that could be measured"""
     examples: list[dict[str, Any]]
-    """texts of the first problems of each split: prompt, answer, greedy, samples"""
+    """texts of the first problems of each split: prompt, answer, greedy response, samples"""
 
 
 @dataclass(frozen=True)
 class _Answered:
-    """A problem with its responses: the greedy one first, then the samples."""
+    """A problem with its responses, the greedy one first, then the samples."""
 
     problem: Problem
     completions: list[Completion]
@@ -58,9 +59,13 @@ def evaluate(
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
 ) -> Evaluation:
-    """Measure `model` on each split of `problems` with `rewards`, the checker among them.
+    """Evaluate `model` on each split of `problems` with `rewards`, which must include the checker.
 
-    `initial_policy` is what the KL is measured to; None leaves it out. `on_progress` gets the responses just finished.
+    KL is measured against `initial_policy`; None leaves it out. `on_progress` gets the number of responses just
+    finished.
+
+    Raises:
+        StageStopped: `should_stop()` was true between two batches of responses.
     """
     every = [problem for split in problems.values() for problem in split]
     answered = _answer(model, tokenizer, every, policy_id, rewards, config, round_index, should_stop, on_progress)
@@ -71,7 +76,7 @@ def evaluate(
 
 
 def num_responses(config: Config, num_problems: int) -> int:
-    """Responses that an evaluation of so many problems writes."""
+    """Number of responses that an evaluation of `num_problems` problems samples."""
     return num_problems * (1 + config.evaluation.num_samples)
 
 
@@ -112,15 +117,15 @@ def _answer(
             on_group=scoring.begin,
         )
         scores = scoring.finish([problem for problem in problems for _ in range(size)], completions)
-    parts = [slice(start, start + size) for start in range(0, len(completions), size)]
+    groups = [slice(start, start + size) for start in range(0, len(completions), size)]
     return [
         _Answered(*row)
-        for row in zip(problems, (completions[p] for p in parts), (scores[p] for p in parts), strict=True)
+        for row in zip(problems, (completions[g] for g in groups), (scores[g] for g in groups), strict=True)
     ]
 
 
 def _row(entry: _Answered, config: Config) -> dict[str, Any]:
-    """Every metric of one problem."""
+    """The row of one problem, with all its metrics."""
     greedy, samples = entry.completions[0], entry.completions[1:]
     right = [is_right(score.parts[config.checker]) for score in entry.scores]
     row: dict[str, Any] = {
@@ -151,7 +156,10 @@ def _powers_of_two(limit: int) -> list[int]:
 
 
 def _voted_answer(text: str, config: Config) -> str | None:
-    """What a sample votes for: the answer as the checker takes it out of the text."""
+    """The answer that a sample votes for in majority voting.
+
+    It is what the checker extracts; where the checker is no outcome reward, the whole text.
+    """
     checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
     if isinstance(checker, OutcomeRewardConfig):
         return extractor(checker)(text)
@@ -161,8 +169,10 @@ def _voted_answer(text: str, config: Config) -> str | None:
 def _kl_initial(
     answered: Sequence[_Answered], policy_id: str, initial: Policy | None, config: Config, model: PreTrainedModel
 ) -> dict[str, dict[str, float]]:
-    """{problem key: {kl_initial: nats a token over its first sample}} of the first problems of each split; a policy's KL
-    from itself is 0."""
+    """{problem key: {"kl_initial": nats per token over its first sample}} for the first problems of each split.
+
+    It is 0 where the policy is the initial one.
+    """
     if initial is None:
         return {}
     measured = _first_of_each_split(answered, config.evaluation.num_kl_problems)
@@ -170,30 +180,30 @@ def _kl_initial(
         return {entry.problem.key: {"kl_initial": 0.0} for entry in measured}
     reference, _ = load_policy(initial.path, device=model.device, dtype=model.dtype)
     samples = [entry.completions[1] for entry in measured]
-    size, temperature = config.grpo_config.micro_batch_tokens, config.evaluation.temperature
-    values = policy_kl(reference, samples, max_tokens=size, temperature=temperature)
+    max_tokens, temperature = config.grpo_config.micro_batch_tokens, config.evaluation.temperature
+    values = policy_kl(reference, samples, max_tokens=max_tokens, temperature=temperature)
     return {sample.problem_key: {"kl_initial": value} for sample, value in zip(samples, values, strict=True)}
 
 
-def _first_of_each_split(answered: Sequence[_Answered], number: int) -> list[_Answered]:
-    """At most `number` problems of each split."""
+def _first_of_each_split(answered: Sequence[_Answered], num_problems: int) -> list[_Answered]:
+    """The first `num_problems` problems of each split, or all of a smaller one."""
     seen: Counter[str] = Counter()
-    found = []
+    first = []
     for entry in answered:
         seen[entry.problem.split] += 1
-        if seen[entry.problem.split] <= number:
-            found.append(entry)
-    return found
+        if seen[entry.problem.split] <= num_problems:
+            first.append(entry)
+    return first
 
 
 def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round_index: int) -> EvalReport:
-    mine = [row for row in rows if row["split"] == split]
+    split_rows = [row for row in rows if row["split"] == split]
     labels = {"split", "problem_key", "source"}
-    names = sorted({key for row in mine for key in row} - labels)
+    names = sorted({key for row in split_rows for key in row} - labels)
     seed = seed_for(config.seed, f"bootstrap {split}", round_index=round_index)
     draws = config.evaluation.bootstrap_draws
     values = {
-        name: bootstrap_mean([row[name] for row in mine if name in row], seed=seed, draws=draws) for name in names
+        name: bootstrap_mean([row[name] for row in split_rows if name in row], seed=seed, draws=draws) for name in names
     }
     return EvalReport(policy_id=policy_id, split=split, values=values)
 

@@ -1,8 +1,9 @@
-"""How a reward goes with the distance from the initial policy (Gao et al., arXiv 2210.10760).
+"""Fits a reward as a function of the distance from the initial policy (Gao et al., arXiv 2210.10760).
 
-With d = sqrt(KL(policy || initial)), the paper finds R(d) = d (alpha - beta log d) for reinforcement learning (section 3, "functional forms"):
-the proxy's beta is small, the gold score's is not, so that the gold score turns at d = exp(alpha / beta - 1). Left out: the paper
-sets R(0) = 0; here the start is fitted too, since rewards are not centred on the initial policy.
+With d = sqrt(KL(policy || initial)), the paper finds R(d) = d (alpha - beta log d) for reinforcement learning (section
+3, "functional forms"). beta is small for the proxy reward but not for the gold score, so the gold score peaks at
+d = exp(alpha / beta - 1). The paper sets R(0) = 0; here R(0) is fitted too, since rewards are not centred on the
+initial policy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_POINTS = 5
-"""for three unknowns"""
+"""distinct distances that a fit of three unknowns needs"""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Fit:
 
     @property
     def turn(self) -> float | None:
-        """The distance at which the reward stops rising; None where it does not turn from rising to falling."""
+        """The distance at which the reward peaks; None where it has no peak."""
         return math.exp(self.alpha / self.beta - 1) if self.beta > 0 else None
 
 
 def fit(distances: Sequence[float], rewards: Sequence[float]) -> Fit | None:
-    """Least squares over (d, R) points with d > 0, square roots of nats; None where there are too few to tell three numbers from."""
+    """Least-squares fit to points (d, R) with d > 0, in square roots of nats.
+
+    None where there are fewer than MIN_POINTS distinct distances.
+    """
     points = [(d, r) for d, r in zip(distances, rewards, strict=True) if d > 0]
     if len({d for d, _ in points}) < MIN_POINTS:
         return None

@@ -1,7 +1,8 @@
-"""When a challenger becomes champion: a pure rule on one split, the problems paired, and people's word where they are asked.
+"""Decides whether a challenger becomes champion: by paired results on one split and, if people compared, their votes.
 
-The interval is the percentile bootstrap of the mean difference over problems (Efron 1979). A rule that looks at the lower
-bound promotes by luck at most (1 - confidence) / 2 of the time when the two policies are equally good.
+The interval is the percentile bootstrap of the mean paired difference over problems (Efron 1979), and the rule looks at
+its lower bound: `better` promotes a challenger that is only as good as the champion at most (1 - confidence) / 2 of the
+time, by luck.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from reward_training.statistics import bootstrap_mean, wilson_mean
 
 
 class Decision(Record):
-    """Whether the challenger becomes champion, and the paired gain that says so."""
+    """Whether the challenger becomes champion, and the paired gain behind the decision."""
 
     promoted: bool
     rule: str
     metric: str
     gain: float
-    """mean of challenger minus champion"""
+    """mean paired difference, challenger minus champion"""
     low: float
     high: float
     n: int
     reason: str
     people: Estimate | None = None
-    """the challenger's win rate in people's eyes; None where nobody was asked or answered"""
+    """the challenger's win rate in people's comparisons; None where nobody was asked or answered"""
 
 
 def decide(
@@ -39,7 +40,7 @@ def decide(
     draws: int,
     people: Estimate | None = None,
 ) -> Decision:
-    """Compare two policies' rows of the same split, a row a problem; `people` is the challenger's win rate.
+    """Compare two policies' rows on the same split, one row per problem; `people` is the challenger's win rate.
 
     Raises:
         ValueError: the two do not hold the same problems, or a row lacks the metric.
@@ -47,39 +48,41 @@ def decide(
     gains = _paired_gains(champion, challenger, config.metric)
     gain = bootstrap_mean(gains, seed=seed, draws=draws, confidence=config.confidence)
     bound = {"better": 0.0, "not_worse": -config.tolerance, "always": float("-inf")}[config.rule]
-    consent, word = (True, "") if config.people is None else _word_of(people, config.people)
+    allowed, clause = (True, "") if config.people is None else _votes(people, config.people)
     interval = f"{gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     needed = "promotes whatever the gain" if config.rule == "always" else f"needs a lower bound over {bound:g}"
     return Decision(
-        promoted=gain.low > bound and consent,
+        promoted=gain.low > bound and allowed,
         rule=config.rule,
         metric=config.metric,
         gain=gain.estimate,
         low=gain.low,
         high=gain.high,
         n=gain.n,
-        reason=f"{config.metric} {interval} on {gain.n} problems; rule {config.rule} {needed}{word}",
+        reason=f"{config.metric} {interval} on {gain.n} problems; rule {config.rule} {needed}{clause}",
         people=people,
     )
 
 
 def win_rate(leanings: Sequence[float]) -> Estimate | None:
-    """The challenger's win rate with its 95% Wilson interval; a leaning is in [-1, 1], 1 where all prefer the challenger, and
-    one of 0 is half a win. None where nobody answered."""
+    """The challenger's win rate with its 95% Wilson interval; None where nobody answered.
+
+    A leaning is in [-1, 1]: 1 where everyone prefers the challenger, and 0 counts as half a win.
+    """
     return wilson_mean([(1 + leaning) / 2 for leaning in leanings]) if leanings else None
 
 
-def _word_of(people: Estimate | None, config: PeopleConfig) -> tuple[bool, str]:
-    """Whether people stand by the challenger, as the rule has it, and how to say so."""
+def _votes(people: Estimate | None, config: PeopleConfig) -> tuple[bool, str]:
+    """(whether people's votes allow the promotion under the rule, the clause that says so in the reason)."""
     if people is None:
-        return config.rule != "better", f"; no person answered, which people.rule {config.rule} {_lets(config)}"
-    fits = {"report": True, "not_worse": people.high >= 0.5, "better": people.low > 0.5}[config.rule]
+        return config.rule != "better", f"; no person answered, which people.rule {config.rule} {_silence(config)}"
+    allowed = {"report": True, "not_worse": people.high >= 0.5, "better": people.low > 0.5}[config.rule]
     rate = f"{people.estimate:.2f} [{people.low:.2f}, {people.high:.2f}]"
     needed = {"report": "only shows", "not_worse": "needs to reach 0.5", "better": "needs wholly over 0.5"}[config.rule]
-    return fits, f"; people prefer it in {rate} of {people.n} comparisons, which people.rule {config.rule} {needed}"
+    return allowed, f"; people prefer it in {rate} of {people.n} comparisons, which people.rule {config.rule} {needed}"
 
 
-def _lets(config: PeopleConfig) -> str:
+def _silence(config: PeopleConfig) -> str:
     return "takes for a no" if config.rule == "better" else "lets pass"
 
 

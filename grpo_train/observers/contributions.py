@@ -1,4 +1,4 @@
-"""What moved the policy: each objective's absolute part of the advantages, summed over the steps of a training."""
+"""Sums each objective's absolute contributions to the advantages over a training: what moved the policy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from grpo_train.observers.observer import StepRecord
 
 
 class Contributions:
-    """Remembers a sum for each objective; `shares` are told at the end of the training."""
+    """Keeps a sum for each objective; `shares` are reported at the end of the training."""
 
     def __init__(self, objectives: Sequence[str]) -> None:
         self.sums = dict.fromkeys(objectives, 0.0)
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """No metrics: a step's own shares are among those of its rewards."""
+        """Adds no metrics: the shares of a single step are among its reward metrics."""
         self.add(step.advantages)
         return {}
 
@@ -28,7 +28,7 @@ class Contributions:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each objective's share of all."""
+        """Each objective's share of the total."""
         total = max(sum(self.sums.values()), 1e-12)
         return {name: value / total for name, value in self.sums.items()}
 

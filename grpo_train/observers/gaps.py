@@ -1,8 +1,8 @@
-"""How far a reward model's praise runs ahead of the checker: the sign of over-optimisation that can be seen while it happens.
+"""Measures how far a reward model runs ahead of the checker: a sign of over-optimisation during training.
 
-The gap is what the reward model's mean has gained since the first step less what the checker's has, each in standard deviations of its own
-values at that step. It is 0 while both rise alike, and grows where the policy learns to please the model alone (Gao et al., arXiv
-2210.10760: the proxy goes on rising when the gold score has turned).
+The gap is the reward model's gain in mean since the first step minus the checker's gain, each in standard deviations of
+its own values at that step. It stays at 0 while both rise alike, and grows where the policy learns to please the reward
+model alone (Gao et al., arXiv 2210.10760: the proxy goes on rising after the gold score has turned).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from grpo_train.observers.observer import StepRecord
 
 
 class Gaps:
-    """Carries each objective's mean and deviation at the first step in which both it and the checker varied."""
+    """Keeps each reward model's and the checker's mean and standard deviation at the first step where both varied."""
 
     def __init__(self, models: Sequence[str], checker: str) -> None:
         self.models, self.checker = list(models), checker
@@ -33,11 +33,14 @@ class Gaps:
         }
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """Measured on what the step sampled; responses of the cache say nothing of what the policy gets now."""
+        """Measures on the responses sampled at this step; cached ones do not show what the current policy scores."""
         return self.measure(step.parts[~step.batch.is_old], step.objectives)
 
     def measure(self, parts: Floats, objectives: Sequence[str]) -> dict[str, float]:
-        """{`gap/<reward model>`: gap} of a step's (N, K) parts, NaN for missing; from the second step that both vary in on."""
+        """{`gap/<reward model>`: gap} for a step's (N, K) parts, NaN for missing ones.
+
+        There are no gaps up to the first step in which both vary, which the later ones are measured from.
+        """
         if self.checker not in objectives:
             return {}
         gaps = {}
@@ -53,6 +56,6 @@ class Gaps:
 
 
 def _mean_and_std(column: Floats) -> tuple[float, float]:
-    """NaN and 0 where nothing is known."""
+    """(mean, standard deviation) of the known values; (NaN, 0) where there are none."""
     known = column[~np.isnan(column)]
     return (float(known.mean()), float(known.std())) if known.size else (float("nan"), 0.0)

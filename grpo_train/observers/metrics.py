@@ -1,4 +1,4 @@
-"""What each step of training says of itself. Keys are defined in docs/metrics.md."""
+"""Computes the metrics of a training step that need no earlier steps; docs/metrics.md defines their keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpo_train.observers.observer import StepRecord
 
 
 def step_metrics(step: StepRecord) -> dict[str, float]:
-    """What a step's rewards, groups and responses say, without a look at earlier steps."""
+    """Metrics of a step's rewards, groups and responses."""
     is_old = step.batch.is_old
     metrics = reward_metrics(step.parts, step.objectives, step.advantages, is_old)
     metrics |= group_metrics(step.batch.completions, step.right, step.advantages, step.batch.group_size, is_old)
@@ -20,14 +20,15 @@ def step_metrics(step: StepRecord) -> dict[str, float]:
 
 
 def refill_metrics(step: StepRecord) -> dict[str, float]:
-    """How many dead groups gave way to fresh problems, and in how many further rounds of sampling."""
+    """Number of dead groups that were replaced by fresh ones, and number of refill rounds."""
     return {"groups/refused": float(len(step.refused.problems)), "groups/refills": float(step.num_refills)}
 
 
 def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advantages, is_old: Bools) -> dict[str, float]:
-    """Mean and spread of the reward and of each objective, each objective's share, and the advantages' distribution.
+    """Mean and std of the reward and of each objective, advantage and unscored shares, advantage distribution.
 
-    Old rows belong to the shares and to the distribution alone: they say nothing of what the policy gets now.
+    Rows from the response cache (`is_old`) count only in the advantage shares and the advantage distribution: they do
+    not show what the current policy scores.
     """
     metrics = _mean_and_std("reward", advantages.rewards[~is_old])
     for name, column, share in zip(objectives, parts[~is_old].T, advantages.shares, strict=True):
@@ -55,7 +56,7 @@ def group_metrics(
     group_size: int,
     is_old: Bools,
 ) -> dict[str, float]:
-    """Shares of groups that are dead, of distinct texts in a group, and of groups whose new rows are all right, all wrong."""
+    """Shares of dead groups, of distinct texts per group, and of groups with all sampled rows right or all wrong."""
     texts = [completion.text for completion in completions]
     groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
     metrics = {
@@ -70,7 +71,7 @@ def group_metrics(
 
 
 def response_metrics(completions: Sequence[Completion]) -> dict[str, float]:
-    """Length, truncation and early stops of the responses, and the policy's entropy as they show it."""
+    """Lengths, shares of truncated and aborted responses, and the policy's entropy over them in nats per token."""
     lengths = [len(completion.token_ids) for completion in completions]
     logprobs = np.concatenate([completion.logprobs for completion in completions])
     return {

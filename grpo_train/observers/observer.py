@@ -1,4 +1,4 @@
-"""What looks at a step of training once it is done: one interface for its metrics and for what is carried to the next step."""
+"""The interface of observers: they look at each finished training step, add metrics and may keep state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reward_training.transformer.positions import Positions
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step: G problems with S responses each, N = G x S, under K objectives."""
+    """One finished step: G problems with S responses each, N = G x S, under K objectives."""
 
     step: int
     """counts from 1"""
@@ -22,29 +22,29 @@ class StepRecord:
     checker: str
     """name of the reward that says right or wrong; it need not be an objective"""
     batch: Groups
-    """what the update learned from: N responses, those of the response cache included"""
+    """the N responses of the step, those from the response cache included"""
     parts: Floats
-    """(N, K) value of each objective, NaN where it could not score"""
+    """(N, K) score of each response under each objective, NaN where the reward could not score"""
     advantages: Advantages
     """of the batch"""
     refused: Groups
-    """dead groups that gave way to fresh problems"""
+    """dead groups that were replaced by fresh ones"""
     refused_advantages: Advantages
     num_refills: int
-    """further rounds of sampling that replaced them"""
+    """number of refill rounds that replaced them"""
     positions: Positions
-    """what forward passes computed, in sampling and in the update, on all ranks"""
+    """token positions computed by sampling and by the update, on all ranks"""
     metrics: dict[str, float] = field(default_factory=dict)
-    """of the update, and of all that looked before"""
+    """metrics of the update, of the step, and of the observers that looked before"""
 
     @property
     def right(self) -> list[bool] | None:
-        """(N,) what the checker says of the batch; None where it is no objective."""
+        """(N,) whether the checker calls each response right; None where the checker is no objective."""
         return self.batch.right(self.checker) if self.checker in self.objectives else None
 
     @property
     def pass_rates(self) -> dict[str, float]:
-        """{problem key: share of right responses} of those that this step sampled; empty where the checker is no objective."""
+        """{problem key: share of right responses} among those sampled; empty where the checker is no objective."""
         if self.checker not in self.objectives:
             return {}
         groups = self.batch + self.refused
@@ -58,13 +58,13 @@ class StepRecord:
 
 
 class Observer(Protocol):
-    """Looks at every step; `state` and `restore` carry what it remembers over a kill."""
+    """Looks at every step; checkpoints keep what it remembers, by `state` and `restore`."""
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """The metrics that it adds to the step's."""
+        """The metrics to add to the step's."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state()` told of, after JSON: tuples are lists, keys are strings."""
+        """Set what `state()` returned, after a round trip through JSON: tuples are lists, keys are strings."""

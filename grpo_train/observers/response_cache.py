@@ -1,22 +1,24 @@
-"""Good responses are kept and used again, so that fewer are sampled and a group that is all wrong gets one that is right.
+"""Caches good responses for later groups, to sample less and to give groups that are all wrong a right response.
 
-Experience replay inside the group: of a problem that is asked again, up to `share` of the group's rows are kept responses
-of earlier steps, and only the others are sampled (RLEP, arXiv 2507.07451, and RePO, arXiv 2506.09340, mix them in likewise;
-ARPO, arXiv 2505.16282, does for groups that are all wrong). The group keeps its size, so its arithmetic stays what it is.
+Experience replay within the group: when a problem is asked again, up to `share` of its group's rows are cached
+responses of earlier steps, and only the others are sampled (RLEP, arXiv 2507.07451, and RePO, arXiv 2506.09340, mix
+them in the same way; ARPO, arXiv 2505.16282, does so for groups that are all wrong). The group keeps its size, so the
+advantage formulas stand.
 
-- Kept is what was right by the checker (value >= 1, where the checker is among the training rewards) and had a positive
-  advantage: what a group that differs had more of than it expected. A group that is all right teaches nothing and gives nothing.
-- A kept response enters the loss with the log-probabilities of the policy that wrote it: each token (each response for
-  gspo) is weighted by the clipped ratio of eq. 3 of DeepSeekMath, arXiv 2402.03300, bounded by 1 + clip_range for a
-  positive advantage, as truncated importance weights are (V-trace, arXiv 1802.01561). Sampled rows have the ratio 1.
-- It is dropped when it is `max_age` steps old, when newer ones need its room, and when it is too far off the policy: with
-  w = policy(response) / writer(response), the effective sample size (sum w)^2 / sum w^2 over the m kept responses of a batch
-  must be at least `min_effective_share` of m, or those whose w is farthest from 1 leave until it is. One response alone has
-  the share 1 whatever its w is; age and the clipping bound that.
+- A response is cached if the checker calls it right (value >= 1, where the checker is among the training rewards) and
+  its advantage is positive. A group whose rewards are all equal has no positive advantage and adds nothing.
+- A cached response is off-policy. It enters the loss with the log-probabilities of the policy that wrote it: each token
+  (each response for gspo) is weighted by the clipped ratio of eq. 3 of DeepSeekMath, arXiv 2402.03300, bounded by
+  1 + clip_range for a positive advantage, like truncated importance weights (V-trace, arXiv 1802.01561). Sampled rows
+  have the ratio 1.
+- It is dropped once it is more than `max_age` steps old, when newer responses need its room, and when it is too far
+  off-policy: with w = policy(response) / writer(response), the effective sample size (sum w)^2 / sum w^2 over the m
+  cached responses of a batch must be at least `min_effective_share` of m; until it is, the response whose w is farthest
+  from 1 is dropped. A single response has the share 1 whatever its w; only its age and the clipping limit that.
 
-The scores are those that the response got: the rewards of a round do not change, and every round starts with an empty
-cache. What the weights do not correct is the choice of good ones: the group's mean is above what the policy itself
-would get, so its own right answers are pushed less and its wrong ones more.
+Cached scores stay valid: rewards do not change within a round, and every round starts with an empty cache. The weights
+do not correct for the selection of good responses, which raises the group's mean above what the policy itself would
+get: the policy's own right answers are pushed up less and its wrong ones pushed down more.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ Item = TypeVar("Item")
 
 
 class Kept(Record):
-    """A response as it was written, with the scores that it got."""
+    """A cached response with the scores that it got."""
 
     completion: Completion
     score: Score
@@ -46,72 +48,76 @@ class Kept(Record):
 
 @dataclass(frozen=True)
 class Reuse:
-    """The kept responses that a batch uses, each group's after its sampled ones."""
+    """The cached responses that a batch uses; in each group they follow the sampled ones."""
 
     group_size: int
     rows: list[list[Kept]]
-    """for each problem of the batch, newest first"""
+    """the cached responses of each problem of the batch, newest first"""
 
     @property
     def num_sampled(self) -> list[int]:
-        """For each problem, how many responses are still to be sampled."""
+        """For each problem, the number of responses that are still to be sampled."""
         return [self.group_size - len(rows) for rows in self.rows]
 
     @property
     def is_old(self) -> Bools:
-        """(N,) which rows of the whole batch are kept ones."""
+        """(N,) True for the rows of the batch that come from the cache."""
         return np.array(self.join([False] * sum(self.num_sampled), lambda kept: True), dtype=np.bool_)
 
     def join(self, sampled: Iterable[Item], of_kept: Callable[[Kept], Item]) -> list[Item]:
-        """(N) something of every row of the batch: of the sampled ones as given, of the kept ones by `of_kept`."""
-        waiting = iter(sampled)
-        whole: list[Item] = []
-        for rows, number in zip(self.rows, self.num_sampled, strict=True):
-            whole += [*islice(waiting, number), *map(of_kept, rows)]
-        return whole
+        """(N,) one item per row of the batch: those of `sampled` in order, and `of_kept` of the cached ones."""
+        remaining = iter(sampled)
+        items: list[Item] = []
+        for rows, num_sampled in zip(self.rows, self.num_sampled, strict=True):
+            items += [*islice(remaining, num_sampled), *map(of_kept, rows)]
+        return items
 
     def completions(self, sampled: Sequence[Completion]) -> list[Completion]:
-        """Whole groups. `index` of a kept response is its place in this group; who wrote it when is in `policy_id`, `step`."""
+        """(N,) completions of whole groups.
+
+        A cached response gets its position in this group as `index`; its `policy_id` and `step` still say who wrote it
+        and when.
+        """
         whole = self.join(sampled, lambda kept: kept.completion)
-        places = [place % self.group_size for place in range(len(whole))]
-        return [c if c.index == i else c.model_copy(update={"index": i}) for c, i in zip(whole, places, strict=True)]
+        indices = [row % self.group_size for row in range(len(whole))]
+        return [c if c.index == i else c.model_copy(update={"index": i}) for c, i in zip(whole, indices, strict=True)]
 
     def scores(self, sampled: Sequence[Score]) -> list[Score]:
-        """Of whole groups."""
+        """(N,) scores of whole groups."""
         return self.join(sampled, lambda kept: kept.score)
 
 
 def nothing_kept(problems: Sequence[Problem], group_size: int) -> Reuse:
-    """Every group is sampled whole."""
+    """No cached responses: all rows of every group are sampled."""
     return Reuse(group_size, [[] for _ in problems])
 
 
 @dataclass
 class ResponseCache:
-    """Kept responses of one training, in the order in which they were written."""
+    """The cached responses of one training, in the order in which they were cached."""
 
     config: ResponseCacheConfig
     group_size: int
     kept: list[Kept] = field(default_factory=list)
     num_dropped: int = 0
-    """since `take` was called"""
+    """number of responses dropped since `take` was last called"""
     taken: dict[str, float] = field(default_factory=dict)
-    """metrics of what the last `take` gave"""
+    """metrics of the last `take`"""
 
     def take(
         self, step: int, problems: Sequence[Problem], log_ratios: Callable[[Sequence[Completion]], Floats]
     ) -> Reuse:
-        """The kept responses for the groups of `problems` at `step`; those that are too old or too far off are dropped.
+        """Drop responses that are too old or too far off-policy; returns those to use in the groups of `problems`.
 
         Args:
-            log_ratios: (m,) log of w for each of m responses, under the policy as it is.
+            log_ratios: (m,) log w of each of m responses under the current policy.
         """
         if not self.config.share:
             return nothing_kept(problems, self.group_size)
         self.num_dropped = 0
         self._keep([kept for kept in self.kept if step - kept.completion.step <= self.config.max_age])
-        metrics = self._drop_far([kept for rows in self._found(problems) for kept in rows], log_ratios)
-        rows = self._found(problems)
+        metrics = self._drop_far([kept for rows in self._cached(problems) for kept in rows], log_ratios)
+        rows = self._cached(problems)
         ages = [step - kept.completion.step for group in rows for kept in group]
         metrics["cache/used_share"] = len(ages) / (len(problems) * self.group_size)
         if ages:
@@ -119,24 +125,24 @@ class ResponseCache:
         self.taken = metrics
         return Reuse(self.group_size, rows)
 
-    def _found(self, problems: Sequence[Problem]) -> list[list[Kept]]:
-        """Of each problem what is kept, newest first."""
-        found: dict[str, list[Kept]] = {}
+    def _cached(self, problems: Sequence[Problem]) -> list[list[Kept]]:
+        """The cached responses of each problem, newest first."""
+        by_problem: dict[str, list[Kept]] = {}
         for kept in reversed(self.kept):
-            found.setdefault(kept.completion.problem_key, []).append(kept)
-        return [found.get(problem.key, []) for problem in problems]
+            by_problem.setdefault(kept.completion.problem_key, []).append(kept)
+        return [by_problem.get(problem.key, []) for problem in problems]
 
-    def _drop_far(self, found: list[Kept], log_ratios: Callable[[Sequence[Completion]], Floats]) -> dict[str, float]:
-        if not found:
+    def _drop_far(self, usable: list[Kept], log_ratios: Callable[[Sequence[Completion]], Floats]) -> dict[str, float]:
+        if not usable:
             return {}
-        logs = log_ratios([kept.completion for kept in found])
+        logs = log_ratios([kept.completion for kept in usable])
         near = near_enough(logs, self.config.min_effective_share)
-        far = {id(kept) for kept, is_near in zip(found, near, strict=True) if not is_near}
+        far = {id(kept) for kept, is_near in zip(usable, near, strict=True) if not is_near}
         self._keep([kept for kept in self.kept if id(kept) not in far])
         return {"cache/effective_share": effective_share(logs)}
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """Keep what the step sampled and may be used again."""
+        """Cache the good responses that the step sampled."""
         batch = step.batch
         kept = self.add(batch.completions, batch.scores, step.advantages.means, step.right, batch.is_old)
         return self.taken | kept
@@ -149,12 +155,12 @@ class ResponseCache:
         right: Sequence[bool] | None,
         is_old: Bools,
     ) -> dict[str, float]:
-        """Keep the good ones of a batch that were just sampled; returns what the cache is now.
+        """Cache the good ones among the newly sampled completions of a batch; returns the cache's metrics.
 
         Args:
-            advantages: (N,) of the completions.
-            right: what the checker says of each; None where it is not among the training rewards.
-            is_old: (N,) which of them stand in the cache already.
+            advantages: (N,) advantages of the completions.
+            right: (N,) whether the checker calls each right; None where it is not among the training rewards.
+            is_old: (N,) which of them are in the cache already.
         """
         if not self.config.share:
             return {}
@@ -165,7 +171,7 @@ class ResponseCache:
         return {"cache/size": float(len(self.kept)), "cache/dropped": float(self.num_dropped)}
 
     def _newest(self) -> list[Kept]:
-        """As many of a problem as a group may use, and `size` in all, oldest first."""
+        """The newest responses, oldest first: per problem no more than a group may use, and `size` in all."""
         newest: list[Kept] = []
         counts: Counter[str] = Counter()
         for kept in reversed(self.kept):
@@ -197,11 +203,11 @@ def effective_share(log_ratios: Floats) -> float:
 
 
 def near_enough(log_ratios: Floats, min_share: float) -> Bools:
-    """(m,) which responses stay: those farthest from the ratio 1 leave until the rest has an effective share of `min_share`."""
+    """(m,) which responses to keep: the farthest from w = 1 go until the rest has an effective share of `min_share`."""
     nearest = np.argsort(np.abs(log_ratios), kind="stable")
-    number = len(nearest)
-    while number > 1 and effective_share(log_ratios[nearest[:number]]) < min_share:
-        number -= 1
-    good = np.zeros(len(log_ratios), dtype=np.bool_)
-    good[nearest[:number]] = True
-    return good
+    num_kept = len(nearest)
+    while num_kept > 1 and effective_share(log_ratios[nearest[:num_kept]]) < min_share:
+        num_kept -= 1
+    is_kept = np.zeros(len(log_ratios), dtype=np.bool_)
+    is_kept[nearest[:num_kept]] = True
+    return is_kept

@@ -1,15 +1,15 @@
-"""Where the generated tokens of a training go: each response's tokens are in exactly one class.
+"""Counts where the generated tokens of a training go; the tokens of a response are all in the same class.
 
-The first of these that fits a response is the class of all its tokens:
+A response is in the first class that fits:
 
-- `old`: it comes from the response cache, and was counted as generated at the step that wrote it;
-- `aborted`: its generation was broken off (finish reason `aborted:<why>`);
+- `old`: it comes from the response cache; it was counted as generated at the step that wrote it;
+- `aborted`: its generation was aborted (finish reason `aborted:<why>`);
 - `unscored`: no reward could score it;
-- `dead`: its group teaches nothing, as all are right, all wrong, or equal otherwise;
+- `dead`: its group teaches nothing, since its rewards are all equal (all right, all wrong, or otherwise);
 - `truncated`: it ended at the length limit;
 - `useful`: the rest.
 
-Padding stands beside the classes: positions that a forward pass computed and that held no token.
+Padding is counted beside the classes: positions that a forward pass computed and that held no token.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ CLASSES = ("useful", "truncated", "dead", "unscored", "aborted", "old")
 
 @dataclass
 class TokenLedger:
-    """A training's totals; `state` and `restore` carry them over a kill."""
+    """The token counts of a whole training; checkpoints keep them, by `state` and `restore`."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """tokens of each class, and of `computed` and `padding` positions"""
+    """number of tokens in each class, and of `computed` and `padding` positions"""
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """The tokens of the batch and of the groups that were refused."""
+        """Add the tokens of the batch and of the refused groups; returns the step's metrics."""
         refused = token_counts(step.refused, step.refused_advantages)
         return self.add(token_counts(step.batch, step.advantages) + refused, step.positions)
 
     def add(self, counts: Mapping[str, int], *positions: Positions) -> dict[str, float]:
-        """Add a step's tokens, as `token_counts` gives them, and its positions; returns the step's metrics."""
+        """Add a step's token counts, as `token_counts` returns them, and its positions; returns the step's metrics."""
         step = Counter(counts)
         for part in positions:
             step.update(computed=part.computed, padding=part.padding)
@@ -52,7 +52,7 @@ class TokenLedger:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Tokens of each class so far, and `computed` and `padding` positions."""
+        """Number of tokens in each class so far, and of `computed` and `padding` positions."""
         return {name: self.counts[name] for name in (*CLASSES, "computed", "padding")}
 
     def state(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class TokenLedger:
 
 
 def token_class(completion: Completion, *, is_old: bool, is_scored: bool, is_dead: bool) -> str:
-    """Which of `CLASSES` a response's tokens are in."""
+    """The class, one of `CLASSES`, of a response's tokens."""
     if is_old:
         return "old"
     if completion.is_aborted:
@@ -76,7 +76,7 @@ def token_class(completion: Completion, *, is_old: bool, is_scored: bool, is_dea
 
 
 def token_counts(groups: Groups, advantages: Advantages) -> Counter[str]:
-    """{class: tokens} of the responses; the classes other than `old` add up to the tokens generated."""
+    """{class: number of tokens} of the responses; all classes but `old` add up to the number of generated tokens."""
     counts: Counter[str] = Counter()
     is_dead = np.repeat(advantages.dead, groups.group_size)
     for completion, score, old, dead in zip(groups.completions, groups.scores, groups.old, is_dead, strict=True):
@@ -87,7 +87,7 @@ def token_counts(groups: Groups, advantages: Advantages) -> Counter[str]:
 
 
 def token_metrics(counts: Mapping[str, int]) -> dict[str, float]:
-    """`tokens/generated`, the share of each class in all tokens, and the share of padding in what was computed."""
+    """`tokens/generated`, each class's share of all tokens, and the share of padding in the computed positions."""
     total = sum(counts.get(name, 0) for name in CLASSES)
     metrics = {"tokens/generated": float(total - counts.get("old", 0))}
     metrics |= {f"tokens/{name}_share": counts.get(name, 0) / max(total, 1) for name in CLASSES}

@@ -1,4 +1,4 @@
-"""Rules that look at training while it runs: a metric out of bounds for long enough is said, or ends the stage."""
+"""Watches metrics during training: one that stays out of bounds for long enough raises a warning or ends the stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from grpo_train.observers.observer import StepRecord
 
 @dataclass(frozen=True)
 class Alarm:
-    """A rule whose patience ran out."""
+    """A rule whose patience ran out, and the measurement at which it did."""
 
     rule: WatchRule
     step: int
     value: float
     since: int
-    """the first of the measurements in a row"""
+    """step of the first of the measurements in a row that were out of bounds"""
 
     def __str__(self) -> str:
         looked_at = f"{self.rule.metric} less its mean before" if self.rule.jump_over else self.rule.metric
@@ -32,16 +32,16 @@ class Alarm:
 
 @dataclass
 class Watch:
-    """Counts, for each rule, the measurements in a row that were out of bounds."""
+    """Counts, for each rule, consecutive measurements out of bounds."""
 
     rules: Sequence[WatchRule]
     counts: list[int] = field(default_factory=list)
     since: list[int] = field(default_factory=list)
-    """the step of the first of them"""
+    """step of the first of them"""
     before: list[list[float]] = field(default_factory=list)
-    """of each rule with `jump_over`, the last measurements, the oldest first"""
+    """for each rule with `jump_over`, its last measurements, oldest first"""
     alarms: list[Alarm] = field(default_factory=list)
-    """of the last step"""
+    """alarms of the last step"""
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * len(self.rules)
@@ -56,12 +56,12 @@ class Watch:
         self.before = [list(values) for values in state["before"]]
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """No metrics: what it found in those of the others is in `alarms`."""
+        """Check the step's metrics and set `alarms`; adds no metrics."""
         self.alarms = self.examine(step.step, step.metrics)
         return {}
 
     def examine(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
-        """Rules whose patience runs out at this step; each sounds once until its metric is back in bounds."""
+        """Alarms of rules whose patience runs out now; a rule alarms once until its metric is back in bounds."""
         alarms = []
         for i, rule in enumerate(self.rules):
             if rule.metric not in metrics:
@@ -77,13 +77,16 @@ class Watch:
         return alarms
 
     def _looked_at(self, i: int, value: float) -> float | None:
-        """The metric, or its distance from its mean before; None as long as that is of too few measurements."""
+        """The metric, or with `jump_over` its difference from the mean of that many earlier values.
+
+        None until there are that many.
+        """
         size = self.rules[i].jump_over
         if size is None:
             return value
-        known = self.before[i]
-        self.before[i] = [*known, value][-size:]
-        return value - fmean(known) if len(known) == size else None
+        earlier = self.before[i]
+        self.before[i] = [*earlier, value][-size:]
+        return value - fmean(earlier) if len(earlier) == size else None
 
 
 def _is_out(rule: WatchRule, value: float) -> bool:

@@ -1,8 +1,9 @@
-"""Training a low-rank adapter instead of all weights (LoRA, arXiv 2106.09685), by PEFT.
+"""Trains a low-rank adapter instead of all weights (LoRA, arXiv 2106.09685), by PEFT.
 
-The adapter is put into the model in place; its weights alone are trained, are in checkpoints and have optimizer state. A policy on disk
-is always the merged model, W + (alpha / rank) B A (section 4.1 there), so that whatever reads policies need not know of adapters. Where the
-adapter is carried on over rounds, it stands beside the model, with the name of the policy that it changes.
+The adapter is inserted into the model in place; only its weights are trained, saved in checkpoints and given optimizer
+state. A policy on disk is always the merged model, W + (alpha / rank) B A (section 4.1 of the paper), so code that
+reads policies need not know about adapters. An adapter that is carried on over rounds is saved beside the model, with
+the record of its base policy.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ ORIGIN = "origin.json"
 
 
 class Adapter:
-    """An adapter in a model that `load_policy` gave; `merge` ends it."""
+    """A LoRA adapter in a model that `load_policy` returned; `merge` removes it again."""
 
     def __init__(self, model: PreTrainedModel, lora: LoraConfig, *, seed: int, carried: Path | None = None) -> None:
-        """A new one, drawn from `seed`, that changes nothing yet; or the one in the folder `carried`, to be trained on.
+        """Insert a new adapter, drawn from `seed`, that changes nothing yet; or train on the one in folder `carried`.
 
         Raises:
-            ConfigError: the model has no module of a name in `target_modules`.
+            ConfigError: `target_modules` names no module of the model.
         """
         self._lora = lora
         if carried is not None:
@@ -53,18 +54,22 @@ class Adapter:
                 ) from error
 
     def save(self, folder: Path, base: Policy) -> None:
-        """Write the adapter, which policy it stands on, and the settings that it was made with."""
+        """Write the adapter, the record of its base policy, and the settings that it was made with."""
         self._model.save_pretrained(str(folder))
         write_json(folder / ORIGIN, _origin(base, self._lora))
 
     def merge(self) -> PreTrainedModel:
-        """The model with the adapter added to its weights; the adapter is gone."""
+        """Merge the adapter into the model's weights; returns the model without the adapter."""
         merged: PreTrainedModel = self._model.merge_and_unload()
         return merged
 
 
 def carried_adapter(policy: Policy, lora: LoraConfig) -> tuple[Policy, Path] | None:
-    """Base and folder of the adapter that training goes on with, where `policy` has one of these settings and it is to be carried on."""
+    """(base policy, folder) of the adapter with which training goes on.
+
+    None where adapters are merged between rounds, or `policy` has no adapter of these settings whose base is still
+    there.
+    """
     folder = Path(policy.path).parent / FOLDER
     if lora.between_rounds == "merge" or not (folder / ORIGIN).exists():
         return None
@@ -78,5 +83,5 @@ def _origin(base: Policy, lora: LoraConfig) -> dict[str, Any]:
 
 
 def _is_there(base: Policy) -> bool:
-    """Whether the base's weights are still those that the adapter stands on."""
+    """Whether the base policy's folder still holds the weights that the adapter was trained on."""
     return Path(base.path).is_dir() and open_policy(Path(base.path), base.round).id == base.id

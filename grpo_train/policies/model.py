@@ -1,4 +1,4 @@
-"""Policies on disk: a folder that `from_pretrained` reads, named by the content of its weights."""
+"""Loads and saves policies: folders that `from_pretrained` reads, identified by a hash of their weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reward_training.transformer.precision import autocast_dtype, pick_device
 from reward_training.transformer.quiet import quiet_transformers
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
-"""tokens that models without a pad token keep in reserve, best first"""
+"""reserved tokens that can be the pad token of a model without one, best first"""
 
 
 def load_policy(
@@ -40,7 +40,7 @@ def load_policy(
 def load_for_sampling(
     path: str | Path, precision: Literal["auto", "bfloat16", "float32"]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A policy that only writes: on the best device, its weights in the low precision where there is one."""
+    """A policy for sampling only: on the best device, with low-precision weights where the device supports them."""
     device = pick_device()
     return load_policy(path, device=device, dtype=autocast_dtype(precision, device) or torch.float32)
 
@@ -64,14 +64,14 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A reserved token other than the end of sequence, or else that one."""
+    """The first reserved token in the vocabulary that is not the end-of-sequence token, or else that token."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     reserved = (token for token in RESERVED_PADS if token in vocabulary and token != tokenizer.eos_token)
     return next(reserved, str(tokenizer.eos_token))
 
 
 def _drop_sampling_defaults(model: PreTrainedModel) -> None:
-    """A model's own temperature, top_p and the like would only get in the way of ours when it is saved."""
+    """Remove the model's own temperature, top_p and the like, which would get in the way of ours when it is saved."""
     settings: Any = model.generation_config
     if settings is not None:
         settings.do_sample = False

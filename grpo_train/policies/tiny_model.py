@@ -1,8 +1,9 @@
-"""A small random language model built in code, for trying out set-ups and for the tests.
+"""Builds a small random language model in code, for trying out configurations and for the tests.
 
-A real transformers model (Llama, two layers) with a character tokenizer and a chat template. Digits and the end of
-sequence are likely from the start, so that a random policy stops by itself and earns some rewards: every embedding
-shares one direction, which passes through the residual stream, and the output rows of the likely tokens point along it.
+A real transformers model (Llama, two layers) with a character tokenizer and a chat template. Digits and the
+end-of-sequence token are likely from the start, so that a random policy stops by itself and earns some rewards: all
+embeddings share one direction, which passes through the residual stream, and the output rows of the likely tokens point
+along it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ CHAT_TEMPLATE = (
 )
 DIGIT_BIAS = 3.0
 END_BIAS = 3.6
-"""logits above the other tokens: the response ends after about ten tokens, most of them digits"""
+"""added to the logits, so that a response ends after about ten tokens, most of them digits"""
 MAX_LENGTH = 2048
 
 
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, 101 in all; unknown characters become <unk>."""
+    """One token per character, 101 tokens in all; unknown characters become <unk>."""
     symbols = [PAD, BOS, UNKNOWN, START, END, *CHARACTERS]
     backend = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -72,11 +73,11 @@ def build_tiny_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> Ll
 
 
 def _make_likely(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raise the logits of digits by DIGIT_BIAS and of the end by END_BIAS, at every position."""
+    """Raise the logits of digits by DIGIT_BIAS and that of the end-of-sequence token by END_BIAS, at every position."""
     width = model.config.hidden_size
     digits = tokenizer.convert_tokens_to_ids(list(string.digits))
     with torch.no_grad():
-        # After the last norm the shared direction measures about 1 in each of `width` places.
+        # after the last norm the shared direction is about 1 in each of the `width` dimensions
         model.model.embed_tokens.weight += 0.5
         head = model.lm_head.weight
         head[digits] += DIGIT_BIAS / width

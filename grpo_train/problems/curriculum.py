@@ -1,16 +1,17 @@
-"""Which problems the next batch asks, and what their answers say about the next ones.
+"""Picks the problems of each batch, and learns from their pass rates which to pick next.
 
-Problems come pass after pass, each pass in an order of its own. A curriculum lets some of them wait:
+Problems come in passes over the training problems, each pass in its own random order. A curriculum makes some of them
+wait:
 
-- `threshold`: those with a difficulty over min(1, start + slope x epoch). The difficulty comes from the data, or is
-  1 - the policy's own pass rate; an unseen problem then has the mean pass rate of its source, in this training or else in
-  the regeneration before it.
-- `band`: those with an estimated pass rate p outside [low, high]; the reward's variance within a group, and with it the
-  signal, is p (1 - p). Unseen problems count as inside.
+- `threshold`: problems with a difficulty over min(1, start + slope x epoch) wait. The difficulty comes from the data,
+  or is 1 - the policy's own pass rate; an unseen problem then has the mean pass rate of its source, in this training or
+  else in the regeneration before it.
+- `band`: problems with an estimated pass rate p outside [low, high] wait; the reward's variance within a group, and
+  with it the learning signal, is p (1 - p). Unseen problems count as inside.
 
-The epoch is the number of problems asked, refused ones included, over the number of problems, and goes on from round to
-round. A pass rate moves half of the way to each new measurement, and is forgotten after `forget_after` epochs, as the
-policy has changed since. Where fewer problems fit than are asked for, the next nearest are let in.
+The epoch is the number of problems asked, refused ones included, divided by the number of problems; it continues from
+round to round. A pass rate moves halfway to each new measurement, and is forgotten after `forget_after` epochs, since
+the policy has changed by then. Where fewer problems fit than are needed, those closest to fitting are let in.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ RECENCY = 0.5
 
 
 class Answered(Protocol):
-    """What the picker looks at when a step is over."""
+    """What the picker reads of a finished step."""
 
     @property
     def pass_rates(self) -> Mapping[str, float]:
-        """{problem key: share of right responses} of the step's groups."""
+        """{problem key: share of right responses} in the step's groups."""
 
 
 class ProblemPicker:
-    """Picks the problems of each step; `state` and `restore` carry it over a kill, `handed_on` over rounds."""
+    """Picks the problems of each step. `state` goes into checkpoints, `handed_on` to the next round."""
 
     def __init__(
         self,
@@ -53,77 +54,80 @@ class ProblemPicker:
     ) -> None:
         check_difficulty(problems, config)
         self.problems, self.config, self.seed, self.round = problems, config, seed, round_index
-        self.places = {problem.key: place for place, problem in enumerate(problems)}
+        self.places = {problem.key: i for i, problem in enumerate(problems)}
         self.waiting: list[int] = []
-        """places of the problems that this pass still has to ask, in order"""
+        """indices of the problems that this pass still has to ask, in order"""
         self.num_passes = 0
         self.num_asked = 0
         self.num_widened = 0
-        """of this step's problems, those that the curriculum would have left waiting"""
+        """number of this step's problems that the curriculum would have made wait"""
         self.asked: set[int] = set()
-        """places of this step's problems"""
+        """indices of this step's problems"""
         before = handed_on or {"epoch": 0.0, "rates": {}}
         self.first_epoch: float = before["epoch"]
         self.rates: dict[str, tuple[float, float]] = {key: (rate, at) for key, (rate, at) in before["rates"].items()}
         """{problem key: (running pass rate, epoch of its last measurement)}"""
         self.source_rates: dict[str, float] = dict(before.get("sources", {}))
-        """{source: pass rate} on problems outside training, where they were measured"""
+        """{source: pass rate} as measured by the last regeneration, on problems outside training"""
 
     @property
     def epoch(self) -> float:
         return self.first_epoch + self.num_asked / len(self.problems)
 
-    def pick(self, number: int) -> list[Problem]:
-        """The next `number` problems, no problem twice.
+    def pick(self, num_problems: int) -> list[Problem]:
+        """The next `num_problems` problems, all distinct.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: there are fewer training problems than that.
         """
-        if len(self.problems) < number:
+        if len(self.problems) < num_problems:
             raise ValueError(
-                f"a batch asks {number} problems (batch_size / group_size) and there are {len(self.problems)} to train "
-                "on; lower grpo_config.batch_size or give more problems"
+                f"a batch asks {num_problems} problems (batch_size / group_size) and there are {len(self.problems)} "
+                "to train on; lower grpo_config.batch_size or give more problems"
             )
-        return self.pick_more(number)
+        return self.pick_more(num_problems)
 
-    def pick_more(self, number: int) -> list[Problem]:
-        """Further problems of the same step: the next `number`, or as many as it has not asked yet."""
+    def pick_more(self, num_problems: int) -> list[Problem]:
+        """The next `num_problems` problems for the same step, fewer where it has asked all others already."""
         excess = self._excess()
-        allowed = [place for place in range(len(self.problems)) if place not in self.asked]
-        number = min(number, len(allowed))
-        if number == 0:
+        not_asked = [i for i in range(len(self.problems)) if i not in self.asked]
+        num_problems = min(num_problems, len(not_asked))
+        if num_problems == 0:
             return []
-        most = max(0.0, float(np.sort(excess[allowed])[number - 1]))
-        fits = excess <= most
-        wanted = {place for place in allowed if fits[place]}
-        if len(self._ready(wanted)) < number:
+        max_excess = max(0.0, float(np.sort(excess[not_asked])[num_problems - 1]))
+        fits = excess <= max_excess
+        eligible = {i for i in not_asked if fits[i]}
+        if len(self._ready(eligible)) < num_problems:
             self._start_pass(fits)
-        chosen = self._ready(wanted)[:number]
-        for place in chosen:
-            self.waiting.remove(place)
+        chosen = self._ready(eligible)[:num_problems]
+        for i in chosen:
+            self.waiting.remove(i)
         self.asked.update(chosen)
-        self.num_asked += number
+        self.num_asked += num_problems
         self.num_widened += int((excess[chosen] > 0).sum())
-        return [self.problems[place] for place in chosen]
+        return [self.problems[i] for i in chosen]
 
-    def _ready(self, wanted: Collection[int]) -> list[int]:
-        return list(dict.fromkeys(place for place in self.waiting if place in wanted))
+    def _ready(self, eligible: Collection[int]) -> list[int]:
+        return list(dict.fromkeys(i for i in self.waiting if i in eligible))
 
     def _start_pass(self, fits: NDArray[np.bool_]) -> None:
-        """Add a pass over all problems; those still waiting for the pass before come first, and in this one last."""
+        """Add a pass over all problems.
+
+        Those that still wait in the pass before, and fit, stay in front and come last in the new pass.
+        """
         rng = rng_for(self.seed, "problem order", round_index=self.round, step=self.num_passes)
         order = rng.permutation(len(self.problems)).tolist()
         self.num_passes += 1
-        carried = [place for place in self.waiting if fits[place]]
+        carried = [i for i in self.waiting if fits[i]]
         late = set(carried)
         self.waiting = carried + [i for i in order if i not in late] + [i for i in order if i in late]
 
     def look(self, step: Answered) -> dict[str, float]:
-        """The step is over: its pass rates say something of the next problems."""
+        """Learn from the pass rates of a finished step; returns the step's curriculum metrics."""
         return self.end_step(step.pass_rates)
 
     def end_step(self, pass_rates: Mapping[str, float]) -> dict[str, float]:
-        """Learn the pass rates {problem key: share of right responses} of the step's groups; returns its metrics."""
+        """Learn a step's {problem key: share of right responses}; returns the step's curriculum metrics."""
         metrics = {"curriculum/epoch": self.epoch}
         if not isinstance(self.config, NoCurriculum):
             metrics["curriculum/eligible_share"] = float((self._excess() <= 0).mean())
@@ -145,7 +149,7 @@ class ProblemPicker:
     # ---- what fits --------------------------------------------------------------------------------------------------
 
     def _excess(self) -> Floats:
-        """(problems,) how far each is from what the curriculum asks for now; 0 or less where it fits."""
+        """(problems,) how far each problem is from fitting the curriculum now; 0 or less where it fits."""
         match self.config:
             case NoCurriculum():
                 return np.zeros(len(self.problems))
@@ -159,7 +163,7 @@ class ProblemPicker:
         return min(1.0, config.start + config.slope * self.epoch)
 
     def _difficulties(self, config: ThresholdCurriculum) -> Floats:
-        """(problems,) in [0, 1]; 0 where nothing is known of a problem's source."""
+        """(problems,) difficulties in [0, 1]; 0 where nothing is known about a problem's source."""
         if config.difficulty == "data":
             return np.array([problem.difficulty for problem in self.problems], dtype=np.float64)
         rates = self._known_rates()
@@ -175,13 +179,13 @@ class ProblemPicker:
         if isinstance(self.config, NoCurriculum):
             return np.full(len(self.problems), np.nan)
         oldest = self.epoch - self.config.forget_after
-        found = (self.rates.get(problem.key) for problem in self.problems)
-        return np.array([np.nan if entry is None or entry[1] < oldest else entry[0] for entry in found])
+        entries = (self.rates.get(problem.key) for problem in self.problems)
+        return np.array([np.nan if entry is None or entry[1] < oldest else entry[0] for entry in entries])
 
     # ---- state ------------------------------------------------------------------------------------------------------
 
     def handed_on(self) -> dict[str, Any]:
-        """What the next round goes on from: the epoch and the pass rates."""
+        """The epoch and the pass rates, from which the next round's picker starts."""
         return {"epoch": self.epoch, "rates": {key: list(entry) for key, entry in self.rates.items()}}
 
     def state(self) -> dict[str, Any]:
@@ -200,7 +204,11 @@ class ProblemPicker:
 
 
 def check_difficulty(problems: Sequence[Problem], config: Curriculum) -> None:
-    """Raises ConfigError where the curriculum needs difficulties that the data does not have."""
+    """Check that the training problems have a difficulty where the curriculum takes it from the data.
+
+    Raises:
+        ConfigError: some have none.
+    """
     if not isinstance(config, ThresholdCurriculum) or config.difficulty != "data":
         return
     if unknown := [problem for problem in problems if problem.difficulty is None]:

@@ -1,6 +1,6 @@
-"""Prompts of training varied by templates, so that the policy does not learn one wording by heart.
+"""Varies training prompts by templates, so that the policy does not learn one wording by heart.
 
-A problem's group shares one wording per step, drawn by the problem, the round and the step; evaluation asks the plain one.
+All responses of a group get the same wording, drawn by problem, round and step; evaluation uses the plain one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from configs.seeds import rng_for
 
 
 def varied(problem: Problem, *, seed: int, round_index: int, step: int) -> Problem:
-    """The problem as this step asks it: its prompt is one of its variants, where it has any."""
+    """The problem as this step asks it, with one of its variants as prompt where it has any."""
     if not problem.variants:
         return problem
-    drawn = rng_for(seed, f"template {problem.key}", round_index=round_index, step=step).integers(len(problem.variants))
-    return problem.model_copy(update={"prompt": problem.variants[drawn], "variants": []})
+    i = rng_for(seed, f"template {problem.key}", round_index=round_index, step=step).integers(len(problem.variants))
+    return problem.model_copy(update={"prompt": problem.variants[i], "variants": []})

@@ -19,14 +19,14 @@ from grpo_train.problems.overlap import normalized
 
 DRAWS_PER_PROBLEM = 20
 SPARE_DRAWS = 1000
-"""draws after which a family counts as dry: SPARE_DRAWS + DRAWS_PER_PROBLEM x size"""
+"""a family counts as exhausted after SPARE_DRAWS + DRAWS_PER_PROBLEM x size draws"""
 MAX_UNMATCHED_SHARE = 0.5
-"""a source whose answer pattern misses more rows than this is set up wrongly"""
+"""largest share of rows that the answer pattern may miss; with more, the source is misconfigured"""
 
 
 @dataclass(frozen=True)
 class RawProblem:
-    """A question and its gold answer as the source has them."""
+    """A question and its gold answer, as the source gives them."""
 
     question: str | list[Message]
     answer: str
@@ -34,9 +34,9 @@ class RawProblem:
     meta: dict[str, Any] = field(default_factory=dict)
     difficulty: float | None = None
     split: str | None = None
-    """the split that the source is for, or None where its problems are split by hash"""
+    """the split that the source is reserved for; None where its problems are split by hash"""
     is_text: bool = True
-    """written text rather than a procedural family: shared n-grams count as overlap"""
+    """True for written text, in which shared n-grams count as overlap; False for procedural families"""
 
     @property
     def key(self) -> str:
@@ -52,17 +52,17 @@ class RawProblem:
 
 @dataclass(frozen=True)
 class SourceRows:
-    """What one source gave; `num_unmatched` rows were left out because the answer pattern was not in them."""
+    """The problems of one source; `num_unmatched` rows were left out because the answer pattern did not match."""
 
     problems: list[RawProblem]
     num_unmatched: int = 0
 
 
 def read_source(source: Source) -> SourceRows:
-    """Every question of a source, in the source's order.
+    """All problems of a source, in the source's order.
 
     Raises:
-        ConfigError: the source is missing or does not hold what the configuration says.
+        ConfigError: the source is missing, or does not contain what the configuration says.
     """
     if isinstance(source, ReasoningGymSource):
         return SourceRows(_read_family(source))
@@ -76,17 +76,17 @@ def read_source(source: Source) -> SourceRows:
 
 
 def _read_family(source: ReasoningGymSource) -> list[RawProblem]:
-    """Distinct questions, drawn item by item (item i has seed + i) until there are `size` or the family runs dry."""
+    """Distinct problems, drawn item by item (item i has seed + i) until there are `size` or the family is exhausted."""
     num_draws = SPARE_DRAWS + DRAWS_PER_PROBLEM * source.size
     dataset = _create_family(source, num_draws)
-    found: dict[str, RawProblem] = {}
+    problems: dict[str, RawProblem] = {}
     for i in range(num_draws):
         entry = dataset[i]
-        if (question := normalized(entry["question"])) not in found:
-            found[question] = _from_entry(entry, source.family)
-        if len(found) == source.size:
+        if (question := normalized(entry["question"])) not in problems:
+            problems[question] = _from_entry(entry, source.family)
+        if len(problems) == source.size:
             break
-    return list(found.values())
+    return list(problems.values())
 
 
 def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
@@ -102,7 +102,7 @@ def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
 
 
 def _difficulty(value: Any) -> float | None:
-    """A number in [0, 1]; anything else says nothing."""
+    """The value where it is a number in [0, 1], else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and 0 <= value <= 1 else None
 
@@ -131,13 +131,13 @@ def _create_family(source: ReasoningGymSource, size: int) -> Any:
 def _from_rows(source: JsonlSource | DatasetSource, name: str, rows: Iterable[Row]) -> SourceRows:
     pattern = _compiled(source.answer_pattern, name)
     problems, num_unmatched = [], 0
-    for place, row in rows:
-        question = _question(column(row, source.columns.question, "columns.question", place), place)
-        answer = _answer(column(row, source.columns.answer, "columns.answer", place), pattern, place)
+    for location, row in rows:
+        question = _question(column(row, source.columns.question, "columns.question", location), location)
+        answer = _answer(column(row, source.columns.answer, "columns.answer", location), pattern, location)
         if answer is None:
             num_unmatched += 1
             continue
-        meta, difficulty = _other_columns(row, source.columns), _column_difficulty(row, source.columns, place)
+        meta, difficulty = _other_columns(row, source.columns), _column_difficulty(row, source.columns, location)
         problems.append(RawProblem(question, answer, name, meta=meta, difficulty=difficulty, split=source.split))
     if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
         raise ConfigError(
@@ -163,43 +163,50 @@ def _compiled(pattern: str | None, name: str) -> re.Pattern[str] | None:
     return compiled
 
 
-def _question(value: Any, place: str) -> str | list[Message]:
+def _question(value: Any, location: str) -> str | list[Message]:
     if isinstance(value, str) and value.strip():
         return value
     if (messages := as_messages(value)) is not None:
         return messages
     raise ConfigError(
-        f"{place}: the question is {shortened(value)}; it must be a text or a list of chat messages with role and content"
+        f"{location}: the question is {shortened(value)}; it must be a text or a list of chat messages "
+        "with role and content"
     )
 
 
-def _answer(value: Any, pattern: re.Pattern[str] | None, place: str) -> str | None:
-    """The gold answer as text; None where the pattern is not found."""
+def _answer(value: Any, pattern: re.Pattern[str] | None, location: str) -> str | None:
+    """The gold answer as text; None where the pattern does not match."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigError(f"{place}: the answer is {shortened(value)}; it must be a text or a number")
+        raise ConfigError(f"{location}: the answer is {shortened(value)}; it must be a text or a number")
     text = str(value).strip()
     if pattern is not None:
         match = pattern.search(text)
         return match[1].strip() if match and match[1] else None
     if not text:
-        raise ConfigError(f"{place}: the answer is empty; give the gold answer, or leave the row out")
+        raise ConfigError(f"{location}: the answer is empty; give the gold answer, or leave the row out")
     return text
 
 
-def _column_difficulty(row: dict[str, Any], columns: Columns, place: str) -> float | None:
-    """A column that the configuration names must hold a number in [0, 1]; one that happens to be there may."""
+def _column_difficulty(row: dict[str, Any], columns: Columns, location: str) -> float | None:
+    """The row's difficulty in [0, 1].
+
+    Without a column named in the configuration it is read from `difficulty`, and None where that holds no such number.
+
+    Raises:
+        ConfigError: the column that the configuration names holds no such number.
+    """
     if columns.difficulty is None:
         return _difficulty(row.get("difficulty"))
-    value = column(row, columns.difficulty, "columns.difficulty", place)
+    value = column(row, columns.difficulty, "columns.difficulty", location)
     if (difficulty := _difficulty(value)) is None:
         raise ConfigError(
-            f"{place}: the difficulty is {shortened(value)}; scale it to a number from 0 (easy) to 1 (hard)"
+            f"{location}: the difficulty is {shortened(value)}; scale it to a number from 0 (easy) to 1 (hard)"
         )
     return difficulty
 
 
 def _other_columns(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
-    """What else the row holds, for scorers; values that JSON cannot hold (images, dates) stay out."""
+    """The row's other columns, for scorers; values that JSON cannot hold (images, dates) are left out."""
     others = {key: value for key, value in row.items() if key not in (columns.question, columns.answer)}
     return {key: value for key, value in others.items() if _is_json(value)}
 

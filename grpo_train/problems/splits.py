@@ -1,7 +1,7 @@
-"""The problems of a run: read, de-duplicated, split by hash, and checked for overlap between the splits.
+"""Loads the problems of a run: reads, de-duplicates, splits by hash, and checks the splits for overlap.
 
-What stands in dev and test depends on the data alone; which of the other problems a round regenerates on, and the order
-of the training problems, depend on the run's seed too.
+Dev and test depend on the data alone. Which of the other problems a round regenerates on, and the order of the training
+problems, also depend on the run's seed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from reward_training.transformer.rendering import encode_prompt
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """Problems by split, and what was left out on the way."""
+    """Problems by split, and counts of what was left out."""
 
     by_split: dict[str, list[Problem]]
     """train, dev, test, regenerate_000 and so on"""
     counts: dict[str, int]
-    """loaded, unmatched (answer pattern not found), duplicates, overlong, overlap_exact, overlap_ngram (both counted whether
-    refused or dropped), and the number in each split"""
+    """numbers loaded, unmatched (answer pattern not found), duplicates, overlong, overlap_exact, overlap_ngram (both of
+    dropped problems), and in each split"""
 
 
 def shard_name(round_index: int) -> str:
-    """The split that a round regenerates on.
+    """Name of the split that a round regenerates on.
 
     >>> shard_name(1)
     'regenerate_001'
@@ -49,7 +49,7 @@ def load_problems(
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> ProblemSet:
-    """All splits of a run.
+    """Load all splits of a run.
 
     Raises:
         ConfigError: a source is at fault, the splits overlap, or there are too few problems; the message names the remedy.
@@ -91,7 +91,11 @@ def _distinct(problems: Iterable[RawProblem], identity: Callable[[RawProblem], H
 def _fitting(
     problems: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase
 ) -> list[RawProblem]:
-    """Those whose rendered prompt, in its longest wording, has at most `max_prompt_length` tokens."""
+    """Problems whose rendered prompt has at most `max_prompt_length` tokens in its longest wording.
+
+    Raises:
+        ConfigError: there are none.
+    """
 
     def num_tokens(raw: RawProblem) -> int:
         problem = _problem(raw, config, tokenizer, "train")
@@ -130,7 +134,8 @@ def build_prompt(
 ) -> Prompt:
     """The question in the template, as chat messages, or as plain text for a model without a chat template.
 
-    `template` stands for `config.template` where it is given. In a chat the template wraps the last user message, and a system message of its own stands before the configured one.
+    `template` replaces `config.template` where given. In a question of chat messages, the template wraps the last user
+    message, and a system message of the question takes precedence over the configured one.
     """
     template = config.template if template is None else template
     if isinstance(question, str):
@@ -155,7 +160,7 @@ def _system(config: ProblemsConfig) -> list[Message]:
 def _hold_out(
     problems: Sequence[RawProblem], config: ProblemsConfig
 ) -> tuple[list[RawProblem], list[RawProblem], list[RawProblem]]:
-    """(test, dev, the training side). A split that sources are for is theirs alone; the others are cut by hash."""
+    """(test, dev, training). A split with sources of its own holds only their problems; others are cut by hash."""
     pool = sorted((problem for problem in problems if problem.split is None), key=lambda problem: problem.key)
     test, pool = _take("test", config.test, problems, pool)
     dev, pool = _take("dev", config.dev, problems, pool)
@@ -163,20 +168,20 @@ def _hold_out(
 
 
 def _take(
-    name: str, wanted: int, problems: Sequence[RawProblem], pool: list[RawProblem]
+    name: str, size: int, problems: Sequence[RawProblem], pool: list[RawProblem]
 ) -> tuple[list[RawProblem], list[RawProblem]]:
-    """(problems of the split, what is left of the pool)."""
+    """(problems of split `name`, rest of the pool)."""
     if given := [problem for problem in problems if problem.split == name]:
         return given, pool
-    if len(pool) < wanted:
+    if len(pool) < size:
         raise ConfigError(
-            f"problems.{name}={wanted} is more than the {len(pool)} problems left for it; lower it, or add problems"
+            f"problems.{name}={size} is more than the {len(pool)} problems left for it; lower it, or add problems"
         )
-    return pool[:wanted], pool[wanted:]
+    return pool[:size], pool[size:]
 
 
 def _cut_shards(training: Sequence[RawProblem], size: int, rounds: int, seed: int) -> dict[str, list[RawProblem]]:
-    """A regeneration shard for each round and round 0, then the training problems, in an order that the seed draws."""
+    """Training problems and a regeneration shard for each round, round 0 included, in an order that the seed draws."""
     needed = size * (rounds + 1)
     if len(training) <= needed:
         raise ConfigError(
@@ -203,7 +208,7 @@ def _without_matches(
     """(problems that do not match any of `others`, number of matches by kind: exact, ngram).
 
     Raises:
-        ConfigError: there are matches and `config.action` is refuse.
+        ConfigError: there are matches, and `config.action` is refuse.
     """
     exact = exact_matches([problem.text for problem in problems], [other.text for other in others])
     similar = _similar(problems, others, config) if "ngram" in kinds else {}
@@ -221,13 +226,13 @@ def _without_matches(
 
 
 def _similar(problems: list[RawProblem], others: list[RawProblem], config: OverlapConfig) -> dict[int, int]:
-    """N-gram matches among written text; questions of procedural families share their phrases by design."""
+    """N-gram matches among written text; questions of procedural families share phrases by design."""
     written = [i for i, problem in enumerate(problems) if problem.is_text]
     other_written = [i for i, other in enumerate(others) if other.is_text]
-    found = ngram_matches(
+    matches = ngram_matches(
         [problems[i].text for i in written],
         [others[i].text for i in other_written],
         n=config.ngram,
         common_share=config.common_share,
     )
-    return {written[i]: other_written[j] for i, j in found.items()}
+    return {written[i]: other_written[j] for i, j in matches.items()}
