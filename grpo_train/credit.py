@@ -1,4 +1,4 @@
-"""From the scores of a batch's groups to their advantages, as the configuration says: `objective/` has the arithmetic."""
+"""Computes advantages from scores as the configuration says; the arithmetic is in `objective/`."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from reward_training.weighing import Weighing
 
 
 class Credit:
-    """Gives each response, and with a reward kept per step each token, its advantage."""
+    """Assigns an advantage to each response, and to each token where a reward scores single reasoning steps."""
 
     def __init__(self, config: Config, objectives: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.objectives, self.tokenizer = config, list(objectives), tokenizer
         per_step = [name for name in self.objectives if name in config.per_step_rewards]
         self.per_step = self.objectives.index(per_step[0]) if per_step else None
-        """column of the objective whose steps have advantages of their own"""
+        """column of the objective that scores single steps; None where there is none"""
 
     def parts(self, groups: Groups) -> Floats:
-        """(N, K) value of each objective, NaN where it could not score."""
+        """(N, K) score under each objective, NaN where the reward could not score."""
         return parts_matrix(groups.scores, self.objectives)
 
     def advantages(self, groups: Groups, weighing: Weighing) -> Advantages:
-        """Of N responses; those that take no part (aborted or truncated, if so set) get 0."""
+        """Advantages of the N responses; 0 for those that `left_out` leaves out."""
         grpo, combination = self.config.grpo_config, self.config.combination
         parts_nk = self.parts(groups)
         out_n = left_out(groups.completions, grpo)
         weights_k, floors_k2 = weighing.columns(self.objectives)
         advantages = group_advantages(
             without(parts_nk, out_n),
-            weights_k if self.per_step is None else _but(weights_k, self.per_step),
+            weights_k if self.per_step is None else _with_zero(weights_k, self.per_step),
             grpo.group_size,
             order=combination.order,
             scale=combination.scale,
@@ -58,6 +58,6 @@ class Credit:
         )
 
 
-def _but(weights: Floats, column: int) -> Floats:
-    """(K,) weights with one objective's set to 0."""
+def _with_zero(weights: Floats, column: int) -> Floats:
+    """(K,) weights with that of `column` set to 0."""
     return np.where(np.arange(len(weights)) == column, 0.0, weights)

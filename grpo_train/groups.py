@@ -1,4 +1,4 @@
-"""Problems with what was written to them and what it is worth: the border between sampling and learning."""
+"""Groups of responses with their scores: what sampling hands to learning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpo_train.objective.advantages import Bools, Floats
 
 @dataclass(frozen=True)
 class Groups:
-    """G problems with a group of S responses each, group after group; N = G x S."""
+    """G problems with S responses each. Rows are ordered group by group, N = G x S."""
 
     problems: list[Problem] = field(default_factory=list)
     """(G,)"""
@@ -23,7 +23,7 @@ class Groups:
     scores: list[Score] = field(default_factory=list)
     """(N,)"""
     old: list[bool] = field(default_factory=list)
-    """(N,) which responses were not sampled for this step, but come from the response cache"""
+    """(N,) True where the response comes from the response cache and was not sampled at this step"""
 
     @property
     def group_size(self) -> int:
@@ -31,7 +31,7 @@ class Groups:
 
     @property
     def asked(self) -> list[Problem]:
-        """(N,) the problem of each response."""
+        """(N,) the problem that each response answers."""
         return [problem for problem in self.problems for _ in range(self.group_size)]
 
     @property
@@ -40,7 +40,7 @@ class Groups:
 
     @property
     def sampled(self) -> list[Completion]:
-        """The responses that are not old."""
+        """The responses that were sampled at this step."""
         return [completion for completion, is_old in zip(self.completions, self.old, strict=True) if not is_old]
 
     @property
@@ -48,15 +48,15 @@ class Groups:
         return [score for score, is_old in zip(self.scores, self.old, strict=True) if not is_old]
 
     def right(self, checker: str) -> list[bool]:
-        """(N,) what the reward `checker` says of each response."""
+        """(N,) whether each response is right by the reward named `checker`."""
         return [is_right(score.parts[checker]) for score in self.scores]
 
-    def chosen(self, places: Sequence[int]) -> Groups:
-        """The groups at `places`, in that order."""
+    def chosen(self, indices: Sequence[int]) -> Groups:
+        """The groups at `indices`, in that order."""
         size = self.group_size
-        rows = [row for place in places for row in range(place * size, (place + 1) * size)]
+        rows = [row for i in indices for row in range(i * size, (i + 1) * size)]
         return Groups(
-            [self.problems[place] for place in places],
+            [self.problems[i] for i in indices],
             [self.completions[row] for row in rows],
             [self.scores[row] for row in rows],
             [self.old[row] for row in rows],
@@ -72,17 +72,17 @@ class Groups:
 
 
 def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
-    """(N, K) parts in the order of `objectives`, NaN where a reward could not score."""
+    """(N, K) score of each response under each of `objectives`, NaN where the reward could not score it."""
     rows = [[np.nan if score.parts[name] is None else score.parts[name] for name in objectives] for score in scores]
     return np.array(rows, dtype=np.float64).reshape(len(scores), len(objectives))
 
 
 def left_out(completions: Sequence[Completion], grpo: GrpoConfig) -> Bools:
-    """(N,) which completions take no part in their group's baseline and in the loss: aborted or truncated ones, if so set."""
+    """(N,) which completions stay out of baseline and loss: aborted or truncated ones, if so configured."""
     aborted, truncated = grpo.early_stop.aborted == "leave_out", grpo.truncated == "leave_out"
     return np.array([(aborted and c.is_aborted) or (truncated and c.finish_reason == "length") for c in completions])
 
 
 def without(parts: Floats, rows: Bools) -> Floats:
-    """(N, K) parts with `rows` missing altogether: `group_advantages` keeps such rows out of mean and std."""
+    """(N, K) parts with NaN in all of `rows` (N,), which `group_advantages` keeps out of mean and std."""
     return np.where(rows[:, None], np.nan, parts)

@@ -1,8 +1,9 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups that teach nothing give way to fresh problems.
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): replaces dead groups by groups of fresh problems.
 
-The paper samples whole batches until one of living groups is full. Here each further round of sampling asks exactly as many
-fresh problems as there are dead groups, each of which takes the place of one: the batch keeps its size, and no living
-group is thrown away. After `refill` rounds, or when no problem is left, what is dead stays.
+A dead group teaches nothing. The paper samples whole batches until one is full of living groups. Here each refill round
+samples exactly as many fresh problems as there are dead groups and puts each in the place of a dead one: the batch
+keeps its size, and no living group is thrown away. Groups that are still dead after `refill` rounds, or when the
+problems run out, stay in the batch.
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ class Refilled:
 
     batch: Groups
     refused: Groups
-    """dead groups that gave way, in the order they were asked"""
+    """dead groups that were replaced, in the order of their replacement"""
     num_rounds: int
-    """further rounds of sampling"""
+    """number of refill rounds"""
 
 
 def refill(
-    batch: Groups, most: int, *, is_dead: Callable[[Groups], Bools], ask: Callable[[int, int], Groups]
+    batch: Groups, max_rounds: int, *, is_dead: Callable[[Groups], Bools], ask: Callable[[int, int], Groups]
 ) -> Refilled:
-    """Ask fresh problems in place of dead groups, at most `most` times.
+    """Replace dead groups by groups of fresh problems, in at most `max_rounds` refill rounds.
 
     Args:
-        is_dead: (G,) of groups; whether one is dead must not depend on the others.
-        ask: groups of so many fresh problems (fewer where there are no more) in further round 1, 2, ...
+        is_dead: (G,) which of the groups are dead; must judge each group independently of the others.
+        ask: `ask(attempt, num_problems)` samples groups of that many fresh problems (fewer where they run out) in
+            refill round `attempt`, counted from 1.
     """
     refused = Groups()
-    for number in range(1, most + 1):
+    for attempt in range(1, max_rounds + 1):
         dead = np.flatnonzero(is_dead(batch)).tolist()
-        fresh = ask(number, len(dead)) if dead else Groups()
+        fresh = ask(attempt, len(dead)) if dead else Groups()
         if not fresh.problems:
-            return Refilled(batch, refused, number - 1)
-        leaving = dead[: len(fresh.problems)]
-        refused += batch.chosen(leaving)
-        # fresh group i stands behind the batch at place len(batch.problems) + i
-        arriving = dict(zip(leaving, range(len(batch.problems), len(batch.problems) + len(leaving)), strict=True))
-        batch = (batch + fresh).chosen([arriving.get(place, place) for place in range(len(batch.problems))])
-    return Refilled(batch, refused, most)
+            return Refilled(batch, refused, attempt - 1)
+        replaced = dead[: len(fresh.problems)]
+        refused += batch.chosen(replaced)
+        # fresh group i has index len(batch.problems) + i in batch + fresh
+        new_index = dict(zip(replaced, range(len(batch.problems), len(batch.problems) + len(replaced)), strict=True))
+        batch = (batch + fresh).chosen([new_index.get(i, i) for i in range(len(batch.problems))])
+    return Refilled(batch, refused, max_rounds)

@@ -1,4 +1,4 @@
-"""The rollouts of a step: responses are sampled and scored, group by group, on all ranks; dead groups give way to fresh problems."""
+"""Collects the rollouts of a step: samples and scores groups of responses on all ranks, and refills dead groups."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from reward_training.weighing import Weighing
 
 @dataclass
 class Timer:
-    """Seconds of a step by phase; a phase may come more than once."""
+    """Seconds of a step by phase; a phase may occur more than once."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
@@ -42,31 +42,31 @@ class Timer:
         self.last = self.start
 
     def end(self, phase: str) -> None:
-        """All since the last call was this phase."""
+        """Count the time since the last call as `phase`."""
         now = time.perf_counter()
         self.seconds[f"time/{phase}"] = self.seconds.get(f"time/{phase}", 0.0) + now - self.last
         self.last = now
 
     def metrics(self, num_tokens: float) -> dict[str, float]:
-        """Seconds of each phase and of the whole step, and the tokens that it sampled a second."""
-        whole = time.perf_counter() - self.start
-        return self.seconds | {"time/step": whole, "time/tokens_per_second": num_tokens / whole}
+        """Seconds of each phase and of the whole step, and sampled tokens per second."""
+        total = time.perf_counter() - self.start
+        return self.seconds | {"time/step": total, "time/tokens_per_second": num_tokens / total}
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What is the same for all rollouts of one step."""
+    """Settings and counters that all rollouts of one step share."""
 
     step: int
     """counts from 1"""
     weighing: Weighing
     timer: Timer = field(default_factory=Timer)
     positions: Positions = field(default_factory=Positions)
-    """what sampling computed"""
+    """token positions that sampling computed on this rank"""
 
 
 class Rollouts:
-    """Writes responses with the learner's policy, or has a vLLM server write them, and scores them."""
+    """Samples responses from the learner's policy, in this process or on a vLLM server, and scores them."""
 
     def __init__(
         self,
@@ -89,15 +89,15 @@ class Rollouts:
         picker: ProblemPicker,
         advantages: Callable[[Groups, Weighing], Advantages],
     ) -> Refilled:
-        """Groups of the picked problems, dead ones replaced by fresh ones as far as `refill` allows.
+        """Sample and score a group for each problem; replace dead groups by fresh ones in up to `refill` rounds.
 
         Args:
-            reuse: kept responses, which take the place of sampled ones.
-            picker: gives the fresh problems.
-            advantages: of some groups; it says which are dead.
+            reuse: responses from the response cache, which take the place of sampled ones.
+            picker: supplies the fresh problems.
+            advantages: computes the advantages of groups, and with them which groups are dead.
 
         Raises:
-            RewardError: a reward could not score too large a share of the responses.
+            RewardError: a reward left more than `max_unscored_share` of the responses unscored.
         """
         group_size = self.config.grpo_config.group_size
 
@@ -109,27 +109,27 @@ class Rollouts:
             return advantages(groups, settings.weighing).dead
 
         first = self._groups(settings, problems, reuse, attempt=0)
-        filled = refill(first, self.config.grpo_config.refill, is_dead=is_dead, ask=ask)
-        scores = filled.batch.sampled_scores + filled.refused.sampled_scores
+        refilled = refill(first, self.config.grpo_config.refill, is_dead=is_dead, ask=ask)
+        scores = refilled.batch.sampled_scores + refilled.refused.sampled_scores
         check_unscored(scores, self.config.combination.max_unscored_share)
-        return filled
+        return refilled
 
     def _groups(self, settings: StepSettings, problems: list[Problem], reuse: Reuse, attempt: int) -> Groups:
-        """Sample and score what `reuse` leaves of each problem's group; every rank does its share of the problems."""
-        worded = [
+        """Sample and score the rows that `reuse` leaves open in each group; each rank does its share of problems."""
+        variants = [
             varied(problem, seed=self.config.seed, round_index=self.round_index, step=settings.step)
             for problem in problems
         ]
-        asked = list(zip(worded, reuse.num_sampled, strict=True))
+        asked = list(zip(variants, reuse.num_sampled, strict=True))
         scored = self.learner.ranks.each(asked, partial(self._sample_and_score, settings, attempt))
         sampled = [completion for completions, _ in scored for completion in completions]
-        scores = [score for _, of_group in scored for score in of_group]
-        return Groups(worded, reuse.completions(sampled), reuse.scores(scores), reuse.is_old.tolist())
+        scores = [score for _, group_scores in scored for score in group_scores]
+        return Groups(variants, reuse.completions(sampled), reuse.scores(scores), reuse.is_old.tolist())
 
     def _sample_and_score(
         self, settings: StepSettings, attempt: int, asked: list[tuple[Problem, int]]
     ) -> list[tuple[list[Completion], list[Score]]]:
-        """(completions, scores) of each problem, as many as are asked for."""
+        """(completions, scores) of each problem in `asked`, which holds (problem, number of responses)."""
         if not asked:
             return []
         problems, sizes = [problem for problem, _ in asked], [size for _, size in asked]
@@ -159,7 +159,7 @@ class Rollouts:
             top_k=grpo.top_k,
             max_rows=grpo.generation_rows,
         )
-        written_by: dict[str, Any] = {
+        provenance: dict[str, Any] = {
             "seed": seed_for(
                 self.config.seed, "train sampling", round_index=self.round_index, step=step, index=attempt
             ),
@@ -167,8 +167,8 @@ class Rollouts:
             "step": step,
         }
         if self.engine is not None:
-            self.engine.follow(self.learner.actor, written_by["policy_id"])
-            return self.engine.sample(self.tokenizer, problems, group_sizes, sampling, **written_by)
+            self.engine.follow(self.learner.actor, provenance["policy_id"])
+            return self.engine.sample(self.tokenizer, problems, group_sizes, sampling, **provenance)
         return sample(
             self.learner.actor,
             self.tokenizer,
@@ -178,7 +178,7 @@ class Rollouts:
             early_stop=self._early_stop(problems),
             on_group=on_group,
             positions=settings.positions,
-            **written_by,
+            **provenance,
         )
 
     def _early_stop(self, problems: list[Problem]) -> EarlyStop | None:

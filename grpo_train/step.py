@@ -1,8 +1,8 @@
-"""One step of GRPO (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 5 to 11): pick, sample, score, advantage, update.
+"""One GRPO step (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 5 to 11): pick, sample, score, advantage, update.
 
-Arrays are named by their axes: G problems with S responses each are N = G x S rows, scored by K objectives. `learner` holds the weights
-and what changes them: the clipped loss, the gradient, its clipping and the optimiser. Whatever looks at a step, for its metrics or
-to remember something, is an observer and is listed in `Stepper.observers`.
+Array names end in their axes: G problems with S responses each make N = G x S rows, scored by K objectives. The learner
+holds the weights and updates them: clipped loss, backward pass, gradient clipping, optimizer. Everything else that
+looks at a step, to report metrics or to remember something, is an observer in `Stepper.observers`.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from reward_training.weighing import Weighing
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did."""
+    """Metrics, rollouts and alarms of one step."""
 
     step: int
     """counts from 1"""
     metrics: dict[str, float]
     rollouts: list[dict[str, Any]]
-    """a row a response, those of refused groups too, for rollouts.jsonl and the tables"""
+    """one row per response, refused groups included, for rollouts.jsonl and the tables"""
     alarms: list[Alarm]
 
 
 class Stepper:
-    """Takes the steps, and holds what a training carries from one to the next."""
+    """Runs the training steps and holds the state that is carried from one step to the next."""
 
     def __init__(
         self,
@@ -81,82 +81,90 @@ class Stepper:
         self.stopped_by: Alarm | None = None
 
     def components(self) -> dict[str, Component]:
-        """All that the next step depends on, by the name that it has in a checkpoint."""
+        """Everything that the next step depends on, under its name in a checkpoint."""
         return self.learner.components() | self.observers | {"watch": self.watch}
 
     def step(self, step: int, *, is_last: bool) -> StepResult:
-        """Pick, sample, score, advantage, update; then all look at what happened."""
+        """Pick problems, sample and score responses, compute advantages, update the policy, report."""
         grpo = self.config.grpo_config
         settings = StepSettings(step, self._weighing(step))
-        # dropout and rewards may draw from the global generators
+        # dropout and rewards may draw from the global random generators
         set_seed(seed_for(self.config.seed, "global generators", round_index=self.round_index, step=step) % 2**32)
 
+        # pick G problems; sample and score a group of S responses for each
         problems_g = self.picker.pick(grpo.batch_size // grpo.group_size)
         kept_g = self.cache.take(step, problems_g, self.learner.log_ratios)
-        drawn = self.rollouts.collect(settings, problems_g, kept_g, self.picker, self.credit.advantages)
-        batch = drawn.batch
+        collected = self.rollouts.collect(settings, problems_g, kept_g, self.picker, self.credit.advantages)
+        batch = collected.batch
+
+        # turn the scores into advantages
         advantages = self.credit.advantages(batch, settings.weighing)
-        refused_advantages = self.credit.advantages(drawn.refused, settings.weighing)
+        refused_advantages = self.credit.advantages(collected.refused, settings.weighing)
         settings.timer.end("score")
 
-        learns_n = ~left_out(batch.completions, grpo)
-        learned = [completion for completion, learns in zip(batch.completions, learns_n, strict=True) if learns]
-        metrics = self.learner.update(learned, advantages.kept(learns_n), batch.is_old[learns_n])
+        # update the policy; what is left out of the baseline is left out of the loss as well
+        in_loss_n = ~left_out(batch.completions, grpo)
+        completions = [completion for completion, in_loss in zip(batch.completions, in_loss_n, strict=True) if in_loss]
+        metrics = self.learner.update(completions, advantages.kept(in_loss_n), batch.is_old[in_loss_n])
         settings.timer.end("update")
 
-        seen = StepRecord(
+        # report: metrics, observers, rollouts
+        record = StepRecord(
             step=step,
             objectives=self.objectives,
             checker=self.config.checker,
             batch=batch,
             parts=self.credit.parts(batch),
             advantages=advantages,
-            refused=drawn.refused,
+            refused=collected.refused,
             refused_advantages=refused_advantages,
-            num_refills=drawn.num_rounds,
+            num_refills=collected.num_rounds,
             positions=self._on_all_ranks(settings.positions, self.learner.positions),
             metrics=metrics,
         )
-        self._measure(seen, is_last=is_last)
-        self._observe(seen, settings)
+        self._measure(record, is_last=is_last)
+        self._observe(record, settings)
         rollouts = rollout_rows(step, batch, advantages)
-        rollouts += rollout_rows(step, drawn.refused, refused_advantages, is_refused=True)
-        return StepResult(step, seen.metrics, rollouts, self.watch.alarms)
+        rollouts += rollout_rows(step, collected.refused, refused_advantages, is_refused=True)
+        return StepResult(step, record.metrics, rollouts, self.watch.alarms)
 
     def _weighing(self, step: int) -> Weighing:
-        """As configured; a reward that a caller brings along has its own weight."""
+        """The configured weights at this step; a reward that the configuration does not name keeps its own weight."""
         configured = Weighing.at(self.config.rewards, self.round_index, step)
         return replace(configured, weights={reward.name: reward.weight for reward in self.rewards} | configured.weights)
 
-    def _measure(self, seen: StepRecord, *, is_last: bool) -> None:
-        """The metrics that remember nothing."""
+    def _measure(self, record: StepRecord, *, is_last: bool) -> None:
+        """Add the metrics that need no earlier steps."""
         grpo = self.config.grpo_config
-        if grpo.monitor_kl_every and (is_last or seen.step % grpo.monitor_kl_every == 0):
-            seen.metrics["policy/kl_initial"] = self.learner.kl_initial(seen.batch.sampled)
-        seen.metrics.update(step_metrics(seen))
+        if grpo.monitor_kl_every and (is_last or record.step % grpo.monitor_kl_every == 0):
+            record.metrics["policy/kl_initial"] = self.learner.kl_initial(record.batch.sampled)
+        record.metrics.update(step_metrics(record))
         if grpo.refill:
-            seen.metrics.update(refill_metrics(seen))
-        seen.metrics.update(take_metrics(self.rewards))
+            record.metrics.update(refill_metrics(record))
+        record.metrics.update(take_metrics(self.rewards))
 
-    def _observe(self, seen: StepRecord, settings: StepSettings) -> None:
-        """Let every observer look, and last the watch, at the metrics of all others: it may end the training, on all ranks."""
+    def _observe(self, record: StepRecord, settings: StepSettings) -> None:
+        """Let every observer add its metrics, and the watch check them all.
+
+        The watch comes last, on the metrics of all others. It may end the training, on all ranks.
+        """
         for observer in self.observers.values():
-            seen.metrics.update(observer.look(seen))
-        seen.metrics.update(settings.timer.metrics(seen.metrics["tokens/generated"]))
-        self.watch.look(seen)
-        ends = next((alarm for alarm in self.watch.alarms if alarm.rule.action != "warn"), None)
-        self.stopped_by = self.learner.ranks.from_main(ends)
+            record.metrics.update(observer.look(record))
+        record.metrics.update(settings.timer.metrics(record.metrics["tokens/generated"]))
+        self.watch.look(record)
+        ending = next((alarm for alarm in self.watch.alarms if alarm.rule.action != "warn"), None)
+        self.stopped_by = self.learner.ranks.from_main(ending)
 
     def _on_all_ranks(self, *positions: Positions) -> Positions:
-        """The sum over several counts and over all ranks."""
-        here = np.sum([astuple(part) for part in positions], axis=0)
-        return Positions(*(int(count) for count in self.learner.ranks.sums(here.tolist())))
+        """The sum of `positions` over all ranks."""
+        local = np.sum([astuple(counts) for counts in positions], axis=0)
+        return Positions(*(int(count) for count in self.learner.ranks.sums(local.tolist())))
 
 
 def rollout_rows(
     step: int, groups: Groups, advantages: Advantages, *, is_refused: bool = False
 ) -> list[dict[str, Any]]:
-    """One row a response for rollouts.jsonl and the tables."""
+    """One row per response for rollouts.jsonl and the tables."""
     rows = zip(groups.asked, groups.completions, groups.scores, advantages.means, strict=True)
     return [
         {

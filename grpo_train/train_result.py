@@ -1,4 +1,4 @@
-"""What the training of one round's policy came to."""
+"""The result of training one round's policy, apart from the weights."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Everything but the weights. A field that an older version did not write has its default."""
+    """All results but the weights. Defaults stand for fields that an older version did not write."""
 
     num_updates: int = 0
     stopped_by: str | None = None
-    """the watch rule that ended training early"""
+    """message of the watch rule that ended training early; None where none did"""
     advantage_share: dict[str, float] = field(default_factory=dict)
-    """each objective's share of all advantages of the round"""
+    """each objective's share of the summed absolute contributions to the round's advantages"""
     tokens: dict[str, int] = field(default_factory=dict)
-    """tokens of each class of the token ledger, and `computed` and `padding` positions"""
+    """number of tokens in each class of the token ledger, and of `computed` and `padding` positions"""
     curriculum: dict[str, Any] = field(default_factory=dict)
-    """what the next round's picker of problems goes on from"""
+    """epoch and pass rates from which the next round's problem picker goes on"""
     rolled_back_to: int | None = None
-    """the step whose weights were taken in the end, where a watch rule asked for that"""
+    """step of the checkpoint whose weights were restored at the end; None where no watch rule rolled back"""
     extra_rounds: int = 0
-    """how many rounds the rule that ended training may add to the run"""
+    """number of rounds that the watch rule which ended training may add to the run"""

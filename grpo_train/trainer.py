@@ -1,6 +1,7 @@
-"""The GRPO loop (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 4 to 11): how many steps, checkpoints, when it ends.
+"""The GRPO training loop (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 4 to 11), with checkpoints.
 
-`step` is what happens in each.
+`grpo_train.step` is the body of the loop. A watch rule may end it early and roll the weights back to an earlier
+checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from reward_training.scorer import Reward
 
 
 def num_steps(config: GrpoConfig, num_problems: int) -> int:
-    """Batches of a round: `epochs` passes over the problems, capped by `max_updates`."""
+    """Number of batches in a round: `epochs` passes over the problems, capped by `max_updates`."""
     in_epochs = math.ceil(config.epochs * num_problems * config.group_size / config.batch_size)
     if config.max_updates is None:
         return in_epochs
@@ -47,12 +48,16 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
 ) -> TrainResult:
-    """Train `model`, which starts as `policy`, in place on `problems`; with `checkpoints`, go on from the newest of them.
+    """Train `model` in place on `problems`; with `checkpoints`, resume from the newest one.
 
-    `curriculum` is what the training of the round before handed on.
+    Args:
+        policy: the record of `model` as it comes in.
+        initial_policy: the run's first policy, from which KL is measured.
+        curriculum: state from which the problem picker starts; `TrainResult.curriculum` of the previous round.
+        on_step: called after each step.
 
     Raises:
-        StageStopped: `should_stop()` was true between two steps; a checkpoint was made there.
+        StageStopped: `should_stop()` was true between two steps; a checkpoint was saved there, given `checkpoints`.
         TrainingDiverged: the loss or the gradient was not finite.
     """
     grpo, total = config.grpo_config, num_steps(config.grpo_config, len(problems))
@@ -60,11 +65,11 @@ def train(
     learner = Learner(model, grpo, policy=policy, initial_policy=initial_policy, num_updates=num_updates)
     picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round_index=round_index, handed_on=curriculum)
     stepper = Stepper(learner, tokenizer, rewards, config, round_index, picker)
-    done = _resume(checkpoints, stepper)
+    num_done = _resume(checkpoints, stepper)
     rolls_back = any(rule.action == "roll_back" for rule in config.watch)
-    if rolls_back and done == 0 and checkpoints is not None:
+    if rolls_back and num_done == 0 and checkpoints is not None:
         _save(checkpoints, 0, stepper)
-    for step in range(done + 1, total + 1):
+    for step in range(num_done + 1, total + 1):
         if learner.ranks.from_main(should_stop()):
             if checkpoints is not None and checkpoints.wanted(step - 1):
                 _save(checkpoints, step - 1, stepper)
@@ -86,7 +91,7 @@ def train(
 
 
 def _resume(checkpoints: Checkpoints | None, stepper: Stepper) -> int:
-    """Go back to the newest checkpoint; returns the steps that are done."""
+    """Restore the newest checkpoint; returns the number of steps that are done."""
     newest = checkpoints.newest() if checkpoints else None
     if newest is None:
         return 0
@@ -96,7 +101,7 @@ def _resume(checkpoints: Checkpoints | None, stepper: Stepper) -> int:
 
 
 def _roll_back(checkpoints: Checkpoints | None, stepper: Stepper) -> int | None:
-    """Take the weights from before the alarm that ended training, where its rule says so; returns their step."""
+    """Restore the last weights from before the alarm that ended training, if its rule says so; returns their step."""
     alarm = stepper.stopped_by
     if alarm is None or alarm.rule.action != "roll_back" or checkpoints is None:
         return None
