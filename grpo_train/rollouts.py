@@ -186,3 +186,27 @@ class Rollouts:
         if not grpo.early_stop.is_on:
             return None
         return EarlyStop(grpo.early_stop, problems, self.tokenizer, grpo.max_response_length, self.rewards)
+
+
+def rollout_rows(
+    step: int, groups: Groups, advantages: Advantages, *, is_refused: bool = False
+) -> list[dict[str, Any]]:
+    """One row per response for rollouts.jsonl and the tables."""
+    rows = zip(groups.asked, groups.completions, groups.scores, advantages.means, strict=True)
+    return [
+        {
+            "step": step,
+            "problem_key": problem.key,
+            "index": completion.index,
+            "written_at": completion.step,
+            "prompt": problem.prompt,
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "num_tokens": len(completion.token_ids),
+            "parts": score.parts,
+            "total": score.total,
+            "advantage": float(advantage),
+            "refused": is_refused,
+        }
+        for problem, completion, score, advantage in rows
+    ]

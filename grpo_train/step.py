@@ -2,7 +2,7 @@
 
 Array names end in their axes: G problems with S responses each make N = G x S rows, scored by K objectives. The learner
 holds the weights and updates them: clipped loss, backward pass, gradient clipping, optimizer. Everything else that
-looks at a step, to report metrics or to remember something, is an observer in `Stepper.observers`.
+looks at a step, to report metrics or to remember something, is an observer (`observers/all.py` lists them).
 """
 
 from __future__ import annotations
@@ -16,22 +16,17 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
 from configs.schema.config import Config
-from configs.schema.rewards import ModelRewardConfig
 from configs.seeds import seed_for
 from grpo_train.credit import Credit
-from grpo_train.groups import Groups, left_out
-from grpo_train.objective.advantages import Advantages
+from grpo_train.groups import left_out
 from grpo_train.objective.checkpoint import Component
 from grpo_train.objective.learner import Learner
-from grpo_train.observers.contributions import Contributions
-from grpo_train.observers.gaps import Gaps
-from grpo_train.observers.metrics import refill_metrics, step_metrics
-from grpo_train.observers.observer import Observer, StepRecord
-from grpo_train.observers.response_cache import ResponseCache
-from grpo_train.observers.token_ledger import TokenLedger
-from grpo_train.observers.watch import Alarm, Watch
+from grpo_train.observers.all import Observers
+from grpo_train.observers.metrics import step_metrics
+from grpo_train.observers.observer import StepRecord
+from grpo_train.observers.watch import Alarm
 from grpo_train.problems.curriculum import ProblemPicker
-from grpo_train.rollouts import Rollouts, StepSettings
+from grpo_train.rollouts import Rollouts, StepSettings, rollout_rows
 from reward_training.reward import Reward, take_metrics
 from reward_training.transformer.positions import Positions
 from reward_training.weighing import Weighing
@@ -64,25 +59,15 @@ class Stepper:
         self.learner, self.rewards, self.config, self.round_index = learner, rewards, config, round_index
         self.objectives = [reward.name for reward in rewards]
         self.picker = picker
-        self.cache = ResponseCache(config.grpo_config.response_cache, config.grpo_config.group_size)
         self.rollouts = Rollouts(learner, tokenizer, rewards, config, round_index)
         self.credit = Credit(config, self.objectives, tokenizer)
-        self.contributions = Contributions(self.objectives)
-        self.ledger = TokenLedger()
-        self.watch = Watch(config.watch)
-        models = [reward.name for reward in config.rewards if isinstance(reward, ModelRewardConfig)]
-        self.observers: dict[str, Observer] = {
-            "contributions": self.contributions,
-            "gaps": Gaps([name for name in models if name in self.objectives], config.checker),
-            "cache": self.cache,
-            "ledger": self.ledger,
-            "picker": self.picker,
-        }
+        self.observers = Observers(config, self.objectives, picker)
         self.stopped_by: Alarm | None = None
+        """the alarm that ended training with the last step"""
 
     def components(self) -> dict[str, Component]:
         """Everything that the next step depends on, under its name in a checkpoint."""
-        return self.learner.components() | self.observers | {"watch": self.watch}
+        return self.learner.components() | self.observers.by_name
 
     def step(self, step: int, *, is_last: bool) -> StepResult:
         """Pick problems, sample and score responses, compute advantages, update the policy, report."""
@@ -93,7 +78,7 @@ class Stepper:
 
         # pick G problems; sample and score a group of S responses for each
         problems_g = self.picker.pick(grpo.batch_size // grpo.group_size)
-        kept_g = self.cache.take(step, problems_g, self.learner.log_ratios)
+        kept_g = self.observers.cache.take(step, problems_g, self.learner.log_ratios)
         collected = self.rollouts.collect(settings, problems_g, kept_g, self.picker, self.credit.advantages)
         batch = collected.batch
 
@@ -122,64 +107,22 @@ class Stepper:
             positions=self._on_all_ranks(settings.positions, self.learner.positions),
             metrics=metrics,
         )
-        self._measure(record, is_last=is_last)
-        self._observe(record, settings)
+        if grpo.monitor_kl_every and (is_last or step % grpo.monitor_kl_every == 0):
+            record.metrics["policy/kl_initial"] = self.learner.kl_initial(batch.sampled)
+        record.metrics.update(step_metrics(record, with_refills=grpo.refill > 0) | take_metrics(self.rewards))
+        record.metrics.update(settings.timer.metrics(record.num_sampled_tokens))
+        self.observers.look(record)
+        self.stopped_by = self.learner.ranks.from_main(self.observers.ending_alarm)
         rollouts = rollout_rows(step, batch, advantages)
         rollouts += rollout_rows(step, collected.refused, refused_advantages, is_refused=True)
-        return StepResult(step, record.metrics, rollouts, self.watch.alarms)
+        return StepResult(step, record.metrics, rollouts, self.observers.watch.alarms)
 
     def _weighing(self, step: int) -> Weighing:
         """The configured weights at this step; a reward that the configuration does not name keeps its own weight."""
         configured = Weighing.at(self.config.rewards, self.round_index, step)
         return replace(configured, weights={reward.name: reward.weight for reward in self.rewards} | configured.weights)
 
-    def _measure(self, record: StepRecord, *, is_last: bool) -> None:
-        """Add the metrics that need no earlier steps."""
-        grpo = self.config.grpo_config
-        if grpo.monitor_kl_every and (is_last or record.step % grpo.monitor_kl_every == 0):
-            record.metrics["policy/kl_initial"] = self.learner.kl_initial(record.batch.sampled)
-        record.metrics.update(step_metrics(record))
-        if grpo.refill:
-            record.metrics.update(refill_metrics(record))
-        record.metrics.update(take_metrics(self.rewards))
-
-    def _observe(self, record: StepRecord, settings: StepSettings) -> None:
-        """Let every observer add its metrics, and the watch check them all.
-
-        The watch comes last, on the metrics of all others. It may end the training, on all ranks.
-        """
-        for observer in self.observers.values():
-            record.metrics.update(observer.look(record))
-        record.metrics.update(settings.timer.metrics(record.metrics["tokens/generated"]))
-        self.watch.look(record)
-        ending = next((alarm for alarm in self.watch.alarms if alarm.rule.action != "warn"), None)
-        self.stopped_by = self.learner.ranks.from_main(ending)
-
     def _on_all_ranks(self, *positions: Positions) -> Positions:
         """The sum of `positions` over all ranks."""
         local = np.sum([astuple(counts) for counts in positions], axis=0)
         return Positions(*(int(count) for count in self.learner.ranks.sums(local.tolist())))
-
-
-def rollout_rows(
-    step: int, groups: Groups, advantages: Advantages, *, is_refused: bool = False
-) -> list[dict[str, Any]]:
-    """One row per response for rollouts.jsonl and the tables."""
-    rows = zip(groups.asked, groups.completions, groups.scores, advantages.means, strict=True)
-    return [
-        {
-            "step": step,
-            "problem_key": problem.key,
-            "index": completion.index,
-            "written_at": completion.step,
-            "prompt": problem.prompt,
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "num_tokens": len(completion.token_ids),
-            "parts": score.parts,
-            "total": score.total,
-            "advantage": float(advantage),
-            "refused": is_refused,
-        }
-        for problem, completion, score, advantage in rows
-    ]

@@ -82,8 +82,8 @@ def train(
     return TrainResult(
         num_updates=step * grpo.updates_per_batch,
         stopped_by=None if stepper.stopped_by is None else str(stepper.stopped_by),
-        advantage_share=stepper.contributions.shares,
-        tokens=stepper.ledger.totals,
+        advantage_share=stepper.observers.contributions.shares,
+        tokens=stepper.observers.ledger.totals,
         curriculum=picker.handed_on(),
         rolled_back_to=_roll_back(checkpoints, stepper),
         extra_rounds=0 if stepper.stopped_by is None else stepper.stopped_by.rule.extra_rounds,

@@ -11,12 +11,13 @@ from grpo_train.objective.advantages import Advantages, Bools, Floats
 from grpo_train.observers.observer import StepRecord
 
 
-def step_metrics(step: StepRecord) -> dict[str, float]:
-    """Metrics of a step's rewards, groups and responses."""
+def step_metrics(step: StepRecord, *, with_refills: bool) -> dict[str, float]:
+    """Metrics of a step's rewards, groups and responses, and of dynamic sampling where it is on."""
     is_old = step.batch.is_old
     metrics = reward_metrics(step.parts, step.objectives, step.advantages, is_old)
     metrics |= group_metrics(step.batch.completions, step.right, step.advantages, step.batch.group_size, is_old)
-    return metrics | response_metrics(step.batch.sampled)
+    metrics |= response_metrics(step.batch.sampled)
+    return metrics | refill_metrics(step) if with_refills else metrics
 
 
 def refill_metrics(step: StepRecord) -> dict[str, float]:

@@ -43,6 +43,11 @@ class StepRecord:
         return self.batch.right(self.checker) if self.checker in self.objectives else None
 
     @property
+    def num_sampled_tokens(self) -> int:
+        """Tokens that the step sampled, those of refused groups included."""
+        return sum(len(completion.token_ids) for completion in self.batch.sampled + self.refused.sampled)
+
+    @property
     def pass_rates(self) -> dict[str, float]:
         """{problem key: share of right responses} among those sampled; empty where the checker is no objective."""
         if self.checker not in self.objectives:

@@ -6,7 +6,7 @@ import pytest
 from configs.records import Completion, Score
 from grpo_train.groups import Groups
 from grpo_train.objective.advantages import group_advantages
-from grpo_train.observers.metrics import refill_metrics, step_metrics
+from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
 from reward_training.transformer.positions import Positions
 from tests.grpo_train.conftest import make_problem
@@ -52,14 +52,14 @@ def test_pass_rates_count_what_was_sampled_refused_groups_too_and_unscored_ones_
 def test_a_checker_that_is_no_objective_says_nothing() -> None:
     seen = record(groups({"a": [1.0, 0.0]}), Groups(), checker="elsewhere")
     assert (seen.right, seen.pass_rates) == (None, {})
-    assert "groups/all_right_share" not in step_metrics(seen)
+    assert "groups/all_right_share" not in step_metrics(seen, with_refills=False)
 
 
 def test_metrics_of_a_step_leave_cached_responses_out_where_they_say_what_the_policy_does_now() -> None:
     seen = record(groups({"a": [1.0, 0.0], "b": [1.0, 1.0]}, old=("a/1",)), groups({"d": [0.0, 0.0]}))
-    metrics = step_metrics(seen)
+    metrics = step_metrics(seen, with_refills=True)
     assert metrics["objective/correct/mean"] == 1.0  # a/0, b/0 and b/1
     assert metrics["groups/all_right_share"] == 1.0
     assert metrics["groups/dead_share"] == 0.5  # b
     assert metrics["policy/entropy"] == pytest.approx(0.75)  # (1.0 + 0.5) / 2
-    assert refill_metrics(seen) == {"groups/refused": 1.0, "groups/refills": 2.0}
+    assert (metrics["groups/refused"], metrics["groups/refills"], seen.num_sampled_tokens) == (1.0, 2.0, 10)
