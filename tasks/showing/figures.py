@@ -1,4 +1,4 @@
-"""The report's figures: small inline SVG that takes its ink from the page, so that it reads on light and on dark."""
+"""Draws the report's charts as inline SVG in the page's text colour, so that they are legible in light and dark mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grpo_train.measuring.overoptimisation import fit
 from tasks.runs.run_records import RoundRecords, RunRecords
 
 INK = "#123456"
-"""stands in for the page's text colour, which the browser fills in"""
+"""placeholder for the page's text colour; replaced by `currentColor`"""
 COLOURS = ("#3d85c6", "#d9782d", "#3f9d6b", "#a46bb8", "#c94f5d", "#8c8c3c", "#4ba3a8", "#b07d56")
 PANEL_WIDTH, PANEL_HEIGHT = 3.55, 2.1  # inches; three panels fill the page
 
@@ -57,7 +57,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One metric over rounds on one split."""
+    """One curve over rounds: a metric on one split."""
 
     label: str
     split: str
@@ -66,23 +66,23 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A small chart: what it is called and who draws it."""
+    """One chart of a figure: its title and the function that draws it."""
 
     title: str
     draw: Callable[[Axes], None]
 
 
 def over_rounds(records: RunRecords, title: str, lines: Sequence[Line]) -> Panel | None:
-    """Estimates with 95% intervals over rounds; refused challengers have an open mark. None where nothing was measured."""
+    """Estimates with 95% intervals over rounds, refused challengers with open marks; None if nothing was measured."""
     series = [(line, _measured(records, line)) for line in lines]
     if not any(points for _, points in series):
         return None
 
     def draw(axes: Axes) -> None:
-        for number, (line, points) in enumerate(series):
+        for i, (line, points) in enumerate(series):
             if points:
-                offset = 0.06 * (number - (len(series) - 1) / 2)
-                _draw_estimates(axes, points, line.label, COLOURS[number % len(COLOURS)], offset)
+                offset = 0.06 * (i - (len(series) - 1) / 2)
+                _draw_estimates(axes, points, line.label, COLOURS[i % len(COLOURS)], offset)
         axes.set_xticks([record.index for record in records.rounds])
         axes.set_xlim(min(r.index for r in records.rounds) - 0.35, max(r.index for r in records.rounds) + 0.35)
         axes.set_xlabel("round")
@@ -93,17 +93,15 @@ def over_rounds(records: RunRecords, title: str, lines: Sequence[Line]) -> Panel
 
 
 def over_steps(records: RunRecords, title: str, keys: dict[str, str]) -> Panel | None:
-    """Step metrics {label: key}, the rounds one after the other. None where no round logged one of them."""
+    """Step metrics, given as {label: key}, over the steps of all rounds in sequence; None if no round logged any of them."""
     if not any(record.steps(key) for record in records.rounds for key in keys.values()):
         return None
 
     def draw(axes: Axes) -> None:
         start = 0
         for record in records.rounds:
-            for number, (label, key) in enumerate(keys.items()):
-                _draw_steps(
-                    axes, record.steps(key), start, label if start == 0 else None, COLOURS[number % len(COLOURS)]
-                )
+            for i, (label, key) in enumerate(keys.items()):
+                _draw_steps(axes, record.steps(key), start, label if start == 0 else None, COLOURS[i % len(COLOURS)])
             if last := max((line.step for line in record.journal), default=0):
                 _name_round(axes, record, start)
                 start += last
@@ -117,20 +115,20 @@ def over_steps(records: RunRecords, title: str, keys: dict[str, str]) -> Panel |
 
 
 def advantage_shares(records: RunRecords) -> Panel | None:
-    """Each objective's share of the advantages, a bar a round. None before the first round that was trained."""
+    """Each objective's share of the advantages, one bar per round; None until the first training is finished."""
     rounds = [record for record in records.rounds if record.training]
     objectives = [reward.name for reward in records.config.rewards]
     if not rounds:
         return None
 
     def draw(axes: Axes) -> None:
-        places = range(len(rounds))
+        positions = range(len(rounds))
         left = [0.0] * len(rounds)
-        for number, name in enumerate(objectives):
+        for i, name in enumerate(objectives):
             shares = [record.advantage_share(name) or 0.0 for record in rounds]
-            axes.barh(places, shares, left=left, height=0.55, color=COLOURS[number % len(COLOURS)], label=name)
+            axes.barh(positions, shares, left=left, height=0.55, color=COLOURS[i % len(COLOURS)], label=name)
             left = [sum(pair) for pair in zip(left, shares, strict=True)]
-        axes.set_yticks(places, [f"round {record.index}" for record in rounds])
+        axes.set_yticks(positions, [f"round {record.index}" for record in rounds])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(axis="y", visible=False)
@@ -140,8 +138,10 @@ def advantage_shares(records: RunRecords) -> Panel | None:
 
 
 def over_distance(records: RunRecords, title: str, key: str, colour: int) -> Panel | None:
-    """A step metric against the distance sqrt(KL of a response) from the initial policy, with the curve of Gao et al. where there are
-    points enough. None without a step that measured both."""
+    """A step metric against the distance from the initial policy, sqrt(KL of a response).
+
+    With enough points, the fitted curve of Gao et al. is drawn too. None if no step measured both.
+    """
     points = [
         (math.sqrt(kl * length), value)
         for record in records.rounds
@@ -165,14 +165,14 @@ def over_distance(records: RunRecords, title: str, key: str, colour: int) -> Pan
 
 
 def _together(record: RoundRecords, *keys: str) -> list[tuple[float, ...]]:
-    """The values of steps that measured all of `keys`."""
-    found = [dict(record.steps(key)) for key in keys]
-    steps = sorted(set(found[0]).intersection(*found[1:]))
-    return [tuple(values[step] for values in found) for step in steps]
+    """The values of `keys` at each step that measured all of them, in step order."""
+    series = [dict(record.steps(key)) for key in keys]
+    steps = sorted(set(series[0]).intersection(*series[1:]))
+    return [tuple(values[step] for values in series) for step in steps]
 
 
 def trade_off(records: RunRecords, across: str, up: str) -> Panel | None:
-    """Two objectives' means on `test` by round: a round that no other one beats in both is filled. None where one was not measured."""
+    """Two objectives' means on `test`, a mark per round, filled if Pareto-optimal; None if no round measured both."""
     points = {
         record.index: (x.estimate, y.estimate)
         for record in records.rounds
@@ -183,10 +183,10 @@ def trade_off(records: RunRecords, across: str, up: str) -> Panel | None:
 
     def draw(axes: Axes) -> None:
         axes.plot(*zip(*points.values(), strict=True), color=COLOURS[0], linewidth=0.7, alpha=0.6)
-        for number, (x, y) in points.items():
+        for round_index, (x, y) in points.items():
             style = "none" if is_beaten((x, y), list(points.values())) else "full"
             axes.plot(x, y, "o", color=COLOURS[0], fillstyle=style, markersize=5)
-            axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(str(round_index), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
 
@@ -194,7 +194,7 @@ def trade_off(records: RunRecords, across: str, up: str) -> Panel | None:
 
 
 def is_beaten(point: tuple[float, float], points: Sequence[tuple[float, float]]) -> bool:
-    """Whether another point is at least as good in both and better in one.
+    """Whether another point dominates this one: at least as good in both objectives and better in one.
 
     >>> is_beaten((1, 1), [(1, 1), (2, 1)]), is_beaten((1, 2), [(2, 1), (1, 2)])
     (True, False)
@@ -203,7 +203,7 @@ def is_beaten(point: tuple[float, float], points: Sequence[tuple[float, float]])
 
 
 def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Markup:
-    """The panels that hold something, in rows; empty where none does."""
+    """A figure of the panels that are not None, `columns` to a row; empty if there are none."""
     shown = [panel for panel in panels if panel is not None]
     if not shown:
         return Markup("")
@@ -211,8 +211,8 @@ def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Mark
     with matplotlib.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09)
         figure = Figure(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows), layout=layout)
-        for number, panel in enumerate(shown):
-            axes = figure.add_subplot(rows, columns, number + 1)
+        for i, panel in enumerate(shown):
+            axes = figure.add_subplot(rows, columns, i + 1)
             axes.grid(visible=True)
             axes.set_axisbelow(True)
             axes.margins(y=0.14)
@@ -227,7 +227,7 @@ def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Mark
 
 
 def _inline(text: str, label: str) -> Markup:
-    """An SVG file as an element of a page: no prologue, no fixed size, the page's ink, no ids that could meet twice."""
+    """An SVG file as an inline element: no prologue, no fixed size, the page's text colour, no group ids to clash."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
@@ -240,20 +240,20 @@ def _inline(text: str, label: str) -> Markup:
 
 
 def _measured(records: RunRecords, line: Line) -> list[tuple[RoundRecords, Estimate]]:
-    found = [(record, record.estimate(line.split, line.metric)) for record in records.rounds]
-    return [(record, estimate) for record, estimate in found if estimate is not None]
+    estimates = [(record, record.estimate(line.split, line.metric)) for record in records.rounds]
+    return [(record, estimate) for record, estimate in estimates if estimate is not None]
 
 
 def _draw_estimates(
     axes: Axes, points: list[tuple[RoundRecords, Estimate]], label: str, colour: str, offset: float
 ) -> None:
-    places = [record.index + offset for record, _ in points]
+    xs = [record.index + offset for record, _ in points]
     values = [estimate.estimate for _, estimate in points]
-    axes.plot(places, values, color=colour, label=label)
-    axes.vlines(places, [e.low for _, e in points], [e.high for _, e in points], color=colour, linewidth=1)
-    for place, (record, estimate) in zip(places, points, strict=True):
+    axes.plot(xs, values, color=colour, label=label)
+    axes.vlines(xs, [e.low for _, e in points], [e.high for _, e in points], color=colour, linewidth=1)
+    for x, (record, estimate) in zip(xs, points, strict=True):
         refused = record.decision is not None and not record.decision.promoted
-        axes.plot(place, estimate.estimate, "o", color=colour, markersize=4.5, fillstyle="none" if refused else "full")
+        axes.plot(x, estimate.estimate, "o", color=colour, markersize=4.5, fillstyle="none" if refused else "full")
 
 
 def _draw_steps(axes: Axes, points: list[tuple[int, float]], start: int, label: str | None, colour: str) -> None:
@@ -266,7 +266,7 @@ def _draw_steps(axes: Axes, points: list[tuple[int, float]], start: int, label: 
 
 
 def _legend_below(axes: Axes) -> None:
-    """Where it covers no line."""
+    """Put the legend below the plot, where it covers no line."""
     ticks_and_label = 0.3 if axes.get_xlabel() else 0.2
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -ticks_and_label), ncols=3, handlelength=1, columnspacing=1.2)
 

@@ -1,4 +1,4 @@
-"""What Prefect's page shows of a stage. A page that cannot be written never stops the work."""
+"""Shows a stage's numbers and pauses on Prefect's page. If Prefect cannot be reached, it warns and the work goes on."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ MONTH_S = 30 * 24 * 3600
 
 
 def show(run_name: str, key: str, title: str, values: dict[str, float]) -> None:
-    """A table of numbers as an artifact of the current task run; outside of one, nothing."""
+    """Create a table of numbers as an artifact of the current task run; outside of a task run, do nothing."""
     if TaskRunContext.get() is None:
         return
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in values.items())
@@ -30,14 +30,17 @@ def show(run_name: str, key: str, title: str, values: dict[str, float]) -> None:
 
 
 def artifact_key(text: str) -> str:
-    """Prefect's keys hold small letters, digits and dashes."""
+    """`text` as an artifact key of Prefect, which holds only lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @contextmanager
 def paused_for_people() -> Iterator[Callable[[], bool]]:
-    """Gives a function to be asked again and again while people are waited for: from its first call on the page shows the
-    round's flow run as paused, and it returns True once somebody pressed Resume there. At the block's end the run goes on."""
+    """Show the round's flow run as paused while a stage waits for people.
+
+    Yields a function to poll: its first call pauses the flow run on Prefect's page, and it returns True once somebody has
+    pressed Resume there. At the end of the block the flow run is set to running again.
+    """
     pause = _Pause(flow_run.id)
     try:
         yield pause.resumed
@@ -46,7 +49,7 @@ def paused_for_people() -> Iterator[Callable[[], bool]]:
 
 
 class _Pause:
-    """The state of one flow run; without one, or where Prefect cannot be reached, nothing is shown and nobody resumes."""
+    """The pause of one flow run. Without a flow run, or if Prefect cannot be reached, nothing is shown or resumed."""
 
     def __init__(self, flow_run_id: str | None) -> None:
         self._id = UUID(flow_run_id) if flow_run_id else None

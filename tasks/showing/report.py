@@ -1,7 +1,7 @@
-"""`report.html`: what a run did, on one page that needs nothing else. Made from the run's folder alone.
+"""Writes `report.html`: what a run did, on one self-contained page, made from the run's folder alone.
 
-Every number stands in a `<data value="...">` that holds it as the files do. Texts of problems and policies are hostile:
-they are escaped, and the page's policy lets nothing run or load.
+Every number is in a `<data value="...">` element at the precision of the files. Texts of problems and policies are
+untrusted: they are escaped, and the page's content security policy blocks scripts and everything that would be loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MISSING = Markup('<span class="missing" title="not there">–</span>')
 
 @dataclass(frozen=True)
 class Sample:
-    """One problem with what two policies wrote to it; right is None where it is unknown."""
+    """One problem with the responses of two policies; `before_right` and `after_right` are None if unknown."""
 
     prompt: list[tuple[str, str]]
     answer: str
@@ -41,9 +41,9 @@ class Sample:
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into the run's folder from what is there so far; returns its path."""
+    """Write `report.html` into the run's folder from the files there so far; returns its path."""
     path = run_folder / REPORT
-    # a tokenizer may decode to lone surrogates, which no encoding takes
+    # a tokenizer may decode to lone surrogates, which UTF-8 cannot encode
     write_atomic(path, render(read_run_records(run_folder)).encode(errors="replace"))
     return path
 
@@ -75,7 +75,7 @@ def render(records: RunRecords) -> str:
 
 
 def outcome(records: RunRecords) -> Markup:
-    """One sentence: what the champion gained over the policy that was given, on test."""
+    """One sentence on the champion's gain in greedy accuracy over the given policy, on test."""
     before, after = (_test_accuracy(record) for record in (records.baseline, records.champion))
     if before is None or records.champion is None:
         return Markup("Nothing was measured yet.")
@@ -104,7 +104,7 @@ def _test_accuracy(record: RoundRecords | None) -> Estimate | None:
 
 
 def number(value: float | None, places: int = 3, *, signed: bool = False) -> Markup:
-    """Rounded for the eye, whole in the `value` attribute."""
+    """`value` rounded to `places` decimals, with all digits in the `value` attribute."""
     if value is None:
         return MISSING
     text = f"{value:+z.{places}f}" if signed else f"{value:z.{places}f}"
@@ -112,7 +112,7 @@ def number(value: float | None, places: int = 3, *, signed: bool = False) -> Mar
 
 
 def estimate(value: Estimate | None, places: int = 3, *, signed: bool = False) -> Markup:
-    """`0.320 [0.262, 0.379]`, the interval smaller."""
+    """An estimate as `0.320 [0.262, 0.379]`, with the interval in smaller print."""
     if value is None:
         return MISSING
     low, high = (number(bound, places, signed=signed) for bound in (value.low, value.high))
@@ -135,7 +135,7 @@ def duration(seconds: float | None) -> Markup:
 
 
 def _rounds_metrics(records: RunRecords) -> list[str]:
-    """Metrics of the table of rounds beside greedy accuracy: pass@k and maj@k of the most samples."""
+    """Metrics in the table of rounds beside greedy accuracy: pass@k and maj@k at the largest k."""
     names = {name for record in records.rounds for report in record.reports.values() for name in report.values}
     return [group[-1] for kind in ("pass_at_", "maj_at_") if (group := _by_k(names, kind))]
 
@@ -172,7 +172,7 @@ def _rounds_figure(records: RunRecords) -> Markup:
 
 
 def _measured(records: RunRecords) -> list[str]:
-    """Objectives other than the checker, whose mean is the accuracy."""
+    """Names of the objectives other than the checker, whose mean is the accuracy."""
     return [
         r.name
         for r in [*records.config.rewards, *records.config.evaluation.rewards]
@@ -212,7 +212,7 @@ def _steps_figure(records: RunRecords) -> Markup:
 
 
 def _proxy_figure(records: RunRecords) -> Markup:
-    """Each reward model's mean above the checker's accuracy, on the same samples."""
+    """Means of the reward models and of the checker on the same samples."""
     models = [
         r.name
         for r in [*records.config.rewards, *records.config.evaluation.rewards]
@@ -230,14 +230,14 @@ def _proxy_figure(records: RunRecords) -> Markup:
     ]
     panels += [over_steps(records, f"checker {checker}, training", {checker: f"objective/{checker}/mean"})]
     panels += [
-        over_distance(records, f"{name} by distance", f"objective/{name}/mean", number % 8)
-        for number, name in enumerate([*models, checker])
+        over_distance(records, f"{name} by distance", f"objective/{name}/mean", i % 8)
+        for i, name in enumerate([*models, checker])
     ]
     return svg(panels, columns=2, label="Reward models beside the checker")
 
 
 def _trade_offs_figure(records: RunRecords) -> Markup:
-    """Every other objective against the checker, by round."""
+    """Each other objective against the checker, by round."""
     checker = records.config.checker
     return svg(
         [trade_off(records, checker, name) for name in _measured(records)],
@@ -246,7 +246,7 @@ def _trade_offs_figure(records: RunRecords) -> Markup:
 
 
 def _samples(records: RunRecords) -> list[Sample]:
-    """Test problems that both round 0 and the champion show."""
+    """Test problems that are among the examples of both round 0 and the champion's round."""
     if records.baseline is None or records.champion is None or records.champion is records.baseline:
         return []
     after = {row["problem_key"]: row for row in records.champion.examples if row["split"] == "test"}

@@ -1,4 +1,4 @@
-"""Tables for the terminal, readable at 80 columns."""
+"""Builds tables for the terminal, readable at 80 columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from configs.records import Estimate, EvalReport, RewardModelReport
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
-    """The table of rounds of a summary, readable at 80 columns."""
+    """The table of a summary's rounds, one row per round."""
     title = f"Run {summary['run']}: {summary['status']}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name, justify in _TABLE_COLUMNS:
@@ -57,7 +57,7 @@ def _standing(row: dict[str, Any], champion_id: str) -> str:
 
 
 def _interval(value: dict[str, Any] | None) -> str:
-    """The estimate over its 95% interval."""
+    """The estimate, with its 95% interval on a second line."""
     return "-" if value is None else f"{value['estimate']:.3f}\n{value['low']:.2f}-{value['high']:.2f}"
 
 
@@ -71,7 +71,7 @@ def _reward_model(name: str, model: dict[str, Any]) -> str:
 
 
 def estimates_table(reports: Mapping[str, EvalReport]) -> Table:
-    """A row a metric: the estimate on each split with its 95% interval."""
+    """One row per metric: the estimate on each split with its 95% interval and n."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in ("metric", *reports):
         table.add_column(column, overflow="fold")
@@ -86,7 +86,7 @@ def _estimate(value: Estimate | None) -> str:
 
 
 def verdict_on(name: str, report: RewardModelReport) -> str:
-    """One line on a reward model: whether it may be used, how it did, and where it is."""
+    """A reward model in two lines: accepted or not, accuracy and pair counts, then its path. One line if it was not trained."""
     if not report.id:
         return f"{name} was not trained: {'; '.join(report.reasons)}"
     head = f"{name} {report.id[:8]} {'accepted' if report.accepted else 'refused'}"

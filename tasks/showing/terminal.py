@@ -1,7 +1,7 @@
-"""What a person sees at the terminal: a progress line for each stage, warnings, and one table of rounds at the end.
+"""Terminal output: a progress line for each stage, warnings, and one table of rounds at the end.
 
 Progress and warnings go to standard error, so that standard output holds the table and, as its last line, the path of
-summary.json. Everything, what libraries say included, goes to the run's log file.
+summary.json. Messages, warnings and what libraries log also go to the run's log file.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 WIDTH_AWAY_FROM_A_TERMINAL = 80
 
 logger = logging.getLogger(LOGGER_NAME)
-logger.addHandler(logging.NullHandler())  # without a log file, warnings are for the terminal alone
+logger.addHandler(logging.NullHandler())  # or logging would print warnings to the terminal a second time
 
 
 class StageProgress:
-    """How far one stage is. `total` and `unit` may be learned on the way; `note` is a short text beside the count."""
+    """Progress of one stage. `total` and `unit` may be set later; `note` is a short text beside the count."""
 
     def __init__(self, title: str, total: int | None, unit: str, show: Callable[[StageProgress], None]) -> None:
         self.title = title
@@ -52,14 +52,14 @@ class StageProgress:
         self._show = show
 
     def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
-        """`done` units are done in all."""
+        """Set how many units are done in all."""
         self.done = done
         self.total = self.total if total is None else total
         self.unit = self.unit if unit is None else unit
         self._show(self)
 
     def say(self, note: str) -> None:
-        """Show what the stage is at, for instance `dev, greedy`."""
+        """Show what the stage is doing, for instance `dev, greedy`."""
         self.note = note
         self._show(self)
 
@@ -69,7 +69,7 @@ class StageProgress:
 
     @property
     def rate(self) -> float:
-        """Units a second since the start; 0 before the first."""
+        """Units per second since the start; 0 before the first unit."""
         return self.done / self.seconds if self.done and self.seconds > 0 else 0.0
 
     @property
@@ -91,7 +91,7 @@ class StageProgress:
         return f"{clock(max(0, self.total - self.done) / self.rate)} left"
 
     def line(self) -> str:
-        """`round 1 · policy: 12/40 updates, 1.9 s each, 0:53 left (sampling)`"""
+        """For instance `round 1 · policy: 12/40 updates, 1.9 s each, 0:53 left (sampling)`."""
         parts = ", ".join(part for part in (self.count, self.speed, self.remaining) if part)
         note = f" ({self.note})" if self.note else ""
         return f"{self.title}: {parts or 'working'}{note}"
@@ -102,7 +102,7 @@ class StageProgress:
 
 
 def clock(seconds: float) -> str:
-    """`0:07`, `12:05` or `1:02:09`."""
+    """A duration as `0:07`, `12:05` or `1:02:09`."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
@@ -117,31 +117,31 @@ class Terminal:
         self.quiet = quiet
 
     def print(self, *objects: Any) -> None:
-        """To standard output."""
+        """Print to standard output."""
         self.out.print(*objects, highlight=False)
 
     def print_path(self, path: Path | str) -> None:
-        """One line on standard output, never wrapped."""
+        """Print one line to standard output, never wrapped."""
         self.out.print(str(path), highlight=False, soft_wrap=True, markup=False)
 
     def say(self, text: str) -> None:
-        """One line on standard error and in the log."""
+        """Print one line to standard error, and log it."""
         logger.info(text)
         if not self.quiet:
             self.err.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Something that a person should look at."""
+        """Print a warning to standard error, even when `quiet`, and log it."""
         logger.warning(text)
         self.err.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
 
     def skipped(self, title: str) -> None:
-        """A stage that an earlier call finished."""
+        """Say that an earlier call finished the stage."""
         self.say(f"{title}: already done")
 
     @contextmanager
     def stage(self, title: str, *, total: int | None = None, unit: str = "") -> Iterator[StageProgress]:
-        """Progress of one stage: a bar on a terminal, otherwise a line now and then."""
+        """Show the progress of one stage: a bar on a terminal, otherwise a line every `LINE_EVERY_S` seconds."""
         logger.info("%s: started", title)
         painter = self._bar if self.err.is_terminal and not self.quiet else self._lines
         with painter(title, total, unit) as progress:
@@ -177,7 +177,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 class _Field(ProgressColumn):
-    """A text that the stage's progress makes itself."""
+    """A column that shows a text field of the progress task."""
 
     def __init__(self, name: str, style: str = "") -> None:
         super().__init__()
@@ -212,7 +212,7 @@ def _paint(bar: Progress, task: Any) -> Callable[[StageProgress], None]:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Append what we and the libraries log to `path`, and keep libraries off the terminal meanwhile."""
+    """Append what Regroup and the libraries log to `path`, and keep libraries off the terminal meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
@@ -241,9 +241,9 @@ def _attached(handler: logging.Handler) -> Iterator[None]:
 
 
 def quiet_libraries(handler: logging.Handler | None = None) -> None:
-    """Libraries that print to the terminal print errors only; `handler` still gets their warnings.
+    """Let the libraries' own terminal handlers print critical errors only; `handler` still receives their warnings.
 
-    Some of them (transformers, prefect) install handlers of their own and do not propagate, so each is told by name.
+    Some libraries (transformers, prefect) install handlers and do not propagate, so each logger is configured by name.
     """
     for name in LIBRARIES:
         library = logging.getLogger(name)
@@ -257,7 +257,7 @@ def quiet_libraries(handler: logging.Handler | None = None) -> None:
 
 
 def _no_progress_bars() -> None:
-    """datasets and huggingface_hub draw bars; only those that are loaded already need to be told."""
+    """Switch off the progress bars of datasets, huggingface_hub and transformers, as far as they are imported already."""
     for module in ("datasets", "huggingface_hub.utils", "transformers.utils.logging"):
         loaded = sys.modules.get(module)
         for name in ("disable_progress_bars", "disable_progress_bar"):

@@ -1,4 +1,4 @@
-"""Measuring a policy on disk: reports with intervals, a row a problem, and examples."""
+"""The stage that measures a policy: reports with 95% intervals, one row per problem, and examples."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tasks.stages.reward_ids import model_ids, rubric_ids
 def evaluate_policy(
     run: Run, round_index: int, policy: Policy, reward_models: Mapping[str, RewardModelSource]
 ) -> dict[str, EvalReport]:
-    """Measure a policy on dev and test."""
-    folder = round_folder(run.folder, round_index) / "evaluate"
+    """Measure a policy on dev and test; returns {split: report}."""
+    stage_dir = round_folder(run.folder, round_index) / "evaluate"
     splits = {split: run.problems(round_index, split) for split in ("dev", "test")}
     spec = EvaluateSpec(
         config=run.config,
@@ -36,23 +36,23 @@ def evaluate_policy(
     run_stage(
         run,
         spec,
-        folder,
+        stage_dir,
         body,
         datasets=[dataset_fact(run, path, "evaluation", split) for split, path in splits.items()],
         tags={"regroup.policy_id": policy.id},
     )
-    reports = evaluation_reports(folder)
+    reports = evaluation_reports(stage_dir)
     show(run.name, f"round-{round_index}-evaluate", f"Evaluation of round {round_index}", estimates(reports))
     return reports
 
 
 class EvaluateSpec(StageSpec):
-    """Which policy is measured on what."""
+    """Which policy is measured, on which problems and with which reward models."""
 
     policy: Policy
     initial_policy: Policy | None
     problems: dict[str, str]
-    """file of each split"""
+    """{split: problems file}"""
     reward_models: dict[str, RewardModelSource]
 
     def reads(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class EvaluateSpec(StageSpec):
 
 
 def body(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write report.json, results.jsonl, examples.jsonl and the journal (each estimate, step = round)."""
+    """Write report.json, results.jsonl, examples.jsonl and the journal (one line per estimate, with step = round)."""
     model, tokenizer = load_for_sampling(spec.policy.path, spec.config.grpo_config.precision)
     problems = {split: read_jsonl(Path(path), Problem) for split, path in spec.problems.items()}
     total, done = num_responses(spec.config, sum(map(len, problems.values()))), 0
@@ -94,15 +94,15 @@ def body(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
             should_stop=context.should_stop,
             on_progress=on_progress,
         )
-        taken = take_metrics(rewards)
+        reward_metrics = take_metrics(rewards)
     write_json(out_dir / REPORT, {name: report.model_dump() for name, report in evaluation.reports.items()})
     write_jsonl(out_dir / RESULTS, evaluation.rows)
     write_jsonl(out_dir / EXAMPLES, evaluation.examples)
-    Journal(out_dir / JOURNAL).write(spec.round, estimates(evaluation.reports) | taken)
+    Journal(out_dir / JOURNAL).write(spec.round, estimates(evaluation.reports) | reward_metrics)
 
 
 def estimates(reports: dict[str, EvalReport]) -> dict[str, float]:
-    """{`evaluation/<split>/<metric>`: estimate}."""
+    """{`evaluation/<split>/<metric>`: estimate} of all splits."""
     return {
         f"evaluation/{split}/{name}": value.estimate
         for split, report in reports.items()

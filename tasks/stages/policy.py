@@ -1,4 +1,4 @@
-"""Training a policy on disk: GRPO from the champion, against the round's rewards."""
+"""The stage that trains a policy with GRPO, from the champion and against the round's rewards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train_policy(
     run: Run, round_index: int, state: RoundState, reward_models: Mapping[str, RewardModelSource]
 ) -> Policy:
     """Train the round's challenger from the champion of `state`."""
-    folder = round_folder(run.folder, round_index) / "policy"
+    stage_dir = round_folder(run.folder, round_index) / "policy"
     problems = run.problems(round_index, "train")
     spec = PolicySpec(
         config=run.config,
@@ -47,12 +47,12 @@ def train_policy(
     )
 
     def trained() -> Policy:
-        return open_policy(folder / "model", round_index)
+        return open_policy(stage_dir / "model", round_index)
 
     run_stage(
         run,
         spec,
-        folder,
+        stage_dir,
         launched(run.config.launcher, "policy", body),
         datasets=[dataset_fact(run, problems, "training", "train")],
         outcome=lambda: _outcome(run, trained(), state.champion),
@@ -62,18 +62,21 @@ def train_policy(
 
 
 def _curriculum(run: Run, round_index: int, state: RoundState) -> dict[str, Any] | None:
-    """What the round before handed on, with the pass rates that its regeneration measured where they are asked for."""
-    wanted = run.config.curriculum
-    if not isinstance(wanted, ThresholdCurriculum) or wanted.difficulty == "data":
+    """The curriculum state of the previous round.
+
+    A threshold curriculum on the policy's own pass rates also gets those of that round's regeneration, by source.
+    """
+    config = run.config.curriculum
+    if not isinstance(config, ThresholdCurriculum) or config.difficulty == "data":
         return state.curriculum
-    before = round_index - 1
-    rates = pass_rates(
-        round_folder(run.folder, before) / "regenerate",
-        run.problems(before, shard_name(before)),
+    last_round = round_index - 1
+    sources = pass_rates(
+        round_folder(run.folder, last_round) / "regenerate",
+        run.problems(last_round, shard_name(last_round)),
         policy=state.champion,
         checker=run.config.checker,
     )
-    return (state.curriculum or {"epoch": 0.0, "rates": {}}) | {"sources": rates}
+    return (state.curriculum or {"epoch": 0.0, "rates": {}}) | {"sources": sources}
 
 
 def _outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:
@@ -82,7 +85,7 @@ def _outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:
 
 
 class PolicySpec(StageSpec):
-    """What a policy is trained from and on."""
+    """What a policy is trained from, on and against."""
 
     policy: Policy
     initial_policy: Policy
@@ -90,7 +93,7 @@ class PolicySpec(StageSpec):
     """file of the training problems"""
     reward_models: dict[str, RewardModelSource]
     curriculum: dict[str, Any] | None = None
-    """what the training of the round before handed on"""
+    """epoch and pass rates that the previous training handed on; None before the first"""
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch")
@@ -111,10 +114,10 @@ class PolicySpec(StageSpec):
 
 
 def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write model/, rollouts.jsonl, the journal and result.json (updates made, what stopped them, advantage
-    shares, tokens by class), curriculum.json (what the next round's curriculum goes on from) and, with LoRA, adapter/.
+    """Train the policy. Of several ranks, only the main one writes.
 
-    Of several ranks the main one writes.
+    Writes model/, rollouts.jsonl, the journal, result.json (number of updates, the watch rule that ended training,
+    advantage shares, tokens by class), curriculum.json (the state for the next round) and, with LoRA, adapter/.
 
     Raises:
         TrainingDiverged: loss or gradient was not finite; last_good/ holds the policy before that update.
@@ -156,10 +159,10 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
         except TrainingDiverged as error:
             if not ranks.is_main:
                 raise
-            kept = save_policy(
+            last_good = save_policy(
                 adapter.merge() if adapter else model, tokenizer, out_dir / "last_good", round_index=spec.round
             )
-            raise TrainingDiverged(f"{error}; they are in {kept.path}") from error
+            raise TrainingDiverged(f"{error}; they are in {last_good.path}") from error
     if not ranks.is_main:
         return
     if result.rolled_back_to is not None:
@@ -174,7 +177,10 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
 
 
 def what_now(alarm: Alarm, spec: PolicySpec) -> str:
-    """A reward model that is exploited can only unlearn that from what exploits it."""
+    """The advice that is added to an alarm on a `gap/` metric which ends training; empty for other alarms.
+
+    An exploited reward model can only unlearn the exploit from samples that show it, so it has to be retrained.
+    """
     if alarm.rule.action == "warn" or not alarm.rule.metric.startswith("gap/"):
         return ""
     if spec.round < spec.config.rounds + alarm.rule.extra_rounds:

@@ -1,4 +1,4 @@
-"""Deciding on disk whether a challenger becomes champion."""
+"""The stage that decides whether a challenger becomes champion."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from tasks.runs.workspace import round_folder
 
 
 def promote(run: Run, round_index: int, champion: Policy, challenger: Policy) -> Decision:
-    """Decide between two policies of this run by their results on dev."""
-    of_round = partial(round_folder, run.folder)
+    """Decide between two policies of this run by their results on dev and, where people compared them, by their verdicts."""
+    round_dir = partial(round_folder, run.folder)
     spec = PromoteSpec(
         config=run.config,
         round=round_index,
         champion=champion,
         challenger=challenger,
-        champion_results=str(of_round(champion.round) / "evaluate" / RESULTS),
-        challenger_results=str(of_round(challenger.round) / "evaluate" / RESULTS),
-        comparison=str(of_round(round_index) / "compare" / COMPARISON) if run.config.promotion.people else None,
+        champion_results=str(round_dir(champion.round) / "evaluate" / RESULTS),
+        challenger_results=str(round_dir(challenger.round) / "evaluate" / RESULTS),
+        comparison=str(round_dir(round_index) / "compare" / COMPARISON) if run.config.promotion.people else None,
     )
-    run_stage(run, spec, of_round(round_index) / "promote", body)
-    decision = read_decision(of_round(round_index) / "promote")
+    run_stage(run, spec, round_dir(round_index) / "promote", body)
+    decision = read_decision(round_dir(round_index) / "promote")
     assert decision is not None, "the stage's body wrote it"
     run.console.say(f"round {round_index}: {'promoted' if decision.promoted else 'refused'}; {decision.reason}")
     return decision
 
 
 class PromoteSpec(StageSpec):
-    """Two policies and their rows of results, a row a problem."""
+    """Two policies and their results files, which hold one row per problem."""
 
     champion: Policy
     challenger: Policy
     champion_results: str
     challenger_results: str
     comparison: str | None = None
-    """file of what people said of the two"""
+    """file with the challenger's win rate in people's comparisons; None where people are not asked"""
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "promotion", "evaluation")

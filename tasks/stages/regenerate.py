@@ -1,5 +1,7 @@
-"""The stage that samples what the next round's reward models learn from: completions, scores, preference pairs, and what people
-are asked."""
+"""The stage that samples what the next round's reward models learn from: completions, their scores and preference pairs.
+
+Where people label, it also makes the review items that they are asked about.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ from tasks.stages.reward_ids import model_ids, rubric_ids
 def regenerate(
     run: Run, round_index: int, policies: list[Policy], reward_models: Mapping[str, RewardModelSource]
 ) -> None:
-    """Sample what the next round's reward models learn from, and ask people about it where they label."""
-    folder = round_folder(run.folder, round_index) / "regenerate"
+    """Sample and score completions, make pairs of them, and ask people about the pairs where they label."""
+    stage_dir = round_folder(run.folder, round_index) / "regenerate"
     split = shard_name(round_index)
     problems = run.problems(round_index, split)
     spec = RegenerateSpec(
@@ -43,26 +45,26 @@ def regenerate(
         problems=str(problems),
         reward_models=dict(reward_models),
     )
-    run_stage(run, spec, folder, body, datasets=[dataset_fact(run, problems, "regeneration", split)])
-    if (folder / REVIEW).exists():
-        ask_people(run, read_jsonl(folder / REVIEW, ReviewItem))
+    run_stage(run, spec, stage_dir, body, datasets=[dataset_fact(run, problems, "regeneration", split)])
+    if (stage_dir / REVIEW).exists():
+        ask_people(run, read_jsonl(stage_dir / REVIEW, ReviewItem))
 
 
 class RegenerateSpec(StageSpec):
-    """Who writes on which problems: the champion, and a refused challenger too, so that its hacks are seen."""
+    """Which policies respond to which problems: the champion, and a refused challenger too, to collect its exploits."""
 
     policies: list[Policy]
     problems: str
-    """file of the round's shard"""
+    """file of the round's shard of problems"""
     reward_models: dict[str, RewardModelSource]
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "rewards", "combination", "reward_models", "grpo_config", "regeneration")
 
     def inputs(self) -> dict[str, str]:
-        writers = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
+        policies = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
         return (
-            writers
+            policies
             | {"problems": digest(Path(self.problems))}
             | model_ids(self.reward_models)
             | rubric_ids(self.config.rewards)
@@ -71,33 +73,35 @@ class RegenerateSpec(StageSpec):
 
     def _preference_files(self) -> dict[str, str]:
         labelers = {name: model.labeler for name, model in self.config.trained_reward_models.items()}
-        files = {name: Path(each.path) for name, each in labelers.items() if isinstance(each, FileLabeler)}
+        files = {name: Path(labeler.path) for name, labeler in labelers.items() if isinstance(labeler, FileLabeler)}
         return {f"preferences/{name}": digest(path) for name, path in files.items() if path.is_file()}
 
 
 def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl, review.jsonl (what people are asked) and the
-    journal."""
+    """Write completions.jsonl, scores.jsonl (aligned with it), pairs.jsonl and the journal.
+
+    If people are asked to label, review.jsonl holds the items.
+    """
     problems = {problem.key: problem for problem in read_jsonl(Path(spec.problems), Problem)}
-    completions = _write_completions(spec, list(problems.values()), context)
-    asked = [problems[completion.problem_key] for completion in completions]
+    completions = _sample_completions(spec, list(problems.values()), context)
+    aligned_problems = [problems[completion.problem_key] for completion in completions]
     context.progress.say("scoring")
     with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
-        scores = score(asked, completions, rewards, Weighing.at(spec.config.rewards, spec.round))
-        taken = take_metrics(rewards)
+        scores = score(aligned_problems, completions, rewards, Weighing.at(spec.config.rewards, spec.round))
+        reward_metrics = take_metrics(rewards)
     check_unscored(scores, spec.config.combination.max_unscored_share)
-    items = _review_items(spec, asked, completions, scores)
-    pairs = _pairs(spec, asked, completions, scores, items)
+    items = _review_items(spec, aligned_problems, completions, scores)
+    pairs = _pairs(spec, aligned_problems, completions, scores, items)
     write_jsonl(out_dir / "completions.jsonl", completions)
     write_jsonl(out_dir / "scores.jsonl", scores)
     write_jsonl(out_dir / PAIRS, pairs)
     if items:
         write_jsonl(out_dir / REVIEW, items)
-    Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs) | taken)
+    Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs) | reward_metrics)
 
 
-def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: Context) -> list[Completion]:
-    """Each policy's completions, one policy after the other."""
+def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: Context) -> list[Completion]:
+    """The completions of each policy to all problems, one policy after the other."""
     regeneration, grpo = spec.config.regeneration, spec.config.grpo_config
     sampling = Sampling(
         group_size=regeneration.group_size,
@@ -115,14 +119,14 @@ def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: C
         context.progress.set(done, total=total, unit="responses")
 
     completions = []
-    for number, policy in enumerate(spec.policies):
+    for policy_index, policy in enumerate(spec.policies):
         model, tokenizer = load_for_sampling(policy.path, spec.config.grpo_config.precision)
         completions += sample(
             model,
             tokenizer,
             problems,
             sampling,
-            seed=seed_for(spec.config.seed, "regenerate", round_index=spec.round, index=number),
+            seed=seed_for(spec.config.seed, "regenerate", round_index=spec.round, index=policy_index),
             policy_id=policy.id,
             should_stop=context.should_stop,
             on_progress=on_progress,
@@ -131,7 +135,7 @@ def _write_completions(spec: RegenerateSpec, problems: list[Problem], context: C
 
 
 def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -> dict[str, float]:
-    """{source: share of the policy's responses that are right}; empty where the checker is not among the rewards."""
+    """{source: share of the policy's scored completions that are right}; empty if the checker is not among the rewards."""
     sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
     completions = read_jsonl(out_dir / "completions.jsonl", Completion)
     right: dict[str, list[bool]] = {}
@@ -144,7 +148,7 @@ def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -
 def _review_items(
     spec: RegenerateSpec, problems: Sequence[Problem], completions: Sequence[Completion], scores: Sequence[Score]
 ) -> list[ReviewItem]:
-    """What people are asked for each reward model that they label for."""
+    """The review items of each reward model that people label for."""
     items = []
     for name, config in spec.config.trained_reward_models.items():
         if isinstance(config.labeler, PeopleLabeler):
@@ -169,7 +173,7 @@ def _pairs(
     scores: Sequence[Score],
     items: Sequence[ReviewItem],
 ) -> list[PreferencePair]:
-    """Pairs for every trained reward model; a pair's `objective` is the model's name. What people are asked is left out."""
+    """Pairs for every trained reward model (their `objective`), without those that people are asked about."""
     asked = {(item.objective, item.problem_key, frozenset((item.first, item.second))) for item in items}
     pairs: list[PreferencePair] = []
     for name, config in spec.config.trained_reward_models.items():
@@ -195,7 +199,7 @@ def _pairs(
 
 
 def preferences(config: Config, name: str, round_index: int) -> list[PreferencePair]:
-    """A round's draw from the file that labels for the reward model `name`."""
+    """The round's random draw from the preference file of the reward model `name`."""
     model = config.trained_reward_models[name]
     assert isinstance(model.labeler, FileLabeler)
     pairs = read_preferences(model.labeler, name=name, config=model, round_index=round_index)
@@ -213,10 +217,10 @@ def _metrics(
         "regenerate/reward_mean": fmean(row.total for row in scores),
     }
     for name in scores[0].parts:
-        if known := [part for row in scores if (part := row.parts[name]) is not None]:
-            values[f"regenerate/{name}/mean"] = fmean(known)
+        if parts := [part for row in scores if (part := row.parts[name]) is not None]:
+            values[f"regenerate/{name}/mean"] = fmean(parts)
     for name in spec.config.trained_reward_models:
         for split in ("train", "held_out"):
-            count = sum(pair.objective == name and pair.split == split for pair in pairs)
-            values[f"pairs/{name}/{split}"] = float(count)
+            num_pairs = sum(pair.objective == name and pair.split == split for pair in pairs)
+            values[f"pairs/{name}/{split}"] = float(num_pairs)
     return values

@@ -1,4 +1,4 @@
-"""What rewards are made of, as inputs of a stage: named by what is in it, not by where it is."""
+"""Ids of the reward models and rubrics that a stage reads. Local ones are content hashes, so moving them changes nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from reward_training.scorer import RewardModelSource
 
 
 def rubric_ids(rewards: Sequence[RewardConfig]) -> dict[str, str]:
-    """{`rubric/<reward>`: digest of a judge's rubric}."""
+    """{`rubric/<reward>`: digest of the rubric file} of each judge."""
     return {f"rubric/{r.name}": digest(Path(r.rubric)) for r in rewards if isinstance(r, JudgeRewardConfig)}
 
 
 def model_ids(models: Mapping[str, RewardModelSource]) -> dict[str, str]:
-    """{`reward_model/<name>`: content hash of a local folder, or hub id and revision}."""
+    """{`reward_model/<name>`: content hash of a local folder, otherwise hub id and revision}."""
     return {f"reward_model/{name}": _model_id(source) for name, source in sorted(models.items())}
 
 

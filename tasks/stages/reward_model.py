@@ -1,4 +1,4 @@
-"""Training and checking one reward model on disk."""
+"""The stage that trains and checks one reward model, and the choice of the reward models that a round scores with."""
 
 from __future__ import annotations
 
@@ -28,41 +28,43 @@ from tasks.stages.regenerate import preferences
 
 
 def train(run: Run, round_index: int, name: str, state: RoundState) -> RewardModelReport:
-    """Train a round's reward model on the pairs of the round before; `state` is what that round handed on."""
-    last = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
-    base = _base(run, name, last, state.champion)
-    folder = reward_model_folder(run.folder, round_index, name)
-    report = _run(run, round_index, name, base, folder, *_pairs_up_to(run, round_index - 1))
+    """Train a round's reward model on the previous round's pairs and some older ones; `state` is what that round handed on."""
+    last_model = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
+    base = _base(run, name, last_model, state.champion)
+    stage_dir = reward_model_folder(run.folder, round_index, name)
+    report = _run_training(run, round_index, name, base, stage_dir, *_pairs_up_to(run, round_index - 1))
     if not report.accepted:
         _say_refused(run, round_index, name, report)
     return report
 
 
 def retrain(run: Run, name: str) -> RewardModelReport:
-    """Train a reward model again on the pairs up to the last finished round; the next round starts from it.
+    """Train a reward model again, by hand, on the pairs up to the last_model finished round; the next round starts from it.
 
-    Before the first round, one that a file labels is trained on that.
+    If no round is finished, a reward model with a preference file is trained on that file.
 
     Raises:
-        ConfigError: no round is finished, and no file labels.
+        ConfigError: no round is finished, and the reward model has no preference file.
     """
     last_round = last_finished_round(run.folder)
     if last_round is None:
         return _train_on_file(run, name)
     round_index, champion = last_round.round, last_round.state.champion
-    folder = by_hand_folder(run.folder, round_index, name)
+    stage_dir = by_hand_folder(run.folder, round_index, name)
     inherited = run.file.reward_models
-    last = last_accepted(run.folder, name, before=round_index + 1, inherited=inherited, leave_out=folder)
-    base = _base(run, name, last, champion)
+    last_model = last_accepted(run.folder, name, before=round_index + 1, inherited=inherited, leave_out=stage_dir)
+    base = _base(run, name, last_model, champion)
     new, earlier = _pairs_up_to(run, round_index)
-    return _run(run, round_index, name, base, folder, [*new, *labels_by_hand(run, round_index, name)], earlier)
+    return _run_training(
+        run, round_index, name, base, stage_dir, [*new, *labels_by_hand(run, round_index, name)], earlier
+    )
 
 
 def usable_models(run: Run, round_index: int) -> dict[str, RewardModelSource]:
     """The reward models that a round scores with, once its own are trained.
 
-    A refused one is replaced by the last accepted one, or is missing, as `when_refused` says. Round 0 trains none: it has
-    the frozen ones, and in a follow-on those of the run before.
+    A refused one is replaced by the last accepted one or left out, as `when_refused` says. Round 0 trains none: it uses the
+    frozen ones and, in a follow-on, the last accepted ones of the predecessor.
     """
     sources = {name: _source(run, round_index, name, model) for name, model in run.config.reward_models.items()}
     return {name: source for name, source in sources.items() if source is not None}
@@ -71,25 +73,25 @@ def usable_models(run: Run, round_index: int) -> dict[str, RewardModelSource]:
 def _source(run: Run, round_index: int, name: str, model: RewardModel) -> RewardModelSource | None:
     if isinstance(model, FrozenRewardModel):
         return RewardModelSource(path=model.path, max_length=model.max_length, revision=model.revision)
-    found = accepted_model(reward_model_folder(run.folder, round_index, name))
-    if found is None and (round_index == 0 or model.when_refused == "last_accepted"):
-        found = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
-    return RewardModelSource(path=found.path, max_length=model.max_length) if found else None
+    accepted = accepted_model(reward_model_folder(run.folder, round_index, name))
+    if accepted is None and (round_index == 0 or model.when_refused == "last_accepted"):
+        accepted = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
+    return RewardModelSource(path=accepted.path, max_length=model.max_length) if accepted else None
 
 
 def _base(run: Run, name: str, last: ModelRef | None, champion: Policy) -> ModelRef:
-    """What a reward model is trained from: the last accepted one, or the backbone, by default the champion's."""
+    """The model that training starts from: the last accepted one, or the backbone, which is the champion's by default."""
     model = run.config.trained_reward_models[name]
     if last is not None and model.start_from == "last_accepted":
         return last
     if model.backbone is None:
         return ModelRef(id=champion.id, path=champion.path)
     try:
-        found = prepare_policy(model.backbone, models_folder(run.workspace))
+        backbone = prepare_policy(model.backbone, models_folder(run.workspace))
     except ConfigError as error:
         message = str(error).replace("policy.path", f"reward_models.{name}.backbone.path")
         raise ConfigError(message) from error
-    return ModelRef(id=found.id, path=str(Path(found.path).absolute()))
+    return ModelRef(id=backbone.id, path=str(Path(backbone.path).absolute()))
 
 
 def _train_on_file(run: Run, name: str) -> RewardModelReport:
@@ -99,19 +101,19 @@ def _train_on_file(run: Run, name: str) -> RewardModelReport:
             "or give it a labeler of kind file"
         )
     base = _base(run, name, run.file.reward_models.get(name), given_policy(run))
-    pairs = run.folder / "preferences" / f"{name}.jsonl"
-    write_jsonl(pairs, preferences(run.config, name, round_index=0))
-    return _run(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs], [])
+    pairs_file = run.folder / "preferences" / f"{name}.jsonl"
+    write_jsonl(pairs_file, preferences(run.config, name, round_index=0))
+    return _run_training(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs_file], [])
 
 
 def _pairs_up_to(run: Run, round_index: int) -> tuple[list[Path], list[Path]]:
-    """Files of the pairs of that round, and of those before."""
+    """(files of the pairs of that round, files of the pairs of all rounds before it)."""
     earlier = pair_files(run.folder, before=round_index)
     return [path for path in pair_files(run.folder, before=round_index + 1) if path not in earlier], earlier
 
 
-def _run(
-    run: Run, round_index: int, name: str, base: ModelRef, folder: Path, new: list[Path], earlier: list[Path]
+def _run_training(
+    run: Run, round_index: int, name: str, base: ModelRef, stage_dir: Path, new: list[Path], earlier: list[Path]
 ) -> RewardModelReport:
     spec = RewardModelSpec(
         config=run.config,
@@ -124,20 +126,20 @@ def _run(
     run_stage(
         run,
         spec,
-        folder,
+        stage_dir,
         launched(run.config.launcher, "reward_model", body),
         datasets=[dataset_fact(run, path, "training", f"pairs of {path.parent.parent.name}") for path in new],
-        outcome=lambda: _outcome(run, name, _report(folder), base),
+        outcome=lambda: _outcome(run, name, _report(stage_dir), base),
         tags={"regroup.base_model": base.id},
     )
-    report = _report(folder)
+    report = _report(stage_dir)
     title = f"Reward model {name}, round {round_index}"
     show(run.name, f"round-{round_index}-reward-model-{name}", title, metrics(report))
     return report
 
 
-def _report(folder: Path) -> RewardModelReport:
-    report = reward_model_report(folder)
+def _report(stage_dir: Path) -> RewardModelReport:
+    report = reward_model_report(stage_dir)
     assert report is not None, "the stage's body wrote it"
     return report
 
@@ -166,11 +168,11 @@ class RewardModelSpec(StageSpec):
 
     name: str
     base: ModelRef
-    """an earlier reward model, or a policy whose backbone the first one takes"""
+    """an earlier reward model, or a policy whose backbone is given a new head"""
     new_pairs: list[str]
-    """files of the pairs that the last regeneration wrote"""
+    """files of the pairs of the last regeneration, and of people's labels of its samples"""
     earlier_pairs: list[str]
-    """files of all pairs before that"""
+    """files of all older pairs, for replay"""
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", f"reward_models.{self.name}")
@@ -192,7 +194,7 @@ class RewardModelSpec(StageSpec):
 def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write train_pairs.jsonl, held_out_pairs.jsonl, model/, report.json and the journal.
 
-    With fewer than `min_pairs` training pairs there is no model, and the report says so.
+    With fewer than `min_pairs` training pairs no model is trained, and the report says so.
     """
     all_new, all_earlier = _read_pairs(spec, spec.new_pairs), _read_pairs(spec, spec.earlier_pairs)
     new, earlier = settle(all_new, all_earlier)
@@ -210,7 +212,7 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
     if len(train) < spec.block.min_pairs:
         report = _too_few(spec, len(train), len(held_out), num_replayed)
     else:
-        # the oldest pairs, in every round the same, whatever was said of them since
+        # the oldest pairs, the same in every round even if people have relabelled them since
         anchors = [pair for pair in [*all_earlier, *all_new] if pair.split == "train"][:NUM_ANCHORS]
         _train(spec, train, anchors, out_dir, context)
         context.progress.say("checking on held-out pairs")
@@ -272,7 +274,7 @@ def _too_few(spec: RewardModelSpec, num_train: int, num_held_out: int, num_repla
 
 
 def metrics(report: RewardModelReport) -> dict[str, float]:
-    """What a report says, as numbers; what was not measured is left out."""
+    """The metrics of a report, without those that were not measured."""
     values: dict[str, float | None] = {
         "check/accuracy": report.accuracy.estimate if report.accuracy else None,
         "check/accuracy_low": report.accuracy.low if report.accuracy else None,

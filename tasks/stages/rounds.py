@@ -1,4 +1,4 @@
-"""What ties stages into rounds: the state that a round hands on, and how it is closed."""
+"""Ties stages into rounds: the state that a round hands on, and the files that close it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tasks.stages import evaluate, reward_model
 
 
 def first_state(run: Run) -> RoundState:
-    """What round 0 stands on: the given policy is the champion."""
+    """The state of round 0, whose policy and champion are the given policy."""
     return round_state(run, 0, run.given_policy, run.given_policy)
 
 
 def round_state(run: Run, round_index: int, policy: Policy, champion: Policy) -> RoundState:
-    """What a round hands to the next one; round 0 has what the run before handed on."""
+    """What a round hands to the next one. Round 0 hands on the reward models and curriculum of the predecessor, if any."""
     accepted = last_accepted_models(
         run.folder, run.config.trained_reward_models, before=round_index + 1, inherited=run.file.reward_models
     )
@@ -50,15 +50,15 @@ def _handed_on(run: Run, round_index: int) -> dict[str, Any]:
 
 
 def close_round(run: Run, state: RoundState) -> None:
-    """Write champion.json and round.json, unless the round was closed before with the same stages."""
-    fact = _round_file(run, state)
-    before = finished_round(run.folder, state.round)
-    if before is not None and (before.ended_ms, before.metrics) == (fact.ended_ms, fact.metrics):
+    """Write champion.json and round.json, unless the round was closed closed and its stages have not run again."""
+    round_file = _round_file(run, state)
+    closed = finished_round(run.folder, state.round)
+    if closed is not None and (closed.ended_ms, closed.metrics) == (round_file.ended_ms, round_file.metrics):
         return
     champion = state.champion
     path = str(Path(champion.path).absolute())
     write_champion(run.workspace, Champion(run=run.name, round=champion.round, policy_id=champion.id, path=path))
-    save(round_folder(run.folder, state.round) / ROUND_FILE, fact)
+    save(round_folder(run.folder, state.round) / ROUND_FILE, round_file)
 
 
 def _round_file(run: Run, state: RoundState) -> RoundFile:
@@ -73,16 +73,16 @@ def _round_file(run: Run, state: RoundState) -> RoundFile:
 
 
 def _metrics(run: Run, state: RoundState, manifests: list[Manifest]) -> dict[str, float]:
-    """What a person compares across rounds; docs/metrics.md defines the keys."""
-    folder = round_folder(run.folder, state.round)
+    """The metrics to compare across rounds; docs/metrics.md defines the keys."""
+    round_dir = round_folder(run.folder, state.round)
     values = {f"time/{manifest.stage}": manifest.seconds for manifest in manifests}
     values["time/round"] = sum(manifest.seconds for manifest in manifests)
-    values |= evaluate.estimates(evaluation_reports(folder / "evaluate"))
+    values |= evaluate.estimates(evaluation_reports(round_dir / "evaluate"))
     for name in run.config.trained_reward_models:
         if (report := reward_model_report(reward_model_folder(run.folder, state.round, name))) is not None:
             values |= {f"reward_model/{name}/{key}": value for key, value in reward_model.metrics(report).items()}
     if state.round > 0:
-        decided, trained = decision(folder / "promote"), train_result(folder / "policy")
+        decided, trained = decision(round_dir / "promote"), train_result(round_dir / "policy")
         assert decided is not None, "the promotion's stage is finished"
         assert trained is not None, "the policy's stage is finished"
         values |= {"promotion/promoted": float(decided.promoted), "promotion/gain": decided.gain}
@@ -103,5 +103,5 @@ def _aliases(run: Run, state: RoundState) -> list[AliasFact]:
 
 
 def _policy_key(policy: Policy) -> str:
-    """The stage that made a policy's registered version."""
+    """Key of the stage that registered the policy's version."""
     return f"round_{policy.round:03d}/policy" if policy.round > 0 else "problems"
