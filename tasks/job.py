@@ -1,8 +1,8 @@
-"""The program of a child job: one stage's body, alone or as one of several ranks. `tasks.running.launcher` starts it.
+"""Runs one stage's body as a child job, alone or as one of several ranks. `tasks.running.launcher` starts it.
 
     python -m tasks.job FOLDER
 
-`tasks.running.job_events` says what `FOLDER` holds. The parent's death ends the job.
+`tasks.running.job_events` describes the files in `FOLDER`. The job ends when its parent process dies.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ BODIES: dict[StageKind, Callable[[dict[str, Any], Path, Context], None]] = {
 
 def main(folder: Path) -> None:
     job = Job.model_validate_json((folder / JOB).read_bytes())
-    threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(job.parent,), daemon=True).start()
     is_main = os.environ.get("RANK", "0") == "0"
     with reused_memory(), Teller(folder) if is_main else nullcontext() as teller:
         BODIES[job.stage](job.spec, Path(job.out_dir), ALONE if teller is None else teller.context())
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the one that wanted it is gone."""
-    while _lives(parent):
+def _exit_with_parent(parent: int) -> None:
+    """Exit as soon as the parent process is gone."""
+    while _is_alive(parent):
         time.sleep(LOOK_EVERY_S)
     os._exit(FAILED)
 
 
-def _lives(process_id: int) -> bool:
+def _is_alive(process_id: int) -> bool:
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""The stages as Prefect tasks: what Prefect is told of each. A task returns at once, with what is on disk, where the manifest matches.
+"""The stages as Prefect tasks: their names, timeouts and retries. A task whose manifest matches returns at once.
 
-Prefect is told, never asked: no cache, no stored results. Only what another try can help is tried again: fetching a model,
-and telling others what is on disk already.
+Prefect is told what happens but never asked what is done: no cache, no stored results. Only what a retry can help is
+retried: fetching a model, and sending what is on disk already.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ NEVER_STORED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": Fals
 
 
 def _another_try_may_help(_task: Any, _run: Any, state: Any) -> bool:
-    """A network or a disk may be back in a moment; a faulty configuration will not mend itself."""
+    """Whether the task failed with an OSError: a network or a disk may recover, a faulty configuration will not."""
     return isinstance(state.result(raise_on_failure=False), OSError)
 
 

@@ -1,4 +1,4 @@
-"""People in a run: who is asked where, and what they have said up to now."""
+"""Asks people about pairs of responses in a run, and collects their answers so far."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from tasks.runs.workspace import by_hand_folder
 
 
 def desk_of(run: Run, told_to_go_on: Callable[[], bool] = lambda: False) -> ReviewDesk:
-    """The workspace's desk, with the people who answer in MLflow."""
+    """The workspace's review desk, which also takes in the answers that people give in MLflow."""
     return ReviewDesk(run.workspace, take_in=MlflowReviewers(run.tracking), told_to_go_on=told_to_go_on)
 
 
 def ask_people(run: Run, items: list[ReviewItem]) -> None:
-    """Ask about `items`, here and in MLflow; those that were asked before stay as they are."""
-    reviews = desk_of(run)
-    reviews.ask(items)
-    reviews.answers(items)
+    """Ask people about `items`, in the workspace and in MLflow; items that were asked before stay unchanged."""
+    desk = desk_of(run)
+    desk.ask(items)
+    desk.answers(items)  # puts them into MLflow's review queue
     run.console.say(
         f"people are asked about {len(items)} pairs; they answer in MLflow's review queue or by `regroup review`"
     )
 
 
 def labels_by_hand(run: Run, round_index: int, name: str) -> list[Path]:
-    """A file of the pairs that people's answers up to now make, where people label for the reward model `name`."""
+    """A newly written file of the pairs from people's answers so far; none if people do not label for the model `name`."""
     if not isinstance(run.config.trained_reward_models[name].labeler, PeopleLabeler):
         return []
     asked = [item for path in review_files(run.folder, before=round_index + 1) for item in read_jsonl(path, ReviewItem)]
-    mine = [item for item in asked if item.objective == name]
+    items = [item for item in asked if item.objective == name]
     path = by_hand_folder(run.folder, round_index, name).with_name(f"{name}_labels.jsonl")
-    write_jsonl(path, label_items(mine, desk_of(run).answers(mine), stand_in=None))
+    write_jsonl(path, label_items(items, desk_of(run).answers(items), stand_in=None))
     return [path]

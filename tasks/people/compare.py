@@ -1,4 +1,4 @@
-"""Champion against challenger in people's eyes: blind, side by side, in random order."""
+"""The stage in which people compare champion and challenger: blind, side by side, in random order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tasks.runs.workspace import round_folder
 from tasks.showing.page import paused_for_people
 
 SPLIT = "dev"
-"""the split that decides; test never does"""
+"""the split that promotion is decided on; test only reports"""
 
 
 def compare(run: Run, round_index: int, champion: Policy, challenger: Policy) -> None:
-    """People compare two policies of this run blind; waits for them as configured."""
+    """Have people compare two policies of this run, blind, and wait for them as configured."""
     spec = CompareSpec(
         config=run.config,
         round=round_index,
@@ -35,12 +35,12 @@ def compare(run: Run, round_index: int, champion: Policy, challenger: Policy) ->
         challenger_examples=str(round_folder(run.folder, challenger.round) / "evaluate" / EXAMPLES),
     )
     with paused_for_people() as told_to_go_on:
-        folder = round_folder(run.folder, round_index) / "compare"
-        run_stage(run, spec, folder, partial(body, desk=desk_of(run, told_to_go_on)))
+        stage_dir = round_folder(run.folder, round_index) / "compare"
+        run_stage(run, spec, stage_dir, partial(body, desk=desk_of(run, told_to_go_on)))
 
 
 class CompareSpec(StageSpec):
-    """Two policies and what they answered to the same problems."""
+    """Two policies and the files of their responses to the same problems."""
 
     champion: Policy
     challenger: Policy
@@ -60,14 +60,14 @@ class CompareSpec(StageSpec):
 
 
 def body(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
-    """Ask, wait as configured, and write items.jsonl, verdicts.jsonl and comparison.json, the challenger's win rate."""
+    """Ask people and wait; write items.jsonl, verdicts.jsonl and comparison.json (the challenger's win rate)."""
     people = spec.config.promotion.people
     assert people is not None, "without it nobody compares"
     items = _items(spec, people)
     desk.ask(items)
     answers = desk.wait(items, minutes=people.wait_minutes, enough=None, context=context)
-    known = [(item, opinion(answers[item.id])) for item in items if item.id in answers]
-    leanings = [_for_challenger(item, spec, leaning) for item, leaning in known if leaning is not None]
+    opinions = [(item, opinion(answers[item.id])) for item in items if item.id in answers]
+    leanings = [_for_challenger(item, spec, leaning) for item, leaning in opinions if leaning is not None]
     write_jsonl(out_dir / "items.jsonl", items)
     write_jsonl(out_dir / "verdicts.jsonl", [verdict for verdicts in answers.values() for verdict in verdicts])
     rate = win_rate(leanings)
@@ -75,7 +75,7 @@ def body(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk
 
 
 def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
-    """Problems of dev on which the two say different things."""
+    """Items for the first `num_problems` example problems of dev, without those with equal greedy responses."""
     champion, challenger = _greedy(Path(spec.champion_examples)), _greedy(Path(spec.challenger_examples))
     rng = rng_for(spec.config.seed, "compare policies", round_index=spec.round)
     items = []
@@ -86,13 +86,13 @@ def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
         if rng.integers(2):
             texts.reverse()
             sources.reverse()
-        run = spec.config.run_name
+        run_name = spec.config.run_name
         items.append(
             ReviewItem(
-                id=item_id(run, spec.round, "policies", key, *texts),
+                id=item_id(run_name, spec.round, "policies", key, *texts),
                 kind="policies",
                 objective="policies",
-                run=run,
+                run=run_name,
                 round=spec.round,
                 problem_key=key,
                 prompt=champion[key]["prompt"],
@@ -106,8 +106,10 @@ def _items(spec: CompareSpec, people: PeopleConfig) -> list[ReviewItem]:
 
 
 def _greedy(examples: Path) -> dict[str, dict[str, Any]]:
+    """{problem key: example} of dev."""
     return {row["problem_key"]: row for row in read_rows(examples) if row["split"] == SPLIT}
 
 
 def _for_challenger(item: ReviewItem, spec: CompareSpec, leaning: float) -> float:
+    """The opinion in [-1, 1], with 1 where all prefer the challenger."""
     return leaning if item.sources[0] == spec.challenger.id else -leaning

@@ -1,7 +1,7 @@
-"""What people are asked in a workspace, and what they said: `review/items.jsonl` and `review/verdicts.jsonl`.
+"""Keeps what people are asked in a workspace and what they answer: `review/items.jsonl` and `review/verdicts.jsonl`.
 
-Both files only grow. A run that waits and `regroup review import` beside it may add at the same time, so each takes a lock
-of the operating system's for the moment of writing.
+Both files only grow. A waiting run and `regroup review import` may append at the same time, so each holds an
+operating-system lock while it writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Answers = dict[str, list[Verdict]]
 
 
 class Asked(Record):
-    """An item, and since when people are asked about it."""
+    """A review item, and since when people are asked about it."""
 
     item: ReviewItem
     asked_ms: int
@@ -36,7 +36,11 @@ def _nobody_elsewhere(items: Sequence[ReviewItem]) -> list[Verdict]:
 
 
 class ReviewDesk:
-    """The workspace's items and verdicts. `take_in` is asked for verdicts that were given elsewhere, in MLflow's queue."""
+    """The workspace's items and verdicts.
+
+    `take_in(items)` returns the verdicts that were given elsewhere, in MLflow's queue; `told_to_go_on()` says whether a
+    person has ended the waiting.
+    """
 
     def __init__(
         self,
@@ -57,19 +61,19 @@ class ReviewDesk:
     # ---- asking -----------------------------------------------------------------------------------------------------
 
     def ask(self, items: Iterable[ReviewItem]) -> None:
-        """People are asked about `items` from now on; those that were asked before stay as they are."""
+        """Ask people about `items` from now on; items that were asked before stay unchanged."""
         known = {asked.item.id for asked in self.asked()}
         now_ms = int(1000 * self._now())
         _append(self._items, [Asked(item=item, asked_ms=now_ms) for item in items if item.id not in known])
 
     def asked(self) -> list[Asked]:
-        """Everything that people were asked, oldest first."""
+        """All items that people were asked about, oldest first."""
         return read_jsonl(self._items, Asked) if self._items.exists() else []
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
     def add(self, verdicts: Iterable[Verdict]) -> int:
-        """Write down verdicts that are not known yet; returns how many they were."""
+        """Append the verdicts that are not stored yet; returns how many there were."""
         known = set(self._known())
         new = [verdict for verdict in dict.fromkeys(verdicts) if verdict not in known]
         _append(self._verdicts, new)
@@ -79,41 +83,43 @@ class ReviewDesk:
         return read_jsonl(self._verdicts, Verdict) if self._verdicts.exists() else []
 
     def answers(self, items: Sequence[ReviewItem]) -> Answers:
-        """What people said of `items` so far, here and elsewhere; an item that nobody answered has no entry."""
+        """The verdicts on `items` so far, given here or elsewhere; an item without verdicts has no entry."""
         self.add(self._take_in(items))
         ids = {item.id for item in items}
-        found: Answers = {}
+        by_item: Answers = {}
         for verdict in self._known():
             if verdict.item in ids:
-                found.setdefault(verdict.item, []).append(verdict)
-        return found
+                by_item.setdefault(verdict.item, []).append(verdict)
+        return by_item
 
     def wait(self, items: Sequence[ReviewItem], *, minutes: float, enough: int | None, context: Context) -> Answers:
-        """`answers`, once `enough` of the items (None: all) are answered, `minutes` have passed since they were asked, or a
-        person says to go on.
+        """Wait for people; returns `answers`.
+
+        Waits until `enough` of the items (None: all) are answered, `minutes` have passed since the first of them was asked,
+        or a person says to go on.
 
         Raises:
-            StageStopped: the run was asked to stop; called again it waits on, from the same beginning.
+            StageStopped: the run was asked to stop; a later call counts the minutes from the same start.
         """
-        wanted = len(items) if enough is None else min(enough, len(items))
+        num_wanted = len(items) if enough is None else min(enough, len(items))
         ids = {item.id for item in items}
         since = min((asked.asked_ms / 1000 for asked in self.asked() if asked.item.id in ids), default=self._now())
         until = since + 60 * minutes
         while True:
             answers = self.answers(items)
-            if len(answers) >= wanted or self._now() >= until or self._told_to_go_on():
+            if len(answers) >= num_wanted or self._now() >= until or self._told_to_go_on():
                 return answers
             context.progress.say(
-                f"waiting for people: {len(answers)} of {wanted} answered, until {time.strftime('%H:%M', time.localtime(until))}"
+                f"waiting for people: {len(answers)} of {num_wanted} answered, until {time.strftime('%H:%M', time.localtime(until))}"
             )
             for _ in range(10):
                 if context.should_stop():
-                    raise StageStopped(f"stopped while waiting for people ({len(answers)} of {wanted} answered)")
+                    raise StageStopped(f"stopped while waiting for people ({len(answers)} of {num_wanted} answered)")
                 self._sleep(POLL_S / 10)
 
 
 def _append(path: Path, records: Sequence[Record]) -> None:
-    """Add whole lines at the end, and have them on disk."""
+    """Append whole lines under a lock, and flush them to disk."""
     if not records:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +132,7 @@ def _append(path: Path, records: Sequence[Record]) -> None:
 
 
 def _drop_torn_line(file: BinaryIO) -> None:
-    """What a writer that was killed left of its last line."""
+    """Cut off the incomplete last line that a killed writer may have left."""
     file.seek(0)
     whole = file.read().rpartition(b"\n")
     file.truncate(len(whole[0]) + len(whole[1]))

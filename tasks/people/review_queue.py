@@ -1,6 +1,6 @@
-"""People's questions in MLflow's own review queue: an item is a trace, a verdict is a person's assessment of it.
+"""Asks people in MLflow's review queue: a review item is a trace, a verdict is a person's assessment of it.
 
-MLflow's functions for queues and traces know one tracking address, the process's; it is the run's while they work.
+MLflow's functions for queues and traces use the process's tracking URI, which is set to the run's during the calls.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ QUESTION = "Which response is better?"
 INSTRUCTION = "Two responses to the same question, in random order. Say which one you would rather have been given."
 ITEM, QUEUE = "regroup.item", "regroup.queue"
 LINE = 72
-"""characters"""
+"""characters per line"""
 PAGE = 200
-"""traces a request"""
+"""traces per request"""
 
 
 def queue_name(item: ReviewItem) -> str:
-    """Items of one purpose are in one queue."""
+    """Name of the item's queue: there is one per run and purpose."""
     purpose = "champion or challenger" if item.kind == "policies" else f"reward model {item.objective}"
     return f"{item.run}: {purpose}"
 
 
 class MlflowReviewers:
-    """The people who answer in MLflow: gives the verdicts on items, once it has put those items into their queues."""
+    """The people who answer in MLflow. A call puts the items into their queues and returns the verdicts on them."""
 
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking
         self._published: set[str] = set()
 
     def __call__(self, items: Sequence[ReviewItem]) -> list[Verdict]:
-        """Verdicts so far; none where the tracking server is away."""
+        """The verdicts so far; none if the tracking server is away."""
 
         def ask(client: MlflowClient, experiment_id: str) -> list[Verdict]:
             if new := [item for item in items if item.id not in self._published]:
@@ -55,29 +55,32 @@ class MlflowReviewers:
 
 
 def publish(client: MlflowClient, uri: str, experiment_id: str, items: Sequence[ReviewItem]) -> None:
-    """Put into their queues the items that are not there yet."""
+    """Put the items into their queues, as far as they are not there yet."""
     with _process_tracking_to(uri):
         for name in dict.fromkeys(queue_name(item) for item in items):
             known = {trace.info.tags[ITEM]: trace.info.trace_id for trace in _traces(client, experiment_id, name)}
             wanted = [item for item in items if queue_name(item) == name]
-            # the page shows the newest first, and the first of our items is to be asked first
-            made = [known.get(item.id) or _trace(client, experiment_id, name, item) for item in reversed(wanted)]
-            _fill(experiment_id, name, made)
+            # the page shows the newest trace first, so the item that is to be asked first is added last
+            trace_ids = [known.get(item.id) or _trace(client, experiment_id, name, item) for item in reversed(wanted)]
+            _fill(experiment_id, name, trace_ids)
 
 
 @contextmanager
 def _process_tracking_to(uri: str) -> Iterator[None]:
-    """MLflow's setter of the process's address writes the environment variable too, which for us is the user's word."""
+    """Set the process's tracking URI inside the block.
+
+    MLflow also writes it to MLFLOW_TRACKING_URI, which for us is the user's choice, so the variable is restored.
+    """
     import mlflow
 
-    users_word = os.environ.get("MLFLOW_TRACKING_URI")
+    users_uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type] # what MLflow itself passes to unset it
-        if users_word is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = users_word
+        if users_uri is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = users_uri
 
 
 def _trace(client: MlflowClient, experiment_id: str, queue: str, item: ReviewItem) -> str:
@@ -89,14 +92,14 @@ def _trace(client: MlflowClient, experiment_id: str, queue: str, item: ReviewIte
     span = client.start_trace(name, inputs=question, tags=tags, experiment_id=experiment_id)
     if not span.trace_id.startswith("tr-"):
         raise MlflowException(f"MLflow made no trace of review item {item.id[:12]}; its own warning says why")
-    # as one chat message: of several the page shows one, and a plain value as JSON
+    # one chat message, since the page shows only one of several, and plain values as JSON
     shown = {"role": "assistant", "content": side_by_side(item)}
     client.end_trace(span.trace_id, outputs={"messages": [shown]})
     return str(span.trace_id)
 
 
 def side_by_side(item: ReviewItem) -> str:
-    """Markdown of both responses, each in a fence that it cannot close, so that it is seen as it was written."""
+    """Markdown of both responses, each in a code fence that it cannot close, so that it is shown verbatim."""
     return f"**First**\n\n{_fenced(item.first)}\n\n**Second**\n\n{_fenced(item.second)}"
 
 
@@ -107,7 +110,7 @@ def _fenced(text: str) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Long lines broken, as the page would have them scrolled sideways."""
+    """`text` with long lines broken, since the page would scroll them sideways."""
     wrapper = textwrap.TextWrapper(LINE, drop_whitespace=False, replace_whitespace=False, expand_tabs=False)
     return "\n".join(part for line in text.split("\n") for part in wrapper.wrap(line) or [""])
 
@@ -117,26 +120,27 @@ def _fill(experiment_id: str, name: str, trace_ids: Sequence[str]) -> None:
 
     queue_id = _queue_id(experiment_id, name)
     listed = review_queues.list_review_queue_items(queue_id, max_results=10000)
-    there = {entry.item_id for entry in listed}
-    if missing := [trace_id for trace_id in trace_ids if trace_id not in there]:
+    queued = {entry.item_id for entry in listed}
+    if missing := [trace_id for trace_id in trace_ids if trace_id not in queued]:
         review_queues.add_items_to_review_queue(queue_id, item_ids=missing)
 
 
 def _queue_id(experiment_id: str, name: str) -> str:
-    """Of the queue of that name, made with its question where it is not there yet."""
+    """Id of the queue of that name, which is created with its question if missing."""
     from mlflow.genai import review_queues
 
     for queue in review_queues.list_review_queues(experiment_id=experiment_id):
         if queue.name == name:
             return str(queue.queue_id)
     question = _question_id(experiment_id)
-    made = review_queues.create_review_queue(
+    created = review_queues.create_review_queue(
         name, queue_type="custom", schema_ids=[question], experiment_id=experiment_id
     )
-    return str(made.queue_id)
+    return str(created.queue_id)
 
 
 def _question_id(experiment_id: str) -> str:
+    """Id of the label schema that holds `QUESTION`, which is created if missing."""
     from mlflow.genai import label_schemas
 
     known = {schema.name: schema for schema in label_schemas.list_label_schemas(experiment_id)}
@@ -153,7 +157,7 @@ def _question_id(experiment_id: str) -> str:
 
 
 def collect(client: MlflowClient, experiment_id: str, items: Sequence[ReviewItem]) -> list[Verdict]:
-    """What people answered to `items` in MLflow."""
+    """The verdicts that people gave on `items` in MLflow."""
     ids = {item.id for item in items}
     return [
         verdict
@@ -196,7 +200,7 @@ def _verdicts(trace: Trace) -> Iterator[Verdict]:
 
 
 def _choice(assessment: Assessment) -> Choice | None:
-    """A person's answer to our question; what a judge wrote beside it is no label."""
+    """A person's answer to our question; None for other assessments, for instance those of a judge."""
     by_person = assessment.name == QUESTION and assessment.source.source_type == "HUMAN"
     value = assessment.feedback.value if assessment.feedback and by_person else None
     return value if value in CHOICES else None

@@ -1,4 +1,4 @@
-"""The C library's memory between one step and the next."""
+"""Keeps freed memory in the process from one training step to the next."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KEEP = 2**31 - 1
 
 @contextmanager
 def reused_memory() -> Iterator[None]:
-    """Large arrays that are freed inside are kept for the next ones, and given back at the end.
+    """Reuse the memory of large freed arrays inside the block, and give it back to the system at the end.
 
-    By default glibc asks the system for every array over 32 MB and hands it back when it is freed, so that each of its pages
-    is fetched and zeroed again: 15 to 20% of an update on a CPU. Where the C library is another one, nothing happens.
+    By default glibc maps every array over 32 MB anew and unmaps it when it is freed, so that each of its pages is faulted
+    in and zeroed again: 15 to 20% of an update on a CPU. With a C library other than glibc this does nothing.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):

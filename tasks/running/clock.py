@@ -1,4 +1,4 @@
-"""How much of a process's time went into stages, and how much into telling of them."""
+"""Measures how much of a process's time went into the work of stages, and how much into bookkeeping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _process_start() -> float:
 
 @dataclass
 class Clock:
-    """`work` is what stages' bodies took, checkpoints included and MLflow's share left out."""
+    """`work` is the time of the stages' bodies in seconds, with checkpoints and without sending to MLflow."""
 
     started: float = field(default_factory=_process_start)
     """seconds since the epoch"""
@@ -31,7 +31,7 @@ class Clock:
             self.work += time.monotonic() - began
 
     def aside(self, call: Callable[[], None]) -> Callable[[], None]:
-        """`call`, whose time inside a `working` block is no work."""
+        """`call`, wrapped so that its time inside a `working` block does not count as work."""
 
         def timed() -> None:
             began = time.monotonic()
@@ -41,6 +41,6 @@ class Clock:
         return timed
 
     def facts(self) -> dict[str, float]:
-        """Seconds since the process started, and those of them that were bookkeeping: Prefect, MLflow, manifests, start and end."""
+        """Seconds since the process started, and those that were not work: Prefect, MLflow, manifests, start and end."""
         whole = time.time() - self.started
         return {"whole": whole, "bookkeeping": whole - self.work}

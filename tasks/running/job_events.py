@@ -1,7 +1,7 @@
-"""What a stage's body as a child job and the flow that started it have to say to each other, in a folder that both see.
+"""The messages between a flow and the child job that runs a stage's body, as files in a shared folder.
 
-`job.json` says what to do; a file `stop` comes when the flow wants the job to end at its next step boundary; `events.jsonl` takes
-what the job's main rank has to tell.
+`job.json` says what to do. The flow creates the file `stop` when the job should end at its next step boundary. The job's
+main rank appends its events to `events.jsonl`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ StageKind = Literal["policy", "reward_model"]
 
 
 class Job(BaseModel):
-    """`job.json`: which body, on what, for whom."""
+    """`job.json`: the stage whose body is run, its specification, and the parent process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,19 +34,19 @@ class Job(BaseModel):
     spec: dict[str, Any]
     out_dir: str
     parent: int
-    """process id"""
+    """process id of the flow"""
 
 
 class Event(BaseModel):
-    """One thing that a job tells; `failed` is its last."""
+    """One event of a job, a line of `events.jsonl`; `failed` is always the last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["written", "warn", "progress", "say", "failed"]
     text: str = ""
-    """a warning, a note, or an error's message"""
+    """the warning, the note, or the error message"""
     error: str = ""
-    """class of the error"""
+    """class name of the error"""
     done: int = 0
     total: int | None = None
     unit: str | None = None
@@ -54,7 +54,7 @@ class Event(BaseModel):
 
 @dataclass(frozen=True)
 class Teller:
-    """Appends events, of which an error that leaves the block is the last; also the stage's `Progress`."""
+    """Appends events to `events.jsonl`, an exception that leaves the block as the last. Also the stage's `Progress`."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""Running a stage's body in the flow's process or as a child job (`tasks.job`), by the configuration's block `launcher`."""
+"""Runs a stage's body in the flow's process or as a child job (`tasks.job`), as the configuration's `launcher` says."""
 
 from __future__ import annotations
 
@@ -24,51 +24,55 @@ from tasks.running.stage import Body, Context, SpecT
 
 LAST_LINES = 30
 GRACE_S = 10.0
-"""for a job that is told to end at once"""
+"""between SIGTERM and SIGKILL"""
 
 
 def launched(launcher: LauncherConfig, stage: StageKind, body: Body[SpecT]) -> Body[SpecT]:
-    """`body`, run where the launcher says."""
+    """`body`, wrapped so that it runs where the launcher says."""
     if launcher.kind == "inline":
         return body
 
-    def run(spec: SpecT, out_dir: Path, context: Context) -> None:
+    def run_as_job(spec: SpecT, out_dir: Path, context: Context) -> None:
         with TemporaryDirectory(prefix="regroup-job-") as name:
-            folder = Path(name)
+            job_dir = Path(name)
             job = Job(
                 stage=stage, spec=spec.model_dump(mode="json"), out_dir=str(out_dir.resolve()), parent=os.getpid()
             )
-            write_json(folder / JOB, job.model_dump(mode="json"))
-            _run(command(launcher, stage, folder), folder, stage, context)
+            write_json(job_dir / JOB, job.model_dump(mode="json"))
+            _run_job(command(launcher, stage, job_dir), job_dir, stage, context)
 
-    return run
+    return run_as_job
 
 
-def command(launcher: LauncherConfig, stage: StageKind, folder: Path) -> list[str]:
-    """What starts the job: of several processes for the policy alone."""
-    python, job = [sys.executable, "-m"], ["tasks.job", str(folder)]
+def command(launcher: LauncherConfig, stage: StageKind, job_dir: Path) -> list[str]:
+    """The command line that starts the job. Only the policy is trained by several processes."""
+    python, job = [sys.executable, "-m"], ["tasks.job", str(job_dir)]
     if launcher.kind == "process" or stage != "policy":
         return [*python, *job]
-    number = str(launcher.num_processes)
+    num_processes = str(launcher.num_processes)
     if launcher.config_file is None:
-        return [*python, "torch.distributed.run", "--standalone", "--nproc_per_node", number, "-m", *job]
-    launch = ["accelerate.commands.launch", "--config_file", launcher.config_file, "--num_processes", number]
+        return [*python, "torch.distributed.run", "--standalone", "--nproc_per_node", num_processes, "-m", *job]
+    launch = ["accelerate.commands.launch", "--config_file", launcher.config_file, "--num_processes", num_processes]
     return [*python, *launch, "--module", *job]
 
 
-def _run(command: list[str], folder: Path, stage: str, context: Context) -> None:
-    """Start the job, pass on what it tells, and see it end."""
-    output = folder / "output.log"
-    with output.open("wb") as file, _started(command, file) as process, (folder / EVENTS).open("a+b") as events:
+def _run_job(command: list[str], job_dir: Path, stage: str, context: Context) -> None:
+    """Start the job, pass its events on to the flow, and wait for its end.
+
+    Raises:
+        JobFailed: it ended with a code other than 0. An error of ours that it reported is raised as itself instead.
+    """
+    output = job_dir / "output.log"
+    with output.open("wb") as log, _started(command, log) as process, (job_dir / EVENTS).open("a+b") as events:
         events.seek(0)
         failure: Event | None = None
         ended = False
         while not ended:
-            ended = process.poll() is not None  # what it told before it ended is read once more
+            ended = process.poll() is not None  # one more pass after the end, for the last events
             for event in _new_events(events):
                 failure = _pass_on(event, context) or failure
             if context.should_stop():
-                (folder / STOP).touch()
+                (job_dir / STOP).touch()
             if not ended:
                 time.sleep(LOOK_EVERY_S)
     lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -78,14 +82,14 @@ def _run(command: list[str], folder: Path, stage: str, context: Context) -> None
     if process.returncode != 0:
         why = f" ({failure.error}: {failure.text})" if failure is not None else ""
         raise errors.JobFailed(
-            f"the child job of {stage} ended with {_told(process.returncode)}{why}; the same command goes on from the last "
+            f"the child job of {stage} ended with {_exit_reason(process.returncode)}{why}; the same command goes on from the last "
             f"checkpoint. Its last lines:\n" + "\n".join(lines[-LAST_LINES:])
         )
 
 
 @contextmanager
 def _started(command: list[str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """In a session of its own: Ctrl-C reaches the flow, which lets the job end at a step boundary."""
+    """Start the job in its own session: Ctrl-C reaches only the flow, which lets the job end at a step boundary."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), start_new_session=True
     )
@@ -102,7 +106,7 @@ def _started(command: list[str], output: IO[bytes]) -> Iterator[subprocess.Popen
 
 
 def _environment() -> dict[str, str]:
-    """Jobs on CPUs of this machine speak over loopback."""
+    """The job's environment; on CPU, its ranks are on this machine and communicate over loopback."""
     environment = dict(os.environ)
     if pick_device().type == "cpu":
         environment |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": environment.get("GLOO_SOCKET_IFNAME", "lo")}
@@ -110,7 +114,7 @@ def _environment() -> dict[str, str]:
 
 
 def _new_events(events: IO[bytes]) -> Iterator[Event]:
-    """Whole lines that came since the last look."""
+    """The events in whole lines that were added since the last call."""
     while True:
         start = events.tell()
         line = events.readline()
@@ -121,7 +125,7 @@ def _new_events(events: IO[bytes]) -> Iterator[Event]:
 
 
 def _pass_on(event: Event, context: Context) -> Event | None:
-    """Tell the flow; returns the event where it is the job's failure."""
+    """Pass an event on to the flow; returns the event if it is the job's failure, otherwise None."""
     match event.kind:
         case "written":
             context.written()
@@ -136,5 +140,5 @@ def _pass_on(event: Event, context: Context) -> Event | None:
     return None
 
 
-def _told(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+def _exit_reason(return_code: int) -> str:
+    return signal.Signals(-return_code).name if return_code < 0 else f"exit code {return_code}"

@@ -1,4 +1,4 @@
-"""One Regroup run at work: what every stage needs at hand."""
+"""`Run`: what every stage of a run needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.tracking.tracker import Tracking
 
 @dataclass(frozen=True)
 class Run:
-    """Its configuration and folder, and whom its stages tell what they do."""
+    """A run in progress: its configuration and folders, and what its stages report to (MLflow, terminal, clock)."""
 
     config: Config
     name: str
@@ -31,7 +31,7 @@ class Run:
 
     @property
     def file(self) -> RunFile:
-        """What `run.json` says now."""
+        """The current content of `run.json`."""
         return read_run(self.workspace, self.name)
 
     @property
@@ -52,9 +52,9 @@ class Run:
 
     @property
     def policy_model(self) -> str:
-        """Name under which the registry holds the run's policies."""
+        """The run's policies' name in the model registry."""
         return f"{self.name}-policy"
 
     def reward_model(self, name: str) -> str:
-        """Name under which the registry holds the reward model `name`."""
+        """The name of the reward model `name` in the model registry."""
         return f"{self.name}-reward-{name}"

@@ -1,4 +1,7 @@
-"""Running a stage: skipped where its manifest matches, otherwise from its newest checkpoint or a clean folder, manifest last."""
+"""Runs a stage, or skips it if its manifest matches.
+
+A stage goes on from its newest checkpoint if it has one, otherwise it starts in an empty folder. It writes its manifest last.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ NOT_OUTPUTS = (MANIFEST, TRACKING, CHECKPOINTS)
 
 
 class Progress(Protocol):
-    """Where a stage says how far it is; `tasks.showing.terminal.StageProgress` is one."""
+    """What a stage reports its progress to, for instance `tasks.showing.terminal.StageProgress`."""
 
     def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None: ...
 
@@ -37,7 +40,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody looks at."""
+    """A `Progress` that shows nothing."""
 
     def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
         """Nothing to show."""
@@ -60,32 +63,32 @@ def _log_warning(text: str) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage's body may call while it works; by default nobody listens."""
+    """The functions that a stage's body may call while it works; by default it never stops and only logs warnings."""
 
     should_stop: Callable[[], bool] = _never
     written: Callable[[], None] = _nothing
-    """to be called when lines were added to the journal"""
+    """to be called after lines were added to the journal or the rollouts"""
     progress: Progress = field(default_factory=Silent)
     warn: Callable[[str], None] = _log_warning
-    """what a person should look at"""
+    """to be called with a warning for the user"""
 
 
 ALONE = Context()
 
 
 class StageSpec(Record):
-    """All that a stage is given: JSON, so that a child job can be handed it."""
+    """Everything that a stage is given. It is JSON, so that it can be passed to a child job."""
 
     config: Config
     round: int
 
     @abstractmethod
     def reads(self) -> tuple[str, ...]:
-        """Blocks of the configuration that decide what the stage writes, `block` or `block.name`."""
+        """Blocks of the configuration that affect what the stage writes, as `block` or `block.name`."""
 
     @abstractmethod
     def inputs(self) -> dict[str, str]:
-        """Digest of each data file, or id of each model, that the stage reads. No manifests, no journals: they hold times."""
+        """Digest of each data file, or id of each model, that it reads; no manifests or journals, which hold times."""
 
     def config_part(self) -> dict[str, Any]:
         """The blocks that the stage reads, without their operational fields."""
@@ -96,7 +99,7 @@ class StageSpec(Record):
         return digest_json(self.config_part())
 
     def older_config_digest(self) -> str:
-        """As 0.1.0 wrote it for stages that read all of `grpo_config` or `reward_models`: their `save_steps` counted."""
+        """The digest of version 0.1.0, which covers `save_steps` if all of `grpo_config` or `reward_models` is read."""
         part = self.config_part()
         if "grpo_config" in part:
             part["grpo_config"]["save_steps"] = self.config.grpo_config.save_steps
@@ -107,11 +110,11 @@ class StageSpec(Record):
 
     @property
     def save_steps(self) -> int:
-        """Steps between two checkpoints; 0 where an interrupted stage starts over."""
+        """Number of steps between checkpoints; 0 if an interrupted stage starts over."""
         return 0
 
     def checkpoints(self, folder: Path, warn: Callable[[str], None]) -> Checkpoints:
-        """Those that `folder` holds of this very work."""
+        """The checkpoints in `folder`, of which only those of the same configuration and inputs are used."""
         work = {"config": self.config_digest(), "inputs": self.inputs()}
         keep = self.config.keep_checkpoints
         return Checkpoints(folder, fingerprint=digest_json(work), every=self.save_steps, keep=keep, warn=warn)
@@ -128,14 +131,14 @@ Body = Callable[[SpecT, Path, Context], None]
 
 @dataclass(frozen=True)
 class StageNames:
-    """How a stage is called: `key` in MLflow and on disk (`round_001/policy`), `title` at the terminal."""
+    """The names of a stage: `key` in MLflow and on disk (`round_001/policy`), `title` at the terminal."""
 
     key: str
     title: str
 
 
 def names_of(run: Run, folder: Path) -> StageNames:
-    """The key is the folder's place in the run."""
+    """The names of the stage in `folder`; the key is the folder's path within the run."""
     key = folder.relative_to(run.folder).as_posix()
     head, _, rest = key.partition("/")
     title = f"round {int(head[6:])} · {rest.replace('_', ' ')}" if head.startswith("round_") else key
@@ -152,24 +155,24 @@ def run_stage(
     outcome: Callable[[], Outcome] = Outcome,
     tags: dict[str, str] | None = None,
 ) -> Manifest:
-    """Make sure that `folder` holds what `body` makes of `spec`; returns its manifest.
+    """Make sure that `folder` holds what `body` writes for `spec`; returns its manifest.
 
-    `outcome` is asked, once the body is done, which model the registry should hold and what MLflow should be told besides.
+    `outcome` is called once the body is done: it says which model is registered, and which tags MLflow gets.
     """
     names = names_of(run, folder)
-    why = mismatch(folder, spec)
-    if why is None:
-        manifest = _stands(run, folder, names)
+    reason = mismatch(folder, spec)
+    if reason is None:
+        manifest = _skipped(run, folder, names)
         facts = _facts(run, spec, names, manifest.started_ms, datasets or [], tags or {})
         run.tracking.stage_stands(folder, facts, outcome, manifest.ended_ms)
         return manifest
     if (folder / MANIFEST).exists():
-        run.console.warn(f"{names.title} runs again: {why}")
+        run.console.warn(f"{names.title} runs again: {reason}")
     started_ms = _now_ms()
-    done = go_back(folder, spec, run.console.warn)
-    if done is not None:
-        run.console.say(f"{names.title}: goes on after step {done.step}")
-        started_ms -= int(1000 * done.seconds)
+    seal = go_back(folder, spec, run.console.warn)
+    if seal is not None:
+        run.console.say(f"{names.title}: goes on after step {seal.step}")
+        started_ms -= int(1000 * seal.seconds)
     run.tracking.start_stage(folder, _facts(run, spec, names, started_ms, datasets or [], tags or {}))
     status: Status = "FAILED"
     try:
@@ -186,7 +189,7 @@ def run_stage(
     return manifest
 
 
-def _stands(run: Run, folder: Path, names: StageNames) -> Manifest:
+def _skipped(run: Run, folder: Path, names: StageNames) -> Manifest:
     run.console.skipped(names.title)
     discard_checkpoints(folder)
     manifest = read_manifest(folder)
@@ -195,7 +198,7 @@ def _stands(run: Run, folder: Path, names: StageNames) -> Manifest:
 
 
 def mismatch(folder: Path, spec: StageSpec) -> str | None:
-    """Why the stage has to run, or None where its manifest matches configuration, inputs and files."""
+    """Why the stage has to run, or None if its manifest matches configuration, inputs and output files."""
     try:
         manifest = read_manifest(folder)
     except ValidationError as error:
@@ -216,7 +219,7 @@ def _differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
 
 
 def digest_or_gone(path: Path) -> str:
-    """For `inputs()`: the digest of a file that may have been removed since."""
+    """For `inputs()`: digest of a file, or `gone` if it was removed."""
     return digest(path) if path.is_file() else "gone"
 
 
@@ -225,7 +228,7 @@ def _digest_or_none(path: Path) -> str | None:
 
 
 def go_back(folder: Path, spec: StageSpec, warn: Callable[[str], None]) -> Seal | None:
-    """Leave what the newest checkpoint of an interrupted stage knew of, and return its seal; otherwise an empty folder."""
+    """Take an interrupted stage back to its newest checkpoint and return the seal; without one, empty the folder."""
     if spec.save_steps and not (folder / MANIFEST).exists():
         return spec.checkpoints(folder, warn).rewind()
     clear(folder)
@@ -233,7 +236,7 @@ def go_back(folder: Path, spec: StageSpec, warn: Callable[[str], None]) -> Seal 
 
 
 def clear(folder: Path) -> None:
-    """An empty folder; the manifest goes first, so that a half-cleared folder is never taken for a finished stage."""
+    """Empty the folder, the manifest first, so that a half-cleared folder is never taken for a finished stage."""
     (folder / MANIFEST).unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
@@ -275,7 +278,7 @@ def _facts(
 
 
 def dataset_fact(run: Run, path: Path, context: str, name: str) -> DatasetFact:
-    """A data file that a stage reads, as MLflow is told of it."""
+    """A data file that a stage reads, described for MLflow."""
     num_rows = path.read_bytes().count(b"\n")
     source = str(path.relative_to(run.workspace)) if path.is_relative_to(run.workspace) else str(path)
     return DatasetFact(name=name, digest=digest(path), context=context, source=source, num_rows=num_rows)

@@ -1,4 +1,4 @@
-"""What is known of a run's stages and rounds, told once and kept as files; `tasks.tracking` passes it on to MLflow."""
+"""Records of what a run's stages and rounds did, kept as files; `tasks.tracking` sends them to MLflow."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 class DatasetFact(Record):
-    """A split that a stage reads."""
+    """A data file that a stage reads."""
 
     name: str
     digest: str
     context: str
-    """training, evaluation, ..."""
+    """what the file is read for: training, evaluation, ..."""
     source: str
     num_rows: int
 
 
 class ModelFact(Record):
-    """A model folder of a stage that the registry should hold."""
+    """A model folder of a stage, to be registered in MLflow."""
 
     name: str
-    """of the registered model"""
+    """name of the registered model"""
     folder: str
-    """relative to the stage's artifacts"""
+    """path relative to the stage's artifacts"""
     alias: str
     tags: dict[str, str] = Field(default_factory=dict)
     source: str | None = None
-    """local folder whose files become the artifacts; None where the manifest's files hold them"""
+    """local folder whose files are sent as artifacts; None if they are among the files in the manifest"""
 
 
 class StageFacts(Record):
-    """What is known of a stage's attempt when it starts."""
+    """What is known of an attempt at a stage when it starts."""
 
     key: str
     started_ms: int
@@ -51,14 +51,14 @@ class StageFacts(Record):
 
 
 class Outcome(Record):
-    """What is known of a stage's attempt when it is finished, beside its files."""
+    """What a finished attempt at a stage adds: a model to register, and tags."""
 
     model: ModelFact | None = None
     tags: dict[str, str] = Field(default_factory=dict)
 
 
 class AliasFact(Record):
-    """`alias` of a registered model points at the version that a stage made, or at none (`key` None)."""
+    """`alias` of a registered model points at the version that the stage `key` made, or at none if `key` is None."""
 
     name: str
     alias: str
@@ -66,8 +66,10 @@ class AliasFact(Record):
 
 
 class RoundFile(Record):
-    """`round.json`: how a finished round ended, and what MLflow's parent run is told of it. Times come from manifests, so
-    that it is written the same when a finished round is entered again."""
+    """`round.json`: the state that a finished round hands on, and what is sent to MLflow's parent run.
+
+    Its times come from the manifests, so that the file is the same when a finished round is entered again.
+    """
 
     round: int
     state: RoundState
@@ -77,7 +79,7 @@ class RoundFile(Record):
 
 
 def load(path: Path, kind: type[RecordT]) -> RecordT | None:
-    """The record in a file, or None where there is none or it is of another version."""
+    """The record in a file, or None if there is no file or it does not fit, as that of another version."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValueError):

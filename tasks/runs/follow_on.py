@@ -1,4 +1,4 @@
-"""The run that comes after a finished one, and the chain of them: `tiny`, `tiny-0002`, `tiny-0003`, ..."""
+"""Creates follow-on runs, which form a chain: `tiny`, `tiny-0002`, `tiny-0003`, ..."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIX = r"-\d{4}"
 
 
 def runs_of_chain(root: Path, name: str) -> list[RunFile]:
-    """The runs of one chain, oldest first."""
+    """The runs of the chain that `name` belongs to, oldest first."""
     base = re.escape(_base_name(name))
     return [read_run(root, other) for other in run_names(root) if re.fullmatch(f"{base}({SUFFIX})?", other)]
 
@@ -35,45 +35,49 @@ def _base_name(name: str) -> str:
 
 
 def follow_on_name(root: Path, name: str) -> str:
-    """`tiny` -> `tiny-0002` -> `tiny-0003`: the next free name of the chain."""
+    """The next free name of the chain: `tiny` -> `tiny-0002` -> `tiny-0003`."""
     base = _base_name(name)
-    taken = [int(other[-4:]) for other in run_names(root) if re.fullmatch(re.escape(base) + SUFFIX, other)]
-    return f"{base}-{max([1, *taken]) + 1:04d}"
+    ordinals = [int(other[-4:]) for other in run_names(root) if re.fullmatch(re.escape(base) + SUFFIX, other)]
+    return f"{base}-{max([1, *ordinals]) + 1:04d}"
 
 
 def follow_on_seed(seed: int, name: str) -> int:
-    """A seed of the follow-on's own; small enough to be typed."""
+    """The follow-on's own seed, below 10**9 so that it is easily typed."""
     return seed_for(seed, f"run {name}") % 10**9
 
 
 def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
-    """Start the run that comes after `predecessor`: from its champion, its accepted reward models and all its pairs, with
-    its initial policy, and with shards and seeds of its own.
+    """Create the run that comes after `predecessor`.
+
+    It starts from the predecessor's champion, accepted reward models and pairs, and keeps its initial policy. It has its own
+    seed and shards of problems.
 
     Raises:
         ConfigError: the predecessor has not finished a round.
     """
-    before, run_dir = read_run(root, predecessor), run_folder(root, predecessor)
-    last = last_finished_round(run_dir)
-    if last is None or before.given_policy is None:
+    predecessor_file, run_dir = read_run(root, predecessor), run_folder(root, predecessor)
+    last_round = last_finished_round(run_dir)
+    if last_round is None or predecessor_file.given_policy is None:
         raise ConfigError(f"run {predecessor!r} has finished no round to follow on from; resume it first")
-    champion = round_policy(run_dir, before.given_policy, last.state.champion.round, last.state.champion.id)
+    champion = round_policy(
+        run_dir, predecessor_file.given_policy, last_round.state.champion.round, last_round.state.champion.id
+    )
     name = follow_on_name(root, predecessor)
     following = config.model_dump(mode="json") | {"run": {"name": name}, "seed": follow_on_seed(config.seed, name)}
-    end = last.round + 1
+    end = last_round.round + 1
     _concatenate(pair_files(run_dir, before=end), run_folder(root, name) / INHERITED_PAIRS)
     if asked := review_files(run_dir, before=end):
         _concatenate(asked, run_folder(root, name) / INHERITED_REVIEW)
     return create_run(
         root,
         Config.model_validate(following),
-        initial_policy=before.initial_policy,
+        initial_policy=predecessor_file.initial_policy,
         given_policy=champion.model_copy(update={"round": 0}),
         predecessor=predecessor,
         reward_models=last_accepted_models(
-            run_dir, config.trained_reward_models, before=end, inherited=before.reward_models
+            run_dir, config.trained_reward_models, before=end, inherited=predecessor_file.reward_models
         ),
-        curriculum=last.state.curriculum,
+        curriculum=last_round.state.curriculum,
     )
 
 

@@ -1,4 +1,4 @@
-"""What earlier rounds left on disk: accepted reward models, pairs, finished rounds."""
+"""Reads what earlier rounds left on disk: accepted reward models, pairs, finished rounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelRef(Record):
 
 
 def accepted_model(folder: Path) -> ModelRef | None:
-    """The reward model of a finished stage, where it was accepted."""
+    """The reward model of a stage if the stage is finished and the model was accepted, otherwise None."""
     report = reward_model_report(folder) if read_manifest(folder) is not None else None
     return ModelRef(id=report.id, path=report.path) if report and report.accepted else None
 
@@ -32,7 +32,10 @@ def accepted_model(folder: Path) -> ModelRef | None:
 def last_accepted(
     run_dir: Path, name: str, *, before: int, inherited: Mapping[str, ModelRef], leave_out: Path | None = None
 ) -> ModelRef | None:
-    """The newest accepted reward model of the rounds before `before`; one made by hand follows its round's own."""
+    """The newest accepted reward model of the rounds before `before`, otherwise the inherited one, otherwise None.
+
+    One that was retrained by hand is newer than the one that its round trained.
+    """
     for round_index in range(before - 1, -1, -1):
         for folder in (by_hand_folder(run_dir, round_index, name), reward_model_folder(run_dir, round_index, name)):
             if folder != leave_out and (model := accepted_model(folder)) is not None:
@@ -43,15 +46,15 @@ def last_accepted(
 def last_accepted_models(
     run_dir: Path, names: Iterable[str], *, before: int, inherited: Mapping[str, ModelRef]
 ) -> dict[str, ModelRef]:
-    """The last accepted reward model of each name before a round; a name without one is absent."""
-    found = {name: last_accepted(run_dir, name, before=before, inherited=inherited) for name in names}
-    return {name: model for name, model in found.items() if model is not None}
+    """{name: last accepted reward model} before a round; a name without one is absent."""
+    models = {name: last_accepted(run_dir, name, before=before, inherited=inherited) for name in names}
+    return {name: model for name, model in models.items() if model is not None}
 
 
 def pair_files(run_dir: Path, *, before: int) -> list[Path]:
-    """Files of preference pairs from rounds before `before`, and from runs before this one, oldest first.
+    """Files of preference pairs from rounds before `before` and from earlier runs of the chain, oldest first.
 
-    What people said of a round's samples stands in the next round's folder, beside the reward model that learns from it.
+    People's labels of a round's samples are in the next round's folder, beside the reward model that learns from them.
     """
     files = [run_dir / INHERITED_PAIRS]
     for round_index in range(before):
@@ -63,27 +66,29 @@ def pair_files(run_dir: Path, *, before: int) -> list[Path]:
 
 
 def review_files(run_dir: Path, *, before: int) -> list[Path]:
-    """Files of what people were asked about reward models' pairs in rounds before `before`, and in runs before this one."""
+    """Files of review items of reward models from rounds before `before` and from earlier runs, oldest first."""
     asked = [round_folder(run_dir, round_index) / "regenerate" / REVIEW for round_index in range(before)]
     return [path for path in [run_dir / INHERITED_REVIEW, *asked] if path.exists()]
 
 
 def finished_round(run_dir: Path, round_index: int) -> RoundFile | None:
-    """What `finish_round` wrote, or None."""
+    """The round's `round.json`, or None if the round is not finished."""
     return load(round_folder(run_dir, round_index) / ROUND_FILE, RoundFile)
 
 
 def last_finished_round(run_dir: Path) -> RoundFile | None:
-    """The highest round that is finished, all before it being finished too."""
+    """The last round such that it and all rounds before it are finished; None if round 0 is not."""
     last, round_index = None, 0
-    while (found := finished_round(run_dir, round_index)) is not None:
-        last, round_index = found, round_index + 1
+    while (round_file := finished_round(run_dir, round_index)) is not None:
+        last, round_index = round_file, round_index + 1
     return last
 
 
 def rounds_wanted(run_dir: Path, rounds: int) -> int:
-    """The rounds of a run so far: `rounds`, and one more after each last one whose training was ended by a watch rule with
-    `extra_rounds` left."""
+    """The number of rounds after round 0 that the run has so far.
+
+    That is `rounds`, and one more whenever a watch rule with `extra_rounds` left ended the training of the last one.
+    """
     wanted = rounds
     while _extra_rounds(round_folder(run_dir, wanted) / "policy") > wanted - rounds:
         wanted += 1
@@ -96,7 +101,7 @@ def _extra_rounds(policy_dir: Path) -> int:
 
 
 def round_policy(run_dir: Path, given: Policy, round_index: int, policy_id: str) -> Policy:
-    """A policy that a round of this run trained, or the given one, at its place on disk now."""
+    """The policy that a round of this run trained (round 0: the given one), with its current path."""
     if round_index == 0:
         return given
     return Policy(path=str(round_folder(run_dir, round_index) / "policy" / "model"), id=policy_id, round=round_index)

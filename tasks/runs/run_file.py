@@ -1,4 +1,7 @@
-"""`run.json`: what a run is and what it started from; starting a run, and going on with it under a configuration that fits."""
+"""Reads and writes `run.json`, which says what a run is and what it started from.
+
+Creates runs, and resumes them if the configuration fits.
+"""
 
 from __future__ import annotations
 
@@ -28,30 +31,30 @@ class RunFile(Record):
 
     name: str
     uid: str
-    """tells runs of the same name in different workspaces apart"""
+    """random id, which distinguishes runs of the same name in different workspaces"""
     config: dict[str, Any]
     created_ms: int
     rounds_asked: list[int]
-    """`rounds` at first, then each value it was raised to"""
+    """`rounds` at the start, then each value that it was raised to"""
     initial_policy: Policy | None = None
-    """what KL is measured from; a follow-on keeps its predecessor's. None until `prepare` found it"""
+    """the policy that KL is measured from; a follow-on keeps its predecessor's. None until `prepare` has run"""
     given_policy: Policy | None = None
-    """what round 0 measures"""
+    """the policy that round 0 measures; None until `prepare` has run"""
     predecessor: str | None = None
     reward_models: dict[str, ModelRef] = Field(default_factory=dict)
-    """last accepted models of the predecessor"""
+    """the predecessor's last accepted reward models by name"""
     curriculum: dict[str, Any] | None = None
-    """epoch and pass rates that the predecessor's last training handed on"""
+    """epoch and pass rates at the end of the predecessor's last training"""
 
 
 # ---- reading and writing --------------------------------------------------------------------------------------------
 
 
 def read_run(root: Path, name: str) -> RunFile:
-    """The run's `run.json`.
+    """The content of the run's `run.json`.
 
     Raises:
-        ConfigError: there is no such run, or its file does not fit.
+        ConfigError: there is no such run, or its file does not fit this version.
     """
     path = run_folder(root, name) / RUN_FILE
     try:
@@ -71,20 +74,21 @@ def write_run(root: Path, file: RunFile) -> None:
 
 def run_names(root: Path) -> list[str]:
     """Names of the workspace's runs, oldest first."""
-    files = list(runs_folder(root).glob(f"*/{RUN_FILE}"))
-    found = [RunFile.model_validate_json(path.read_bytes()) for path in files]
-    return [file.name for file in sorted(found, key=lambda file: (file.created_ms, file.name))]
+    paths = list(runs_folder(root).glob(f"*/{RUN_FILE}"))
+    run_files = [RunFile.model_validate_json(path.read_bytes()) for path in paths]
+    return [file.name for file in sorted(run_files, key=lambda file: (file.created_ms, file.name))]
 
 
 def stored_config(file: RunFile) -> Config:
-    """The configuration that a run was started with, `rounds` as last raised."""
+    """The configuration that a run was last started or resumed with."""
     return reader.stored_config(file.config, file.name)
 
 
 def refuse_without_pairs(root: Path, config: Config) -> None:
-    """
+    """Check that there are pairs for reward models to learn from.
+
     Raises:
-        ConfigError: reward models have nothing to learn from: there is no run of that name, and no file labels.
+        ConfigError: there is no run of that name, and no reward model has a preference file.
     """
     if not any(isinstance(model.labeler, FileLabeler) for model in config.trained_reward_models.values()):
         read_run(root, config.run_name)
@@ -94,7 +98,7 @@ def refuse_without_pairs(root: Path, config: Config) -> None:
 
 
 def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
-    """Write the `run.json` of a new run; `fields` are those of `RunFile` that a follow-on brings along."""
+    """Write the `run.json` of a new run; `fields` are the fields of `RunFile` that a follow-on sets besides."""
     file = RunFile(
         name=config.run_name,
         uid=uuid.uuid4().hex,
@@ -108,7 +112,7 @@ def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
 
 
 def open_run(root: Path, config: Config) -> RunFile:
-    """Start the run that `config.run.name` names, or go on with it.
+    """Create the run that `config.run.name` names, or resume it.
 
     Raises:
         ConfigError: the run was started with another configuration; the changed fields are named.
@@ -132,13 +136,13 @@ def open_run(root: Path, config: Config) -> RunFile:
 
 
 def ask_for_rounds(root: Path, name: str, rounds: int) -> None:
-    """Note that the run has so many rounds, so that the added ones get problems of their own."""
+    """Note in `run.json` that the run has `rounds` rounds, so that `prepare` makes problems for the added ones."""
     file = read_run(root, name)
     write_run(root, file.model_copy(update={"rounds_asked": sorted({*file.rounds_asked, rounds})}))
 
 
 def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:
-    """`name is X, was Y` for each field that a run may not go on with; `rounds` may grow."""
+    """`name is X, was Y` for each field whose change forbids to resume the run; `rounds` may only be raised."""
     old, new = (dict(flatten(without_operational(config))) for config in (before, after))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) == new.get(name):

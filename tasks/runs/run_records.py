@@ -1,6 +1,6 @@
-"""What a run has left on disk so far, read for people: journals, reports and decisions, never a tracking server.
+"""Reads what a run has written so far, to be shown to people: journals, reports and decisions, all from disk.
 
-What is not there (yet) is None or empty, so that it can be shown as missing.
+What is not there yet is None or empty, so that it can be shown as missing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tasks.runs.workspace import BY_HAND
 
 @dataclass(frozen=True)
 class RoundRecords:
-    """What one round wrote."""
+    """What one round wrote to its folder."""
 
     index: int
     folder: Path
 
     @cached_property
     def reports(self) -> dict[str, EvalReport]:
-        """{split: report} of the policy that the round trained; round 0: of the one that was given."""
+        """{split: report} of the policy that the round trained (round 0: the given one)."""
         return stage_files.evaluation_reports(self.folder / "evaluate")
 
     @cached_property
@@ -57,17 +57,17 @@ class RoundRecords:
 
     @cached_property
     def reward_models_by_hand(self) -> dict[str, RewardModelReport]:
-        """Those that a person had trained again after the round."""
+        """Reports of the reward models that were retrained by hand after the round, by name."""
         return self._reward_models(BY_HAND)
 
     def _reward_models(self, stage: str) -> dict[str, RewardModelReport]:
         folders = sorted((self.folder / stage).glob("*"))
-        found = {folder.name: stage_files.reward_model_report(folder) for folder in folders}
-        return {name: report for name, report in found.items() if report is not None}
+        by_name = {folder.name: stage_files.reward_model_report(folder) for folder in folders}
+        return {name: report for name, report in by_name.items() if report is not None}
 
     @cached_property
     def journal(self) -> list[JournalLine]:
-        """Training's step metrics, in the order they were written."""
+        """The step metrics of the policy's training, in the order of writing."""
         return stage_files.step_metrics(self.folder / "policy")
 
     @cached_property
@@ -84,12 +84,12 @@ class RoundRecords:
         return None if report is None else report.values.get(metric)
 
     def steps(self, key: str) -> list[tuple[int, float]]:
-        """(step, value) of one metric of training."""
+        """(step, value) of one step metric of the policy's training."""
         return [(line.step, line.value) for line in self.journal if line.key == key]
 
     @cached_property
     def training(self) -> TrainResult | None:
-        """How the training of the round's policy went; None before it is finished."""
+        """The result of the policy's training; None until it is finished."""
         return stage_files.train_result(self.folder / "policy")
 
     def advantage_share(self, objective: str) -> float | None:
@@ -104,7 +104,7 @@ class RoundRecords:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What a whole run wrote."""
+    """What a run wrote to its folder."""
 
     name: str
     folder: Path
@@ -118,7 +118,7 @@ class RunRecords:
 
     @property
     def champion(self) -> RoundRecords | None:
-        """The round that trained the champion: the last promoted one, or round 0."""
+        """The round whose policy is champion: the last one that was promoted, or round 0."""
         promoted = [record for record in self.rounds if record.decision is not None and record.decision.promoted]
         return promoted[-1] if promoted else self.baseline
 
@@ -129,7 +129,7 @@ class RunRecords:
         return last is not None and last.decision is not None and "regenerate" in last.seconds
 
     def paired_gain(self, split: str, metric: str) -> Estimate | None:
-        """Champion minus round 0 on the same problems, with a 95% interval over problems."""
+        """Mean of champion minus round 0 over their common problems, with a 95% interval; None without a promotion."""
         if self.baseline is None or self.champion is None:
             return None
         before, after = (_column(record.results, split, metric) for record in (self.baseline, self.champion))
@@ -141,24 +141,24 @@ class RunRecords:
         return bootstrap_mean(gains, seed=seed, draws=self.config.evaluation.bootstrap_draws)
 
     def alarms(self) -> list[tuple[int, Alarm]]:
-        """(round, alarm) of every watch rule whose patience ran out, found by reading the journals again."""
+        """(round, alarm) for every watch rule whose patience ran out, found by replaying the journals."""
         return [(record.index, alarm) for record in self.rounds for alarm in _alarms(record, self.config)]
 
 
 def read_run_records(folder: Path) -> RunRecords:
-    """Everything below `runs/<run>`.
+    """What the run in the folder `runs/<run>` wrote; most of it is read on first use.
 
     Raises:
         FileNotFoundError: `folder` holds no run.json.
-        ConfigError: it was written by a version with other fields.
+        ConfigError: its configuration was written by a version with other fields.
     """
-    run = json.loads((folder / "run.json").read_bytes())
-    given = run.get("given_policy")
+    run_file = json.loads((folder / "run.json").read_bytes())
+    given = run_file.get("given_policy")
     rounds = [RoundRecords(int(path.name.removeprefix("round_")), path) for path in sorted(folder.glob("round_[0-9]*"))]
     return RunRecords(
-        name=run["name"],
+        name=run_file["name"],
         folder=folder,
-        config=stored_config(run["config"], run["name"]),
+        config=stored_config(run_file["config"], run_file["name"]),
         given_policy=None if given is None else Policy.model_validate(given),
         rounds=rounds,
     )
@@ -174,5 +174,5 @@ def _alarms(record: RoundRecords, config: Config) -> Iterator[Alarm]:
 
 
 def _column(rows: list[Row], split: str, metric: str) -> dict[str, float]:
-    """{problem key: value} of the problems of a split that have the metric."""
+    """{problem key: value} of a metric, for the problems of a split that have it."""
     return {row["problem_key"]: row[metric] for row in rows if row["split"] == split and metric in row}

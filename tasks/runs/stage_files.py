@@ -1,4 +1,4 @@
-"""What the stages of a round left on disk, one reader a file. A file that is not there (yet) is None or empty."""
+"""Reads the files that the stages of a round wrote, one function per file. A missing file is None or empty."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(path: Path) -> list[Row]:
 
 
 def step_metrics(stage_dir: Path) -> list[JournalLine]:
-    """Every line of the stage's journal, in the order they were written."""
+    """All lines of the stage's journal, in the order of writing."""
     return Journal(stage_dir / "journal.jsonl").read()
 
 
@@ -40,19 +40,19 @@ def evaluation_reports(stage_dir: Path) -> dict[str, EvalReport]:
 
 
 def reward_model_report(stage_dir: Path) -> RewardModelReport | None:
-    """How a reward model did, `path` being where it is now."""
+    """The report on a reward model, with `path` set to where the model is now."""
     data = _read_json(stage_dir / REPORT)
     return None if data is None else RewardModelReport.model_validate(data | {"path": str(stage_dir / "model")})
 
 
 def train_result(stage_dir: Path) -> TrainResult | None:
-    """How the training of a policy went."""
+    """The result of a policy's training, with the curriculum state that it handed on."""
     data = _read_json(stage_dir / RESULT)
     return None if data is None else TrainResult(**data, curriculum=_read_json(stage_dir / CURRICULUM) or {})
 
 
 def decision(stage_dir: Path) -> Decision | None:
-    """Whether the challenger was promoted; the file also says who the two were."""
+    """Whether the challenger was promoted, and why. The policies' ids in the file are left out."""
     data = _read_json(stage_dir / DECISION)
     if data is None:
         return None
@@ -60,13 +60,13 @@ def decision(stage_dir: Path) -> Decision | None:
 
 
 def people_win_rate(stage_dir: Path) -> Estimate | None:
-    """The challenger's win rate in people's eyes; None where nobody was asked or nobody answered."""
+    """The challenger's win rate in people's comparisons; None if nobody was asked or nobody answered."""
     data = _read_json(stage_dir / COMPARISON)
     return None if data is None or data["win_rate"] is None else Estimate.model_validate(data["win_rate"])
 
 
 def round_manifests(round_dir: Path) -> list[Manifest]:
-    """Those of the round's own finished stages, in the order they ran; reward models retrained by hand come after the round."""
+    """Manifests of the round's finished stages in the order they ran; reward models retrained by hand are left out."""
     stages = [path.parent for path in round_dir.rglob("manifest.json") if BY_HAND not in path.parts]
     manifests = [manifest for stage in stages if (manifest := read_manifest(stage)) is not None]
     return sorted(manifests, key=lambda manifest: manifest.started_ms)

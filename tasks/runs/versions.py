@@ -1,4 +1,4 @@
-"""Versions that a result depends on."""
+"""Versions of Python, packages and our own code that a result depends on."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ PACKAGES = ("regroup", "torch", "transformers", "trl")
 
 
 def versions() -> dict[str, str]:
-    """What the bits of a result depend on besides configuration and inputs."""
-    import torch  # a run can be told of without it
+    """Versions and number of threads, which together with configuration and inputs determine a result."""
+    import torch  # slow to import, and most callers of this module do not need it
 
     packages = {name: version(name) for name in PACKAGES}
     return packages | {"python": platform.python_version(), "num_threads": str(torch.get_num_threads())}
 
 
 def program_tags() -> dict[str, str]:
-    """MLflow's own tags for where a run comes from."""
+    """MLflow's own tags for the program and the commit that made a run."""
     tags = {"mlflow.source.name": "regroup", "mlflow.source.type": "LOCAL"}
     commit = git_commit()
     return tags | {"mlflow.source.git.commit": commit} if commit else tags
 
 
 def git_commit() -> str | None:
-    """The commit of our own code, or None where it is not a checkout."""
+    """The commit of our own code, or None if it is not in a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

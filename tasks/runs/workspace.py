@@ -1,4 +1,4 @@
-"""The current folder as Regroup sees it: where things are, who holds it, and who is champion."""
+"""The workspace, which is the current folder: its paths, the lock that a run holds, and the champion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from configs.errors import ConfigError, WorkspaceBusy
 from configs.records import Record
 
 BY_HAND = "reward_model_by_hand"
-"""folder of a round for the models that a person had trained again"""
+"""a round's folder for reward models that were retrained by hand"""
 
 
 def runs_folder(root: Path) -> Path:
@@ -40,15 +40,18 @@ def reward_model_folder(run_dir: Path, round_index: int, name: str) -> Path:
 
 
 def by_hand_folder(run_dir: Path, round_index: int, name: str) -> Path:
-    """A reward model that a person had trained again on the pairs up to `round`."""
+    """Folder of a reward model that was retrained by hand on the pairs up to that round."""
     return round_folder(run_dir, round_index) / BY_HAND / name
 
 
 def problems_of_round(run_dir: Path, round_index: int, rounds_asked: list[int]) -> Path:
-    """The folder of a round's problems. When `rounds` was raised the added rounds have a folder of their own: new shards
-    are cut from the training problems, and what earlier rounds trained on stays as it was."""
-    asked = next(number for number in rounds_asked if number >= round_index)
-    return run_dir / "problems" if asked == rounds_asked[0] else run_dir / f"problems_{asked:03d}"
+    """Folder of a round's problems.
+
+    Each time that `rounds` is raised, the added rounds get their own folder: their shards are cut anew from the training
+    problems, and the files of earlier rounds stay unchanged.
+    """
+    covering = next(num_rounds for num_rounds in rounds_asked if num_rounds >= round_index)
+    return run_dir / "problems" if covering == rounds_asked[0] else run_dir / f"problems_{covering:03d}"
 
 
 # ---- the lock -------------------------------------------------------------------------------------------------------
@@ -58,7 +61,7 @@ LOCK_PATIENCE_S = 0.5
 
 
 class Holder(Record):
-    """Who holds a workspace."""
+    """The process that holds a workspace, and its run."""
 
     pid: int
     run: str
@@ -67,7 +70,7 @@ class Holder(Record):
 
 
 _held: set[int] = set()
-"""file descriptors of locks that this process holds; a forked child closes them, so that it cannot outlive the lock"""
+"""file descriptors of the locks that this process holds; a forked child closes them, or it would hold them too"""
 
 
 def _drop_in_child() -> None:
@@ -82,9 +85,9 @@ os.register_at_fork(after_in_child=_drop_in_child)
 
 @contextmanager
 def workspace_lock(root: Path, run_name: str) -> Iterator[None]:
-    """Hold the workspace for the run of that name until the block, or the process, ends.
+    """Hold the workspace for the run `run_name` until the block, or the process, ends.
 
-    The lock is the operating system's: a killed process leaves none behind.
+    It is an operating-system lock, so a killed process does not leave it behind.
 
     Raises:
         WorkspaceBusy: another process holds it; the message names process, run and start time.
@@ -106,7 +109,7 @@ def workspace_lock(root: Path, run_name: str) -> Iterator[None]:
 
 
 def lock_holder(root: Path) -> Holder | None:
-    """Who holds the workspace now, or None."""
+    """The process that holds the workspace now, or None."""
     path = _lock_path(root)
     if not path.exists():
         return None
@@ -131,7 +134,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _try_lock_for(descriptor: int, seconds: float) -> bool:
-    """Several tries: `lock_holder` of another process may be looking at this moment."""
+    """Try to take the lock for `seconds`: another process may hold it for a moment in `lock_holder`."""
     end = time.monotonic() + seconds
     while not (locked := _try_lock(descriptor, fcntl.LOCK_EX)) and time.monotonic() < end:
         time.sleep(0.05)
@@ -144,7 +147,7 @@ def _write_holder(descriptor: int, holder: Holder) -> None:
 
 
 def _read_holder(path: Path) -> Holder:
-    """What the holder wrote; it may be about to write, so wait for it a little."""
+    """What the holder wrote about itself. It may not have written yet, so this tries for a second."""
     for _ in range(20):
         text = path.read_text(encoding="utf-8")
         with suppress(ValueError):
@@ -170,11 +173,11 @@ class Champion(Record):
     round: int
     policy_id: str
     path: str
-    """absolute when read; on disk relative to the workspace where it lies inside"""
+    """absolute after reading; on disk relative to the workspace if it is inside"""
 
 
 def read_champion(root: Path) -> Champion | None:
-    """What `runs/champion.json` says, or None before the first run.
+    """The champion in `runs/champion.json`, or None before the first run.
 
     Raises:
         ConfigError: the file does not hold a champion.
@@ -192,7 +195,7 @@ def read_champion(root: Path) -> Champion | None:
 
 
 def write_champion(root: Path, champion: Champion) -> None:
-    """Replace `runs/champion.json` atomically; writes nothing where it says the same already."""
+    """Write `runs/champion.json` atomically, unless it says the same already."""
     path = Path(champion.path)
     inside = path.is_absolute() and path.is_relative_to(root.absolute())
     stored = str(path.relative_to(root.absolute())) if inside else champion.path

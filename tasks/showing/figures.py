@@ -1,4 +1,4 @@
-"""Draws the report's charts as inline SVG in the page's text colour, so that they are legible in light and dark mode."""
+"""Draws the report's charts as inline SVG in the page's text colour, to be legible in light and dark mode."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def over_rounds(records: RunRecords, title: str, lines: Sequence[Line]) -> Panel
 
 
 def over_steps(records: RunRecords, title: str, keys: dict[str, str]) -> Panel | None:
-    """Step metrics, given as {label: key}, over the steps of all rounds in sequence; None if no round logged any of them."""
+    """Step metrics {label: key}, the steps of all rounds one after the other; None if no round logged any of them."""
     if not any(record.steps(key) for record in records.rounds for key in keys.values()):
         return None
 

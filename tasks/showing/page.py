@@ -38,8 +38,8 @@ def artifact_key(text: str) -> str:
 def paused_for_people() -> Iterator[Callable[[], bool]]:
     """Show the round's flow run as paused while a stage waits for people.
 
-    Yields a function to poll: its first call pauses the flow run on Prefect's page, and it returns True once somebody has
-    pressed Resume there. At the end of the block the flow run is set to running again.
+    Yields a function to poll: its first call pauses the flow run on Prefect's page, and it returns True once somebody
+    has pressed Resume there. At the end of the block the flow run is set to running again.
     """
     pause = _Pause(flow_run.id)
     try:

@@ -86,7 +86,7 @@ def _estimate(value: Estimate | None) -> str:
 
 
 def verdict_on(name: str, report: RewardModelReport) -> str:
-    """A reward model in two lines: accepted or not, accuracy and pair counts, then its path. One line if it was not trained."""
+    """A reward model's verdict, accuracy and pair counts, and on a second line its path; or why it was not trained."""
     if not report.id:
         return f"{name} was not trained: {'; '.join(report.reasons)}"
     head = f"{name} {report.id[:8]} {'accepted' if report.accepted else 'refused'}"

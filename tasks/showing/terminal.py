@@ -257,7 +257,7 @@ def quiet_libraries(handler: logging.Handler | None = None) -> None:
 
 
 def _no_progress_bars() -> None:
-    """Switch off the progress bars of datasets, huggingface_hub and transformers, as far as they are imported already."""
+    """Switch off the progress bars of those of datasets, huggingface_hub and transformers that are imported."""
     for module in ("datasets", "huggingface_hub.utils", "transformers.utils.logging"):
         loaded = sys.modules.get(module)
         for name in ("disable_progress_bars", "disable_progress_bar"):

@@ -1,4 +1,4 @@
-"""The first stage: puts the given policy in a local folder, and writes the problems of every round, one file per split."""
+"""The first stage: fetches or builds the given policy, and writes the problems of every round, one file per split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.runs.workspace import models_folder, problems_of_round
 
 
 def prepare(run: Run) -> None:
-    """Make sure that the given policy and the problems of every round rounds_asked for so far are on disk."""
+    """Make sure that the given policy and the problems of every round asked for so far are on disk."""
     policy = given_policy(run)
     rounds_asked = run.file.rounds_asked
     for rounds in rounds_asked:

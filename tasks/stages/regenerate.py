@@ -1,4 +1,4 @@
-"""The stage that samples what the next round's reward models learn from: completions, their scores and preference pairs.
+"""The stage that samples and scores completions, and makes the pairs that the next round's reward models learn from.
 
 Where people label, it also makes the review items that they are asked about.
 """
@@ -135,7 +135,7 @@ def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: 
 
 
 def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -> dict[str, float]:
-    """{source: share of the policy's scored completions that are right}; empty if the checker is not among the rewards."""
+    """{source: share of the policy's scored completions that are right}; empty if the checker is no reward."""
     sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
     completions = read_jsonl(out_dir / "completions.jsonl", Completion)
     right: dict[str, list[bool]] = {}

@@ -1,4 +1,4 @@
-"""Ids of the reward models and rubrics that a stage reads. Local ones are content hashes, so moving them changes nothing."""
+"""Ids of the reward models and rubrics that a stage reads: content hashes, so that moving a file changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage that trains and checks one reward model, and the choice of the reward models that a round scores with."""
+"""The stage that trains and checks one reward model; also says which reward models a round scores with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tasks.stages.regenerate import preferences
 
 
 def train(run: Run, round_index: int, name: str, state: RoundState) -> RewardModelReport:
-    """Train a round's reward model on the previous round's pairs and some older ones; `state` is what that round handed on."""
+    """Train a round's reward model on the previous round's pairs and some older ones; `state` is of that round."""
     last_model = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
     base = _base(run, name, last_model, state.champion)
     stage_dir = reward_model_folder(run.folder, round_index, name)
@@ -39,7 +39,7 @@ def train(run: Run, round_index: int, name: str, state: RoundState) -> RewardMod
 
 
 def retrain(run: Run, name: str) -> RewardModelReport:
-    """Train a reward model again, by hand, on the pairs up to the last_model finished round; the next round starts from it.
+    """Train a reward model again, by hand, on the pairs up to the last finished round; the next round starts from it.
 
     If no round is finished, a reward model with a preference file is trained on that file.
 
@@ -63,8 +63,8 @@ def retrain(run: Run, name: str) -> RewardModelReport:
 def usable_models(run: Run, round_index: int) -> dict[str, RewardModelSource]:
     """The reward models that a round scores with, once its own are trained.
 
-    A refused one is replaced by the last accepted one or left out, as `when_refused` says. Round 0 trains none: it uses the
-    frozen ones and, in a follow-on, the last accepted ones of the predecessor.
+    A refused one is replaced by the last accepted one or left out, as `when_refused` says. Round 0 trains none: it uses
+    the frozen ones and, in a follow-on, the last accepted ones of the predecessor.
     """
     sources = {name: _source(run, round_index, name, model) for name, model in run.config.reward_models.items()}
     return {name: source for name, source in sources.items() if source is not None}
@@ -80,7 +80,7 @@ def _source(run: Run, round_index: int, name: str, model: RewardModel) -> Reward
 
 
 def _base(run: Run, name: str, last: ModelRef | None, champion: Policy) -> ModelRef:
-    """The model that training starts from: the last accepted one, or the backbone, which is the champion's by default."""
+    """The model that training starts from: the last accepted one, or the backbone, by default the champion."""
     model = run.config.trained_reward_models[name]
     if last is not None and model.start_from == "last_accepted":
         return last

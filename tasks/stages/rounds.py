@@ -28,7 +28,7 @@ def first_state(run: Run) -> RoundState:
 
 
 def round_state(run: Run, round_index: int, policy: Policy, champion: Policy) -> RoundState:
-    """What a round hands to the next one. Round 0 hands on the reward models and curriculum of the predecessor, if any."""
+    """What a round hands to the next one. Round 0 hands on the predecessor's reward models and curriculum, if any."""
     accepted = last_accepted_models(
         run.folder, run.config.trained_reward_models, before=round_index + 1, inherited=run.file.reward_models
     )
@@ -50,7 +50,7 @@ def _handed_on(run: Run, round_index: int) -> dict[str, Any]:
 
 
 def close_round(run: Run, state: RoundState) -> None:
-    """Write champion.json and round.json, unless the round was closed closed and its stages have not run again."""
+    """Write champion.json and round.json, unless the round was closed before and its stages have not run again."""
     round_file = _round_file(run, state)
     closed = finished_round(run.folder, state.round)
     if closed is not None and (closed.ended_ms, closed.metrics) == (round_file.ended_ms, round_file.metrics):

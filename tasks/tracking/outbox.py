@@ -1,5 +1,7 @@
-"""What was sent to MLflow and what is still to be sent: each stage's `.tracking.json` says the former, and the rest follows from
-its journal, rollouts and manifest. Nothing here knows MLflow."""
+"""Keeps account of what was sent to MLflow and what is still to be sent, without importing MLflow.
+
+Each stage's `.tracking.json` says what was sent; what is left follows from its journal, rollouts and manifest.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from tasks.runs.facts import Outcome, StageFacts, Status, load
 
 TRACKING = ".tracking.json"
 TABLE_ROWS = 512
-"""most rows of a table; the whole data are in the .jsonl artifact beside it"""
+"""maximum number of rows of a table; the .jsonl artifact beside it has all"""
 
 
 class StageTracking(Record):
-    """`.tracking.json` of a stage."""
+    """`.tracking.json` of a stage: its current attempt, and what MLflow was sent of it."""
 
     facts: StageFacts
     attempt: str = Field(default_factory=lambda: uuid.uuid4().hex)
@@ -30,18 +32,19 @@ class StageTracking(Record):
     ended_ms: int | None = None
     outcome: Outcome = Outcome()
     parent_id: str | None = None
-    """MLflow parent run that the rest was sent to; under another one all is sent again"""
+    """MLflow id of the parent run that the fields below are about; under another parent run all is sent again"""
     run_id: str | None = None
     described: bool = False
+    """whether parameters and data sets were sent"""
     journal_offset: int = 0
-    """bytes of journal.jsonl that were sent"""
+    """number of bytes of journal.jsonl that were sent"""
     rollouts_offset: int = 0
     tables: list[str] = Field(default_factory=list)
     files: list[str] = Field(default_factory=list)
     done: bool = False
 
     def under(self, parent_id: str) -> StageTracking:
-        """Itself, or with nothing sent where MLflow's parent run is another one than before."""
+        """This record, or one in which nothing was sent if MLflow's parent run has changed."""
         if self.parent_id == parent_id:
             return self
         return StageTracking(
@@ -68,14 +71,14 @@ class RunTracking(Record):
     parent_id: str
     status: Status
     files: dict[str, str] = Field(default_factory=dict)
-    """{artifact path: sha256} that was sent"""
+    """{artifact path: sha256} of what was sent"""
 
 
 def stage_folders(run_dir: Path) -> list[Path]:
-    """Folders of the run's stages, by the time at which they started."""
-    found = [(load(path, StageTracking), path.parent) for path in run_dir.glob(f"**/{TRACKING}")]
+    """Folders of the run's stages, in the order in which the stages started."""
+    tracked = [(load(path, StageTracking), path.parent) for path in run_dir.glob(f"**/{TRACKING}")]
     return [
-        folder for record, folder in sorted(((r.facts.started_ms, f) for r, f in found if r), key=lambda pair: pair)
+        folder for record, folder in sorted(((r.facts.started_ms, f) for r, f in tracked if r), key=lambda pair: pair)
     ]
 
 
@@ -83,7 +86,7 @@ def stage_folders(run_dir: Path) -> list[Path]:
 
 
 def journal_lines(folder: Path, offset: int) -> tuple[list[JournalLine], int]:
-    """Whole lines from byte `offset` on, and the offset behind them."""
+    """The whole lines of the journal from byte `offset` on, and the offset after them."""
     lines, end = _lines_from(folder / JOURNAL, offset)
     return [JournalLine.model_validate_json(line) for line in lines], end
 
@@ -94,7 +97,7 @@ def _lines_from(path: Path, offset: int) -> tuple[list[bytes], int]:
 
 
 def rollout_tables(folder: Path, offset: int) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """{artifact path: rows} for each step whose rollouts lie behind byte `offset`, and the offset behind them."""
+    """{artifact path: rows}, a table per step, of the rollouts from byte `offset` on, and the offset after them."""
     lines, end = _lines_from(folder / "rollouts.jsonl", offset)
     rows = [json.loads(line) for line in lines]
     steps = groupby(rows, key=lambda row: row["step"])
@@ -102,7 +105,7 @@ def rollout_tables(folder: Path, offset: int) -> tuple[dict[str, list[dict[str, 
 
 
 def final_tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """{artifact path: rows} of what a finished evaluation or regeneration has to show."""
+    """{artifact path: rows} of the tables of a finished evaluation or regeneration."""
     tables = {"tables/examples.json": _rows(folder / "examples.jsonl")}
     completions, scores = _rows(folder / "completions.jsonl"), _rows(folder / "scores.jsonl")
     shown = ("problem_key", "index", "text", "finish_reason", "policy_id")
@@ -119,7 +122,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def flat_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for a table: each objective a column of its own, other nested values as JSON text."""
+    """A row of a table: each objective is a column, other nested values are JSON text."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if name == "parts":
@@ -130,22 +133,22 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_json(rows: list[dict[str, Any]]) -> str:
-    """A table artifact as MLflow's page reads it (pandas' orient "split"); a missing value is null."""
+    """A table artifact in the form that MLflow's page reads (pandas' orient "split"); a missing value is null."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     data = [[row.get(column) for column in columns] for row in rows]
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False, allow_nan=False)
 
 
 def tables_tag(paths: Iterable[str], limit: int) -> str:
-    """MLflow's list of table artifacts as JSON of at most `limit` characters: the newest that fit."""
+    """MLflow's list of table artifacts as JSON: the newest that fit into `limit` characters."""
     entries = [json.dumps({"path": path, "type": "table"}) for path in paths]
-    length, kept = 2, 0
+    length, num_kept = 2, 0
     for entry in reversed(entries):
         length += len(entry) + 2
         if length > limit:
             break
-        kept += 1
-    return f"[{', '.join(entries[len(entries) - kept :])}]"
+        num_kept += 1
+    return f"[{', '.join(entries[len(entries) - num_kept :])}]"
 
 
 def in_batches(items: list[Any], size: int) -> Iterator[list[Any]]:

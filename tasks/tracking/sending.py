@@ -1,6 +1,6 @@
-"""Sends MLflow what is on disk and not there yet: stages part by part, rounds, the run's own files.
+"""Sends MLflow what is on disk and was not sent yet: stages part by part, rounds, and the run's own files.
 
-`.tracking.json` of each says what was sent, so that a kill loses nothing and nothing is sent twice.
+The `.tracking.json` of each says what was sent, so that a kill loses nothing and nothing is there twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RUN_FILES = ("run.json", "summary.json", "report.html", "log.txt")
 
 
 def send_missing(store: Store, run_dir: Path) -> None:
-    """Everything of the run's stages and rounds that is not there yet."""
+    """Send everything of the run's stages and rounds that was not sent yet."""
     for stage_dir in outbox.stage_folders(run_dir):
         send_stage(store, stage_dir)
     for path in sorted(run_dir.glob(f"round_*/{ROUND_FILE}")):
@@ -28,7 +28,7 @@ def send_missing(store: Store, run_dir: Path) -> None:
 
 
 def send_stage(store: Store, stage_dir: Path) -> None:
-    """What a stage's attempt wrote so far and, once it has ended, its files and its status."""
+    """Send what a stage's attempt wrote so far and, once it has ended, its files and its status."""
     record = load(stage_dir / TRACKING, StageTracking)
     if record is None:
         return
@@ -44,35 +44,38 @@ def send_stage(store: Store, stage_dir: Path) -> None:
 
 
 def send_round(store: Store, round_dir: Path) -> None:
-    """A finished round's metrics, to the parent run and to its own, and the aliases of registered models."""
-    fact = load(round_dir / ROUND_FILE, RoundFile)
+    """Send a finished round's metrics to the parent run and to its own, and set the aliases of registered models."""
+    round_file = load(round_dir / ROUND_FILE, RoundFile)
     sent = load(round_dir / TRACKING, RoundTracking)
-    parent = store.parent_run()
-    if fact is None or (sent and (sent.parent_id, sent.ended_ms) == (parent, fact.ended_ms)):
+    parent_id = store.parent_run()
+    if round_file is None or (sent and (sent.parent_id, sent.ended_ms) == (parent_id, round_file.ended_ms)):
         return
     run_id = store.round_run(round_dir.name)
-    for target in (parent, run_id):
-        store.send_metrics(target, [(key, fact.round, value, fact.ended_ms) for key, value in fact.metrics.items()])
-    for alias in fact.aliases:
+    for target_id in (parent_id, run_id):
+        store.send_metrics(
+            target_id,
+            [(key, round_file.round, value, round_file.ended_ms) for key, value in round_file.metrics.items()],
+        )
+    for alias in round_file.aliases:
         store.set_alias(alias)
-    store.end_run(run_id, "FINISHED", fact.ended_ms)
-    save(round_dir / TRACKING, RoundTracking(parent_id=parent, run_id=run_id, ended_ms=fact.ended_ms))
+    store.end_run(run_id, "FINISHED", round_file.ended_ms)
+    save(round_dir / TRACKING, RoundTracking(parent_id=parent_id, run_id=run_id, ended_ms=round_file.ended_ms))
 
 
 def send_run_files(store: Store, run_dir: Path, status: Status) -> None:
-    """Summary, report and log as artifacts of the parent run, those that changed since they were sent."""
-    parent = store.parent_run()
+    """Send `RUN_FILES` as artifacts of the parent run, as far as they changed since they were last sent."""
+    parent_id = store.parent_run()
     before = load(run_dir / TRACKING, RunTracking)
-    sent = before.files if before and before.parent_id == parent else {}
+    sent = before.files if before and before.parent_id == parent_id else {}
     files = {name: digest(run_dir / name) for name in RUN_FILES if (run_dir / name).exists()}
-    for name, value in files.items():
-        if sent.get(name) != value:
-            store.put(parent, run_dir / name, name, copy=True)
-    save(run_dir / TRACKING, RunTracking(parent_id=parent, status=status, files=files))
+    for name, sha256 in files.items():
+        if sent.get(name) != sha256:
+            store.put(parent_id, run_dir / name, name, copy=True)
+    save(run_dir / TRACKING, RunTracking(parent_id=parent_id, status=status, files=files))
 
 
 class StageSender:
-    """Sends one stage's attempt, and writes down after each part what was sent."""
+    """Sends one stage's attempt, and records after each part what was sent."""
 
     def __init__(self, store: Store, stage_dir: Path, record: StageTracking) -> None:
         self.store = store
@@ -87,14 +90,14 @@ class StageSender:
         save(self.stage_dir / TRACKING, self.record)
 
     def describe(self) -> None:
-        """Parameters and data sets."""
+        """Send parameters and data sets."""
         if not self.record.described:
             self.store.send_params(self.run_id, self.record.facts.params)
             self.store.log_datasets(self.run_id, self.record.facts.datasets)
             self._note(described=True)
 
     def send_journal(self) -> None:
-        """The metrics since the last call."""
+        """Send the metrics since the last call."""
         lines, end = outbox.journal_lines(self.stage_dir, self.record.journal_offset)
         if lines:
             rows = [(line.key, line.step, line.value, line.timestamp_ms) for line in lines]
@@ -102,7 +105,7 @@ class StageSender:
             self._note(journal_offset=end)
 
     def send_rollouts(self) -> None:
-        """A table for each step of training since the last call."""
+        """Send a table for each training step since the last call."""
         tables, end = outbox.rollout_tables(self.stage_dir, self.record.rollouts_offset)
         if tables:
             self._send_tables(tables)
@@ -119,7 +122,7 @@ class StageSender:
         self._note(tables=names)
 
     def finish(self) -> None:
-        """Files, tables and model of a finished stage; then the run's terminal status."""
+        """Send files, tables and model of a finished stage, then the final status of the MLflow run."""
         if self.record.status == "FINISHED":
             self._send_files()
             if tables := outbox.final_tables(self.stage_dir):

@@ -1,4 +1,4 @@
-"""Which MLflow server or database there is, and how to speak with it."""
+"""Says where MLflow's server or database is, and sets up the environment for its client."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ENVIRONMENT = {
 
 
 def tracking_uri(root: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, otherwise the workspace's own database."""
+    """`MLFLOW_TRACKING_URI` if it is set, otherwise the workspace's own SQLite database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
 def make_tracking_database(root: Path) -> None:
-    """A new workspace gets its own database: the tables would make the first run wait."""
+    """Create a new workspace's database ahead of the first run, which would have to wait for its tables."""
     if "MLFLOW_TRACKING_URI" in os.environ:
         return
     prepare_environment()
@@ -34,17 +34,17 @@ def make_tracking_database(root: Path) -> None:
 
 
 def prepare_environment() -> None:
-    """No telemetry, and a tracking server that is away costs seconds, not minutes; what the user set stays."""
+    """Switch off telemetry and shorten timeouts: an unreachable server costs seconds. What the user set stays."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def without_password(text: str) -> str:
-    """The text with `name:password@` taken out of the addresses in it."""
+    """`text` without the `name:password@` of the URLs in it."""
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def local_folder(artifact_uri: str) -> Path | None:
-    """The folder behind a run's artifact address, or None where artifacts are elsewhere."""
+    """The folder behind a run's artifact URI, or None if artifacts are not in local files."""
     parts = urlparse(artifact_uri)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

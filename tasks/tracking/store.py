@@ -1,7 +1,8 @@
-"""One run in MLflow's words: its experiment, its tree of runs, metrics, parameters, artifacts and registered models.
+"""One run in MLflow: its experiment, its tree of runs, metrics, parameters, artifacts and registered models.
 
-A parent run per Regroup run, a child per round, a grandchild per stage, each found again by a tag of ours. All goes through one
-client with explicit run ids. Whatever the client raises where the server is away leaves here as it is.
+There is a parent run per Regroup run, a child per round and a grandchild per stage, each found again by a tag of ours. All
+calls go through one client with explicit run ids. Errors of the client, for instance while the server is away, are not
+caught here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ KEY, ATTEMPT, WORKSPACE = "regroup.key", "regroup.attempt", "regroup.workspace"
 
 
 class Store:
-    """What MLflow holds of one run."""
+    """Reads and writes what MLflow holds of one run."""
 
     def __init__(self, root: Path, *, name: str, uid: str, config: Config, uri: str | None = None) -> None:
         self.root = root
@@ -41,14 +42,14 @@ class Store:
         self.config = config
         self.uri = uri or tracking_uri(root)
         self.tags: dict[str, str] = {}
-        """of every run that is made from now on"""
+        """tags of every MLflow run that is created from now on"""
         self.ids: dict[str, str] = {}
-        """MLflow's run ids by our keys"""
+        """MLflow's run ids by our keys: an empty string for the parent run, `round_001` for a round"""
         self.experiment_id: str | None = None
-        """None before the server was first reached"""
+        """None until the server was first reached"""
         self._client: MlflowClient | None = None
         self._folders: dict[str, Path | None] = {}
-        """folder of each run's artifacts, None where they are not local"""
+        """folder of each run's artifacts by run id, None if they are not local"""
 
     @property
     def client(self) -> MlflowClient:
@@ -60,17 +61,17 @@ class Store:
         return self._client
 
     def experiment(self) -> str:
-        """Id of the configured experiment, which is made, or restored, where need be."""
+        """Id of the configured experiment, which is created if missing and restored if deleted."""
         if self.experiment_id is None:
             name = self.config.tracking.experiment
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                local = None if self.uri.startswith("http") else (self.root.absolute() / "mlartifacts").as_uri()
-                self.experiment_id = self.client.create_experiment(name, artifact_location=local)
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                artifact_uri = None if self.uri.startswith("http") else (self.root.absolute() / "mlartifacts").as_uri()
+                self.experiment_id = self.client.create_experiment(name, artifact_location=artifact_uri)
             else:
-                if found.lifecycle_stage == "deleted":
-                    self.client.restore_experiment(found.experiment_id)
-                self.experiment_id = found.experiment_id
+                if experiment.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(experiment.experiment_id)
+                self.experiment_id = experiment.experiment_id
         assert self.experiment_id is not None
         return self.experiment_id
 
@@ -81,7 +82,7 @@ class Store:
     # ---- the tree of runs ----
 
     def end_runs_of_dead_processes(self) -> None:
-        """This process holds the workspace, so whatever of it is RUNNING belongs to a dead one."""
+        """Set RUNNING runs of this workspace to KILLED: this process holds its lock, so those processes are dead."""
         for run in self.search(f"tags.`{WORKSPACE}` = '{self._workspace}' and attributes.status = 'RUNNING'"):
             self.client.set_terminated(run.info.run_id, "KILLED")
 
@@ -90,36 +91,36 @@ class Store:
         return f"{socket.gethostname()}:{self.root.absolute()}".replace("'", "_")
 
     def parent_run(self) -> str:
-        """Id of the run's own run in MLflow."""
-        known = self.ids.get("")
-        if known is None:
-            known = self._find_or_create("", self.name, parent=None)
-            self.send_params(known, self._run_params())
-        return known
+        """Id of the parent run, which is found or created."""
+        run_id = self.ids.get("")
+        if run_id is None:
+            run_id = self._find_or_create("", self.name, parent=None)
+            self.send_params(run_id, self._run_params())
+        return run_id
 
     def round_run(self, key: str) -> str:
-        """Id of a round's run; `key` is `round_001`."""
+        """Id of a round's run, which is found or created; `key` is for instance `round_001`."""
         return self._find_or_create(key, key.replace("_", " "), parent=self.parent_run())
 
     def stage_run(self, record: StageTracking) -> str:
-        """Id of the run of a stage's attempt; runs of other attempts at the stage are deleted."""
-        found = None
+        """Id of the run of a stage's attempt, which is found or created; runs of other attempts are deleted."""
+        run_id = None
         for run in self.search(f"tags.`{KEY}` = '{self._full(record.facts.key)}'"):
             if run.data.tags.get(ATTEMPT) == record.attempt:
-                found = str(run.info.run_id)
+                run_id = str(run.info.run_id)
             else:
                 if run.info.status == "RUNNING":
                     self.client.set_terminated(run.info.run_id, "KILLED")
                 self.client.delete_run(run.info.run_id)
-        if found is not None:
-            return found
+        if run_id is not None:
+            return run_id
         head, _, rest = record.facts.key.partition("/")
         parent = self.round_run(head) if rest else self.parent_run()
         tags = record.facts.tags | {ATTEMPT: record.attempt}
         return self._create(record.facts.key, rest or head, parent, tags, record.facts.started_ms)
 
     def revive_round(self, key: str) -> None:
-        """The round of the stage `key` is RUNNING again."""
+        """Set the round of the stage `key` to RUNNING again."""
         head, _, rest = key.partition("/")
         if rest:
             self.client.update_run(self.round_run(head), status="RUNNING")
@@ -127,8 +128,8 @@ class Store:
     def _find_or_create(self, key: str, run_name: str, *, parent: str | None) -> str:
         """Id of the run with our key; `key` is "" for the parent run, `round_001` for a round."""
         if key not in self.ids:
-            found = self.search(f"tags.`{KEY}` = '{self._full(key)}'")
-            self.ids[key] = found[0].info.run_id if found else self._create(key, run_name, parent, {}, None)
+            runs = self.search(f"tags.`{KEY}` = '{self._full(key)}'")
+            self.ids[key] = runs[0].info.run_id if runs else self._create(key, run_name, parent, {}, None)
         return self.ids[key]
 
     def _create(self, key: str, run_name: str, parent: str | None, tags: dict[str, str], started_ms: int | None) -> str:
@@ -143,14 +144,14 @@ class Store:
         return f"{self.uid}/{key}" if key else self.uid
 
     def _run_params(self) -> dict[str, str]:
-        """MLflow's parameters may not change, so those that may when a run goes on are left out."""
-        deciding = flatten(without_operational(self.config))
-        return {key: str(value) for key, value in deciding if key != "rounds"}
+        """The parent run's parameters. MLflow's cannot be changed, so fields that a resumed run may change are left out."""
+        fields = flatten(without_operational(self.config))
+        return {key: str(value) for key, value in fields if key != "rounds"}
 
     # ---- what a run holds ----
 
     def send_metrics(self, run_id: str, rows: list[tuple[str, int, float, int]]) -> None:
-        """Rows of (key, step, value, timestamp in ms). Sending a row twice leaves one."""
+        """Send rows of (key, step, value, timestamp in ms). A row that is sent twice is stored once."""
         from mlflow.entities import Metric
 
         metrics = [Metric(key, value, timestamp_ms, step) for key, step, value, timestamp_ms in rows]
@@ -181,7 +182,7 @@ class Store:
             self.client.log_inputs(run_id, inputs)
 
     def put(self, run_id: str, source: Path, name: str, *, copy: bool = False) -> None:
-        """`source` as artifact `name`; hard-linked where artifacts lie in a local folder, unless it is to be a copy."""
+        """Store `source` as artifact `name`: a hard link if artifacts are in a local folder and `copy` is False."""
         if run_id not in self._folders:
             self._folders[run_id] = local_folder(self.client.get_run(run_id).info.artifact_uri)
         folder = self._folders[run_id]
@@ -195,7 +196,7 @@ class Store:
         self.client.set_terminated(run_id, status, end_time=ended_ms)
 
     def end_all(self, status: Status) -> None:
-        """The parent run, and whatever of this run is still RUNNING, gets that status."""
+        """Give that status to the parent run and to every other run of ours that is still RUNNING."""
         for run in self.search(f"tags.`regroup.uid` = '{self.uid}' and attributes.status = 'RUNNING'"):
             self.client.set_terminated(run.info.run_id, status)
         self.client.set_terminated(self.parent_run(), status)
@@ -203,24 +204,24 @@ class Store:
     # ---- the registry ----
 
     def register(self, run_id: str, model: ModelFact, key: str, attempt: str) -> None:
-        """A version of a registered model for a stage's attempt; those of other attempts are deleted."""
+        """Register the model of a stage's attempt and set its alias; versions of other attempts are deleted."""
         if not self.client.search_registered_models(f"name = '{model.name}'"):
             self.client.create_registered_model(model.name)
         version = None
-        for known in self._versions(model.name, key):
-            if known.tags.get(ATTEMPT) == attempt and known.run_id == run_id:
-                version = known.version
+        for existing in self._versions(model.name, key):
+            if existing.tags.get(ATTEMPT) == attempt and existing.run_id == run_id:
+                version = existing.version
             else:
-                self.client.delete_model_version(model.name, known.version)
+                self.client.delete_model_version(model.name, existing.version)
         if version is None:
             source = f"runs:/{run_id}/{model.folder}"
             tags = model.tags | {KEY: self._full(key), ATTEMPT: attempt}
-            made = self.client.create_model_version(model.name, source, run_id, tags=tags, await_creation_for=0)
-            version = made.version
+            created = self.client.create_model_version(model.name, source, run_id, tags=tags, await_creation_for=0)
+            version = created.version
         self.client.set_registered_model_alias(model.name, model.alias, str(version))
 
     def set_alias(self, alias: AliasFact) -> None:
-        """Point an alias at the version that a stage made, or remove it."""
+        """Point an alias at the version that a stage made, or remove it if its `key` is None."""
         if alias.key is None:
             if self.client.search_registered_models(f"name = '{alias.name}'"):
                 self.client.delete_registered_model_alias(alias.name, alias.alias)

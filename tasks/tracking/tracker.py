@@ -1,7 +1,7 @@
-"""The life of a run in MLflow: its start, its stages one after the other, its end.
+"""Reports a run to MLflow: its start, its stages one after the other, its end.
 
-What a stage wrote on disk is sent as it comes; what could not be sent, because the tracking server is away, follows at the next
-stage's end, at the run's end, or when the run is called again.
+What a stage writes on disk is sent as it comes. What cannot be sent because the tracking server is away is sent at the end
+of this stage or a later one, at the end of the run, or when the run is resumed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RETRY_EVERY_S = 30.0
 
 
 class Tracking:
-    """What MLflow is told of one run. No method raises because the tracking server is away."""
+    """Reports one run to MLflow. No method raises because the tracking server is away."""
 
     def __init__(
         self,
@@ -58,17 +58,17 @@ class Tracking:
     # ---- the life of a run ----
 
     def start(self) -> None:
-        """Runs that a dead process left RUNNING become KILLED; the parent run is found or made; what is missing is sent."""
+        """Find or create the parent run, set runs of dead processes to KILLED, and send what is missing."""
         self.store.tags = {"regroup.config_digest": digest_json(self.store.config.model_dump(mode="json"))}
         with self._reaching():
             self.store.end_runs_of_dead_processes()
-            parent = self.store.parent_run()
-            self.store.client.update_run(parent, status="RUNNING")
-            self.store.set_tags(parent, self.store.tags)
+            parent_id = self.store.parent_run()
+            self.store.client.update_run(parent_id, status="RUNNING")
+            self.store.set_tags(parent_id, self.store.tags)
             send_missing(self.store, self.folder)
 
     def start_stage(self, folder: Path, facts: StageFacts) -> None:
-        """A new attempt at a stage; what MLflow has of an earlier attempt is deleted."""
+        """Start a new attempt at a stage; what MLflow has of earlier attempts is deleted."""
         self._write_down(folder, facts)
         self._current = folder
         with self._reaching():
@@ -80,7 +80,7 @@ class Tracking:
         save(folder / TRACKING, StageTracking(facts=facts))
 
     def sync(self) -> None:
-        """Send what the current stage wrote, at most every two seconds."""
+        """Send what the current stage wrote, at most every `SYNC_EVERY_S` seconds."""
         if self._current is None or self._clock() < self._not_before:
             return
         self._not_before = self._clock() + SYNC_EVERY_S
@@ -90,7 +90,7 @@ class Tracking:
     def end_stage(
         self, folder: Path, status: Status, outcome: Outcome | None = None, *, ended_ms: int | None = None
     ) -> None:
-        """The current attempt ended; everything that is missing, of earlier stages too, is sent."""
+        """Record that the current attempt ended, and send everything that is missing, also of earlier stages."""
         self._current = None
         if (record := load(folder / TRACKING, StageTracking)) is None:
             return
@@ -99,7 +99,7 @@ class Tracking:
         self.send_missing()
 
     def stage_stands(self, folder: Path, facts: StageFacts, outcome: Callable[[], Outcome], ended_ms: int) -> None:
-        """A stage was finished by an earlier process, which may have died before it could write down so."""
+        """Record a stage that an earlier process finished, in case that process died before it could do so."""
         record = load(folder / TRACKING, StageTracking)
         if record is not None and record.status == "FINISHED":
             return
@@ -113,7 +113,7 @@ class Tracking:
             send_missing(self.store, self.folder)
 
     def finish(self, status: Status) -> None:
-        """The run ended. The run's own files (summary, report, log) become artifacts; nothing is left RUNNING."""
+        """End the run: send what is missing and the run's files (summary, report, log), and leave nothing RUNNING."""
         with self._reaching():
             send_missing(self.store, self.folder)
             send_run_files(self.store, self.folder, status)
@@ -132,39 +132,39 @@ class Tracking:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the parent run; None while the server was never reached."""
+        """MLflow's id of the parent run; None until the server was reached."""
         return self.store.ids.get("")
 
     @property
     def experiment_id(self) -> str | None:
-        """MLflow's id of the experiment; None while the server was never reached."""
+        """MLflow's id of the experiment; None until the server was reached."""
         return self.store.experiment_id
 
     @property
     def run_url(self) -> str | None:
-        """Address of the parent run's page; None where the store is a file (`regroup ui` shows that)."""
+        """URL of the parent run's page; None if there is no server (`regroup ui` starts one)."""
         if self.run_id is None or not self.store.uri.startswith("http"):
             return None
         page = f"#/experiments/{self.experiment_id}/runs/{self.run_id}?workflowType=machine_learning"
         return f"{self.display_uri.rstrip('/')}/{page}"
 
     def stage_run_id(self, folder: Path) -> str | None:
-        """MLflow's id of a stage's run; None while the server was not reached."""
+        """MLflow's id of a stage's run; None until the stage was sent."""
         record = load(folder / TRACKING, StageTracking)
         return record.run_id if record else None
 
     # ---- reaching the server ----
 
     def reach(self, work: Callable[[MlflowClient, str], ResultT], *, away: ResultT) -> ResultT:
-        """What `work(client, experiment id)` returns, or `away` where the tracking server cannot be reached."""
-        found = away
+        """The result of `work(client, experiment id)`, or `away` if the tracking server cannot be reached."""
+        result = away
         with self._reaching():
-            found = work(self.store.client, self.store.experiment())
-        return found
+            result = work(self.store.client, self.store.experiment())
+        return result
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """A block that may end early because the server is away: then one warning, and a pause for `sync`."""
+        """Catch errors of an unreachable server, which end the block: warn once, pause `sync` for `RETRY_EVERY_S`."""
         prepare_environment()
         from mlflow.exceptions import MlflowException
 
