@@ -32,7 +32,7 @@ def ask_people(run: Run, items: list[ReviewItem]) -> None:
 
 
 def labels_by_hand(run: Run, round_index: int, name: str) -> list[Path]:
-    """A newly written file of the pairs from people's answers so far; none if people do not label for the model `name`."""
+    """File of the pairs from people's answers so far, newly written; no file if people do not label for `name`."""
     if not isinstance(run.config.trained_reward_models[name].labeler, PeopleLabeler):
         return []
     asked = [item for path in review_files(run.folder, before=round_index + 1) for item in read_jsonl(path, ReviewItem)]

@@ -1,4 +1,4 @@
-"""The stage that makes preference pairs for the reward models of people's verdicts on earlier rounds' samples."""
+"""The stage that makes preference pairs from people's verdicts on earlier rounds' samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.showing.page import paused_for_people
 
 
 def take_labels(run: Run, round_index: int) -> None:
-    """Make pairs of people's verdicts on the samples of earlier rounds; waits for people as configured."""
+    """Make pairs from people's verdicts on the samples of earlier rounds; waits for people as configured."""
     spec = LabelsSpec(
         config=run.config,
         round=round_index,
@@ -54,7 +54,7 @@ class LabelsSpec(StageSpec):
 
 
 def body(spec: LabelsSpec, out_dir: Path, context: Context, *, desk: ReviewDesk) -> None:
-    """Wait for people; write pairs.jsonl (new and changed labels only), verdicts.jsonl (all verdicts) and the journal."""
+    """Wait for people; write pairs.jsonl (new or changed labels), verdicts.jsonl (all verdicts) and the journal."""
     by_file = [read_jsonl(Path(path), ReviewItem) for path in spec.asked]
     taken = [pair for path in spec.taken for pair in read_jsonl(Path(path), PreferencePair)]
     known_labels = {_pair_key(pair): _label(pair) for pair in taken}

@@ -95,8 +95,8 @@ class ReviewDesk:
     def wait(self, items: Sequence[ReviewItem], *, minutes: float, enough: int | None, context: Context) -> Answers:
         """Wait for people; returns `answers`.
 
-        Waits until `enough` of the items (None: all) are answered, `minutes` have passed since the first of them was asked,
-        or a person says to go on.
+        Waits until `enough` of the items (None: all) are answered, `minutes` have passed since the first of them was
+        asked, or a person says to go on.
 
         Raises:
             StageStopped: the run was asked to stop; a later call counts the minutes from the same start.

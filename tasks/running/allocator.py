@@ -15,8 +15,8 @@ KEEP = 2**31 - 1
 def reused_memory() -> Iterator[None]:
     """Reuse the memory of large freed arrays inside the block, and give it back to the system at the end.
 
-    By default glibc maps every array over 32 MB anew and unmaps it when it is freed, so that each of its pages is faulted
-    in and zeroed again: 15 to 20% of an update on a CPU. With a C library other than glibc this does nothing.
+    By default glibc maps every array over 32 MB anew and unmaps it when it is freed, so that each of its pages is
+    faulted in and zeroed again: 15 to 20% of an update on a CPU. With a C library other than glibc this does nothing.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):

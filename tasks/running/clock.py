@@ -41,6 +41,6 @@ class Clock:
         return timed
 
     def facts(self) -> dict[str, float]:
-        """Seconds since the process started, and those that were not work: Prefect, MLflow, manifests, start and end."""
+        """Seconds since the process started, and those without work: Prefect, MLflow, manifests, start and end."""
         whole = time.time() - self.started
         return {"whole": whole, "bookkeeping": whole - self.work}

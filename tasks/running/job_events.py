@@ -1,7 +1,7 @@
 """The messages between a flow and the child job that runs a stage's body, as files in a shared folder.
 
-`job.json` says what to do. The flow creates the file `stop` when the job should end at its next step boundary. The job's
-main rank appends its events to `events.jsonl`.
+`job.json` says what to do. The flow creates the file `stop` when the job should end at its next step boundary. The
+job's main rank appends its events to `events.jsonl`.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ class Run:
 
     @property
     def policy_model(self) -> str:
-        """The run's policies' name in the model registry."""
+        """Name of the registered model that holds the run's policies."""
         return f"{self.name}-policy"
 
     def reward_model(self, name: str) -> str:
-        """The name of the reward model `name` in the model registry."""
+        """Name of the registered model that holds the reward model `name`."""
         return f"{self.name}-reward-{name}"

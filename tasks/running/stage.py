@@ -1,6 +1,7 @@
 """Runs a stage, or skips it if its manifest matches.
 
-A stage goes on from its newest checkpoint if it has one, otherwise it starts in an empty folder. It writes its manifest last.
+A stage goes on from its newest checkpoint if it has one, otherwise it starts in an empty folder. The manifest is
+written last.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def follow_on_seed(seed: int, name: str) -> int:
 def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
     """Create the run that comes after `predecessor`.
 
-    It starts from the predecessor's champion, accepted reward models and pairs, and keeps its initial policy. It has its own
-    seed and shards of problems.
+    It starts from the predecessor's champion, accepted reward models and pairs, and keeps its initial policy. It has
+    its own seed and shards of problems.
 
     Raises:
         ConfigError: the predecessor has not finished a round.

@@ -142,7 +142,7 @@ def ask_for_rounds(root: Path, name: str, rounds: int) -> None:
 
 
 def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:
-    """`name is X, was Y` for each field whose change forbids to resume the run; `rounds` may only be raised."""
+    """`name is X, was Y` for each field that may not change in a resumed run; `rounds` may only be raised."""
     old, new = (dict(flatten(without_operational(config))) for config in (before, after))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) == new.get(name):

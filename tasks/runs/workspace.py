@@ -47,8 +47,8 @@ def by_hand_folder(run_dir: Path, round_index: int, name: str) -> Path:
 def problems_of_round(run_dir: Path, round_index: int, rounds_asked: list[int]) -> Path:
     """Folder of a round's problems.
 
-    Each time that `rounds` is raised, the added rounds get their own folder: their shards are cut anew from the training
-    problems, and the files of earlier rounds stay unchanged.
+    Each time that `rounds` is raised, the added rounds get their own folder: their shards are cut anew from the
+    training problems, and the files of earlier rounds stay unchanged.
     """
     covering = next(num_rounds for num_rounds in rounds_asked if num_rounds >= round_index)
     return run_dir / "problems" if covering == rounds_asked[0] else run_dir / f"problems_{covering:03d}"

@@ -59,7 +59,7 @@ def render(records: RunRecords) -> str:
     )
     environment.filters |= {"number": number, "estimate": estimate, "duration": duration, "share": share}
     return environment.get_template("report.html.jinja").render(
-        run=records,
+        records=records,
         config=records.config,
         missing=MISSING,
         outcome=outcome(records),

@@ -85,7 +85,7 @@ def _outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:
 
 
 class PolicySpec(StageSpec):
-    """What a policy is trained from, on and against."""
+    """The policy that training starts from, its problems, and the reward models that score it."""
 
     policy: Policy
     initial_policy: Policy

@@ -80,7 +80,7 @@ def _registered(run: Run, policy: Policy) -> Outcome:
 
 
 class ProblemsSpec(StageSpec):
-    """What the splits are made from. The policy's tokenizer counts the tokens of prompts."""
+    """What the splits are made from, including the policy, whose tokenizer counts the tokens of prompts."""
 
     policy: Policy
     rounds: int

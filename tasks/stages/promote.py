@@ -19,7 +19,7 @@ from tasks.runs.workspace import round_folder
 
 
 def promote(run: Run, round_index: int, champion: Policy, challenger: Policy) -> Decision:
-    """Decide between two policies of this run by their results on dev and, where people are asked, by their verdicts."""
+    """Decide between two policies of this run by their results on dev and, where people are asked, their verdicts."""
     round_dir = partial(round_folder, run.folder)
     spec = PromoteSpec(
         config=run.config,

@@ -1,4 +1,4 @@
-"""Ids of the reward models and rubrics that a stage reads: content hashes, so that moving a file changes nothing."""
+"""Ids of the reward models and rubrics that a stage reads: content hashes, or id and revision on the hub."""
 
 from __future__ import annotations
 

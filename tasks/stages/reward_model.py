@@ -28,7 +28,10 @@ from tasks.stages.regenerate import preferences
 
 
 def train(run: Run, round_index: int, name: str, state: RoundState) -> RewardModelReport:
-    """Train a round's reward model on the previous round's pairs and some older ones; `state` is of that round."""
+    """Train a round's reward model on the pairs of the previous round and some older ones.
+
+    `state` is what the previous round handed on.
+    """
     last_model = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
     base = _base(run, name, last_model, state.champion)
     stage_dir = reward_model_folder(run.folder, round_index, name)
@@ -164,7 +167,7 @@ def _say_refused(run: Run, round_index: int, name: str, report: RewardModelRepor
 
 
 class RewardModelSpec(StageSpec):
-    """What a reward model starts from and learns from."""
+    """The model that a reward model starts from, and the pairs that it learns from."""
 
     name: str
     base: ModelRef

@@ -1,8 +1,8 @@
 """One run in MLflow: its experiment, its tree of runs, metrics, parameters, artifacts and registered models.
 
-There is a parent run per Regroup run, a child per round and a grandchild per stage, each found again by a tag of ours. All
-calls go through one client with explicit run ids. Errors of the client, for instance while the server is away, are not
-caught here.
+There is a parent run per Regroup run, a child per round and a grandchild per stage, each found again by a tag of ours.
+All calls go through one client with explicit run ids. Errors of the client, for instance while the server is away, are
+not caught here.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Store:
         return self.experiment_id
 
     def search(self, filter_string: str) -> list[MlflowRun]:
-        found = self.client.search_runs([self.experiment()], filter_string, max_results=1000)
-        return list(found)
+        runs = self.client.search_runs([self.experiment()], filter_string, max_results=1000)
+        return list(runs)
 
     # ---- the tree of runs ----
 
@@ -144,7 +144,7 @@ class Store:
         return f"{self.uid}/{key}" if key else self.uid
 
     def _run_params(self) -> dict[str, str]:
-        """The parent run's parameters. MLflow's cannot be changed, so fields that a resumed run may change are left out."""
+        """The parent run's parameters. MLflow's cannot change, so fields that a resumed run may change are left out."""
         fields = flatten(without_operational(self.config))
         return {key: str(value) for key, value in fields if key != "rounds"}
 
@@ -230,5 +230,5 @@ class Store:
             self.client.set_registered_model_alias(alias.name, alias.alias, str(version.version))
 
     def _versions(self, name: str, key: str) -> list[Any]:
-        found = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
-        return [version for version in found if version.tags.get(KEY) == self._full(key)]
+        versions = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
+        return [version for version in versions if version.tags.get(KEY) == self._full(key)]

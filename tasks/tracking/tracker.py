@@ -1,7 +1,7 @@
 """Reports a run to MLflow: its start, its stages one after the other, its end.
 
-What a stage writes on disk is sent as it comes. What cannot be sent because the tracking server is away is sent at the end
-of this stage or a later one, at the end of the run, or when the run is resumed.
+What a stage writes on disk is sent as it comes. What cannot be sent because the tracking server is away is sent at the
+end of this stage or a later one, at the end of the run, or when the run is resumed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Tracking:
     # ---- the life of a run ----
 
     def start(self) -> None:
-        """Find or create the parent run, set runs of dead processes to KILLED, and send what is missing."""
+        """Set runs of dead processes to KILLED, find or create the parent run, and send what is missing."""
         self.store.tags = {"regroup.config_digest": digest_json(self.store.config.model_dump(mode="json"))}
         with self._reaching():
             self.store.end_runs_of_dead_processes()

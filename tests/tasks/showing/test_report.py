@@ -64,15 +64,15 @@ def _words(page: Page) -> str:
 def test_numbers_on_the_page_are_those_in_the_files(full: Path) -> None:
     page = _page(full / "report.html")
     shown = set(page.numbers)
-    for record in range(3):
-        reports = json.loads((full / f"round_00{record}/evaluate/report.json").read_text())
+    for round_index in range(3):
+        reports = json.loads((full / f"round_00{round_index}/evaluate/report.json").read_text())
         for split, metric in [("test", "greedy_accuracy"), ("dev", "greedy_accuracy"), ("test", "pass_at_4")]:
             value = EvalReport.model_validate(reports[split]).values[metric]
             assert {value.estimate, value.low, value.high} <= shown
-    for record in (1, 2):
-        model = json.loads((full / f"round_00{record}/reward_model/quality/report.json").read_text())
+    for round_index in (1, 2):
+        model = json.loads((full / f"round_00{round_index}/reward_model/quality/report.json").read_text())
         assert {model["accuracy"]["estimate"], model["accuracy"]["low"], model["margin"]} <= shown
-        decision = json.loads((full / f"round_00{record}/promote/decision.json").read_text())
+        decision = json.loads((full / f"round_00{round_index}/promote/decision.json").read_text())
         assert {decision["gain"], decision["low"], decision["high"]} <= shown
 
 
@@ -82,8 +82,8 @@ def test_page_says_where_the_tokens_of_training_went(full: Path) -> None:
 
 
 def test_outcome_names_the_champions_paired_gain_on_test(full: Path) -> None:
-    run = read_run_records(full)
-    gain = run.paired_gain("test", "greedy_accuracy")
+    records = read_run_records(full)
+    gain = records.paired_gain("test", "greedy_accuracy")
     assert gain is not None
     # 14 of 40 against 4 of 40, on the same problems
     assert (gain.estimate, gain.n) == ((RIGHT[1] - RIGHT[0]) / 40, 40)
@@ -140,10 +140,10 @@ def test_round_in_training_shows_its_steps_and_no_evaluation(tmp_path: Path) -> 
     for path in (tmp_path / "round_002").glob("*/*"):
         if path.parent.name in ("evaluate", "promote", "regenerate"):
             path.unlink()
-    run = read_run_records(tmp_path)
-    assert len(run.rounds[2].steps("reward/mean")) == 20
-    assert run.rounds[2].estimate("test", "greedy_accuracy") is None
-    assert run.rounds[2].decision is None
+    records = read_run_records(tmp_path)
+    assert len(records.rounds[2].steps("reward/mean")) == 20
+    assert records.rounds[2].estimate("test", "greedy_accuracy") is None
+    assert records.rounds[2].decision is None
     row = re.search(r"<tr>\s*<td>2</td>.*?</tr>", write_report(tmp_path).read_text(), re.DOTALL)
     assert row is not None
     assert row[0].count("missing") >= 6  # policy, standing, and the estimates
@@ -151,16 +151,16 @@ def test_round_in_training_shows_its_steps_and_no_evaluation(tmp_path: Path) -> 
 
 def test_watch_rules_are_read_off_the_journal_again(full: Path) -> None:
     # entropy is 0.9 - 0.016 t: under 0.3 from t = 38 on, so at steps 18 and 19 of round 2; patience is 2
-    run = read_run_records(full)
-    [(record, alarm)] = run.alarms()
-    assert (record, alarm.step, alarm.rule.metric) == (2, 19, "policy/entropy")
+    records = read_run_records(full)
+    [(round_index, alarm)] = records.alarms()
+    assert (round_index, alarm.step, alarm.rule.metric) == (2, 19, "policy/entropy")
     assert "round 2: policy/entropy is 0.276 at step 19" in _words(_page(full / "report.html"))
 
 
 def test_advantage_shares_are_those_of_the_finished_training(full: Path) -> None:
-    run = read_run_records(full)
-    assert run.rounds[0].advantage_share("quality") is None
-    assert run.rounds[1].advantage_share("quality") == 0.1875
+    records = read_run_records(full)
+    assert records.rounds[0].advantage_share("quality") is None
+    assert records.rounds[1].advantage_share("quality") == 0.1875
     assert {0.8125, 0.1875} <= set(_page(full / "report.html").numbers)
 
 
