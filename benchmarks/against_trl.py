@@ -1,8 +1,9 @@
-"""Regroup against TRL's GRPOTrainer, step by step in turns, on the same model, problems, rewards and settings.
+"""Compares time and memory of a step in Regroup and in TRL's GRPOTrainer, on the same models, data and settings.
 
     python -m benchmarks.against_trl [--steps 10] [--minutes 14] [--workloads fixed] [options of benchmarks.contestant]
 
-On the GPU where there is one. First both losses are compared on the same responses, then TRL's fastest setting is looked for, then each workload is run.
+Runs on the GPU if there is one. First checks that both losses agree on the same responses, then searches TRL's fastest
+setting, then runs each workload on both systems, step by step in turns.
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ MIN_STEPS = 3
 def contest(
     workload: str, setting: Setting, num_steps: int, limit_s: float, shape: Sequence[str] = ()
 ) -> dict[str, Measured]:
-    """Both systems in turns, so that what else the machine does meets both; where another step would pass `limit_s`, MIN_STEPS must be enough."""
+    """Measure both systems in alternating steps, so that other load on the machine affects both alike.
+
+    After MIN_STEPS counted steps, stop as soon as another step would exceed `limit_s`.
+    """
     began = time.perf_counter()
     with ExitStack() as stack:
         systems = {
             "regroup": stack.enter_context(contestant("regroup", workload, *shape)),
             "trl": stack.enter_context(contestant("trl", workload, *shape, *setting.arguments)),
         }
-        for number in range(num_steps + 1):
+        for step in range(num_steps + 1):
             for system in systems.values():
                 system.step()
-            taken = ", ".join(f"{name} {system.steps[-1]['seconds']:.2f} s" for name, system in systems.items())
-            print(f"{workload}, step {number}{' (not counted)' if number == 0 else ''}: {taken}", flush=True)
+            times = ", ".join(f"{name} {system.steps[-1]['seconds']:.2f} s" for name, system in systems.items())
+            print(f"{workload}, step {step}{' (not counted)' if step == 0 else ''}: {times}", flush=True)
             elapsed = time.perf_counter() - began
-            if number >= MIN_STEPS and elapsed + elapsed / (number + 1) > limit_s:
+            if step >= MIN_STEPS and elapsed + elapsed / (step + 1) > limit_s:
                 break
         return {name: system.measured(after=1) for name, system in systems.items()}
 
@@ -55,16 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given, shape = parser.parse_known_args(arguments)
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "benchmarks.agreement"], check=True)  # its memory is gone afterwards
+    subprocess.run([sys.executable, "-m", "benchmarks.agreement"], check=True)  # a process of its own frees its memory
     setting = fastest_setting(shape, given.micro_batches)
     print(f"TRL's fastest: {setting}", flush=True)
-    found: dict[str, dict[str, Measured]] = {}
+    results: dict[str, dict[str, Measured]] = {}
     for workload in given.workloads:
         left = 60 * given.minutes - (time.perf_counter() - began)
-        limit_s = left / (len(given.workloads) - len(found))  # what one leaves is the next one's
-        found[workload] = contest(workload, setting, given.steps, limit_s, shape)
-    memory = max(r["regroup"].peak_mb for r in found.values()) / max(r["trl"].peak_mb for r in found.values())
-    workloads = {name: {s: asdict(m) for s, m in systems.items()} for name, systems in found.items()}
+        limit_s = left / (len(given.workloads) - len(results))  # time that one workload does not use goes to the next
+        results[workload] = contest(workload, setting, given.steps, limit_s, shape)
+    memory = max(r["regroup"].peak_mb for r in results.values()) / max(r["trl"].peak_mb for r in results.values())
+    workloads = {name: {s: asdict(m) for s, m in systems.items()} for name, systems in results.items()}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_json(
         RESULTS,
@@ -74,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"\n{plain.num_prompts} prompts x {plain.group_size} responses of up to {plain.response_length} tokens{', but for ' if shape else ''}{' '.join(shape)},\n{time.perf_counter() - began:.0f} s in all, on {machine()}; written to {RESULTS}\n"
     )
-    for workload, systems in found.items():
+    for workload, systems in results.items():
         for name, measured in systems.items():
             print(f"{workload:8} {name:8} {measured}")
-    for workload, systems in found.items():
+    for workload, systems in results.items():
         print(f"ratio {workload} {systems['trl'].median / systems['regroup'].median:.1f}")
     print(f"peak memory ratio {memory:.2f}")
 

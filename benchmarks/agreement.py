@@ -1,4 +1,4 @@
-"""Both systems' loss on the same responses: what is timed is the same mathematics."""
+"""Checks that Regroup and TRL compute the same loss and gradient, so that the benchmarks time the same mathematics."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ TOKENS = 16
 
 
 def losses_agree() -> str:
-    """Both values and how far the gradients are apart, in float32.
+    """A line with both loss values and the relative distance of the gradients, in float32.
 
     Raises:
         AssertionError: they differ by more than rounding.
     """
     workload = WORKLOADS["natural"]
     student = open_student(workload, workload.settings())
-    asked = in_order(student.problems["train"], student.config, 1)
+    batch_problems = in_order(student.problems["train"], student.config, 1)
     sampling = Sampling(workload.group_size, 0.8, TOKENS)
-    completions = sample(student.model, student.tokenizer, asked, sampling, seed=0, policy_id="base")
+    completions = sample(student.model, student.tokenizer, batch_problems, sampling, seed=0, policy_id="base")
     advantages = torch.tensor(np.random.default_rng(0).normal(size=len(completions)), dtype=torch.float32)
     advantages = advantages.to(student.model.device)
     ours, our_gradient = _ours(student.model, student.config, completions, advantages)
     with TemporaryDirectory() as scratch:
         trainer = trl_trainer(student, micro_batch=8, bf16=False, scratch=scratch)
         theirs, their_gradient = _theirs(trainer, completions, advantages)
-    apart = ((our_gradient - their_gradient).norm() / their_gradient.norm()).item()
+    distance = ((our_gradient - their_gradient).norm() / their_gradient.norm()).item()
     assert abs(ours - theirs) < 1e-5, f"ours is {ours}, TRL's {theirs}"
-    assert apart < 1e-3, f"the gradients are {apart} of their norm apart"
-    return f"{ours:.6f} and {theirs:.6f}, gradients {apart:.1e} of their norm apart"
+    assert distance < 1e-3, f"the gradients are {distance} of their norm apart"
+    return f"{ours:.6f} and {theirs:.6f}, gradients {distance:.1e} of their norm apart"
 
 
 def _ours(

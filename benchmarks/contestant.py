@@ -1,7 +1,7 @@
-"""One system in a process of its own, that does what the lines on its standard input say.
+"""Runs one of the two systems in its own process, controlled by lines on standard input. Answers are lines of JSON.
 
-`step` makes a training step and prints what it took; `accuracy` prints the greedy accuracy on the quickstart's dev problems; `ready`
-is answered as soon as everything is loaded.
+`step` makes a training step and prints its time and peak memory. `accuracy` prints the greedy accuracy on the
+quickstart's dev problems. `ready` is answered as soon as everything is loaded.
 
 python -m benchmarks.contestant regroup natural
 python -m benchmarks.contestant trl fixed --micro-batch 16 --bf16 --response-length 128
@@ -53,13 +53,13 @@ MAX_STEPS = 64
 
 @dataclass
 class Referee:
-    """Waits for the word to make a step, and tells how long it took."""
+    """Waits for commands on standard input, and reports the time and peak memory of each step."""
 
     accuracy: Callable[[], float]
     started: float = field(default=0.0)
 
     def wait(self) -> bool:
-        """Whether another step is wanted."""
+        """Wait for the command `step`, and answer other commands meanwhile. False if the input ends."""
         for line in sys.stdin:
             if line.strip() == "step":
                 self.started = time.perf_counter()
@@ -76,7 +76,7 @@ class Referee:
 
 @dataclass(frozen=True)
 class Student:
-    """What is trained, and how it is examined."""
+    """The model in training, with its workload, configuration and problems."""
 
     workload: Workload
     config: Config
@@ -85,7 +85,7 @@ class Student:
     problems: dict[str, list[Problem]]
 
     def accuracy(self) -> float:
-        """Share of the dev problems whose greedy response is right."""
+        """Share of the dev problems that the greedy response solves."""
         dev, grpo = self.problems["dev"], self.config.grpo_config
         greedy = Sampling(1, 0.0, grpo.max_response_length, max_rows=grpo.generation_rows)
         was_training = self.model.training
@@ -93,7 +93,7 @@ class Student:
         completions = sample(self.model, self.tokenizer, dev, greedy, seed=0, policy_id="examined")
         self.model.train(was_training)
         rewards = [r for r in open_rewards(self.workload, self.config) if r.name == self.config.checker]
-        return fmean((each.parts[self.config.checker] or 0.0) >= 1 for each in score(dev, completions, rewards))
+        return fmean((row.parts[self.config.checker] or 0.0) >= 1 for row in score(dev, completions, rewards))
 
 
 def open_student(workload: Workload, config: Config) -> Student:
@@ -102,7 +102,7 @@ def open_student(workload: Workload, config: Config) -> Student:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has had: of the GPU where it works there, else resident."""
+    """Peak memory of this process in MiB: GPU memory if it runs on a GPU, otherwise resident memory."""
     if pick_device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -110,7 +110,7 @@ def peak_memory_mb() -> float:
 
 
 def run_regroup(student: Student) -> None:
-    """Our loop, as `regroup run` calls it."""
+    """Run our GRPO loop as `regroup run` does."""
     referee, config = Referee(student.accuracy), student.config
     base = Policy(path="", id="base", round=0)
     if config.grpo_config.lora is not None:
@@ -120,7 +120,7 @@ def run_regroup(student: Student) -> None:
         referee.tell(**result.metrics)
 
     try:
-        with reused_memory():  # as every stage does
+        with reused_memory():  # as in every stage
             train(
                 student.model,
                 student.tokenizer,
@@ -138,7 +138,7 @@ def run_regroup(student: Student) -> None:
 
 
 class _Steps(TrainerCallback):
-    """TRL generates within its step, so this is the whole of it."""
+    """Waits for commands and reports steps in TRL's trainer, whose step includes the sampling."""
 
     def __init__(self, referee: Referee) -> None:
         self.referee = referee
@@ -152,7 +152,7 @@ class _Steps(TrainerCallback):
 
 
 def run_trl(student: Student, micro_batch: int, bf16: bool) -> None:
-    """TRL's GRPOTrainer on the same problems, in the same order."""
+    """Run TRL's GRPOTrainer on the same problems in the same order."""
     with TemporaryDirectory() as scratch:
         trainer = trl_trainer(student, micro_batch=micro_batch, bf16=bf16, scratch=scratch)
         trainer.add_callback(_Steps(Referee(student.accuracy)))
@@ -163,12 +163,12 @@ def run_trl(student: Student, micro_batch: int, bf16: bool) -> None:
 
 
 def trl_trainer(student: Student, *, micro_batch: int, bf16: bool, scratch: str) -> GRPOTrainer:
-    """TRL with the settings that ours has."""
+    """TRL's trainer with the same settings as ours."""
     config, grpo = student.config, student.config.grpo_config
     micro_batch = min(micro_batch, grpo.batch_size)
-    asked = in_order(student.problems["train"], config, MAX_STEPS)
+    ordered_problems = in_order(student.problems["train"], config, MAX_STEPS)
     rewards = open_rewards(student.workload, config)
-    rows = [{"prompt": problem.prompt, "key": problem.key} for problem in asked]
+    rows = [{"prompt": problem.prompt, "key": problem.key} for problem in ordered_problems]
     arguments = GRPOConfig(
         output_dir=scratch,
         use_cpu=pick_device().type == "cpu",
@@ -192,7 +192,7 @@ def trl_trainer(student: Student, *, micro_batch: int, bf16: bool, scratch: str)
         reward_weights=[reward.weight for reward in rewards],
         shuffle_dataset=False,
         activation_checkpointing=False,
-        gradient_checkpointing=False,  # the old name; TRL sets it
+        gradient_checkpointing=False,  # its old name, which TRL sets
         disable_dropout=True,
         seed=config.seed,
         save_strategy="no",
@@ -204,7 +204,7 @@ def trl_trainer(student: Student, *, micro_batch: int, bf16: bool, scratch: str)
     trainer = GRPOTrainer(
         model=student.model,
         args=arguments,
-        reward_funcs=list(as_trl_rewards(rewards, asked)),
+        reward_funcs=list(as_trl_rewards(rewards, ordered_problems)),
         train_dataset=Dataset.from_list(rows),
         processing_class=student.tokenizer,
     )

@@ -1,8 +1,6 @@
-"""Seconds and memory of a step against group size, response length and model size, of both systems on `fixed`.
+"""Measures time and memory of a step by group size, response length and model size, for both systems on `fixed`.
 
-python -m benchmarks.costs
-
-Each case is a process that makes three steps, of which the last two count.
+Each case runs three steps in its own process; the last two count. `benchmarks.full` makes the tables and the plot.
 """
 
 from __future__ import annotations
@@ -20,13 +18,13 @@ NUM_STEPS = 3
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied, and over which values."""
+    """An option of `benchmarks.contestant` that is varied, and its values."""
 
     name: str
     option: str
     values: tuple[str, ...]
     others: tuple[str, ...] = ()
-    """options that are held"""
+    """options that stay fixed"""
 
 
 AXES = (
@@ -37,7 +35,7 @@ AXES = (
 
 
 def found(axis: Axis, trl: Setting) -> list[dict[str, Any]]:
-    """A row a value: {system: {seconds, peak_mb}}, measured as far as it has not been."""
+    """One row per value, {value, system: {seconds, peak_mb}}; only missing cases are measured."""
     return [
         {"value": value}
         | {
@@ -49,16 +47,17 @@ def found(axis: Axis, trl: Setting) -> list[dict[str, Any]]:
 
 
 def measured(axis: Axis, value: str, system: str, trl: Setting) -> dict[str, Any]:
+    """Median seconds and peak memory of one case."""
     arguments = [axis.option, value, *axis.others, *(trl.arguments if system == "trl" else [])]
-    with contestant(system, "fixed", *arguments) as each:
+    with contestant(system, "fixed", *arguments) as process:
         for _ in range(NUM_STEPS):
-            each.step()
-        result = each.measured(after=1)
+            process.step()
+        result = process.measured(after=1)
     return {"seconds": result.median, "peak_mb": result.peak_mb}
 
 
 def summary(axis: Axis, trl: Setting) -> str:
-    """The table."""
+    """The results as a Markdown table."""
     rows = [
         [
             row["value"],

@@ -1,8 +1,8 @@
-"""All further measurements; each case is kept on disk, so that a call that was broken off goes on (`make bench-full`).
+"""Runs all other benchmarks (`make bench-full`); results are kept on disk, so that an interrupted run can go on.
 
     python -m benchmarks.full
 
-Tables go to build/benchmarks/tables.md, plots beside it. Remove build/benchmarks to measure anew.
+Tables are written to build/benchmarks/tables.md, plots beside it. Remove build/benchmarks to measure again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def main() -> None:
 
 
 def _trl_setting() -> Setting:
-    found = kept("trl_setting", lambda: asdict(fastest_setting()))
-    return Setting(found["micro_batch"], found["bf16"])
+    stored = kept("trl_setting", lambda: asdict(fastest_setting()))
+    return Setting(stored["micro_batch"], stored["bf16"])
 
 
 def _tables(trl: Setting) -> Iterator[tuple[str, str]]:
@@ -66,9 +66,11 @@ def _plot_memory() -> None:
     rows = [row for row in memory.found() if row["variant"] == "plain"]
     figure = Figure(figsize=(3.6, 2.8), layout="constrained")
     axes = figure.subplots()
-    numbers = [row["responses"] for row in rows]
-    axes.plot(numbers, [row["peak_mb"] / 1024 for row in rows], "o-", color=COLOURS["regroup"], label=LABELS["regroup"])
-    axes.set_xticks(numbers)
+    num_responses = [row["responses"] for row in rows]
+    axes.plot(
+        num_responses, [row["peak_mb"] / 1024 for row in rows], "o-", color=COLOURS["regroup"], label=LABELS["regroup"]
+    )
+    axes.set_xticks(num_responses)
     _finish(axes, "responses an update", "peak memory (GiB)")
     _save(figure, "memory")
 
@@ -77,8 +79,8 @@ def _plot_time_to_accuracy(trl: Setting) -> None:
     figure = Figure(figsize=(5.4, 2.8), layout="constrained")
     axes = figure.subplots()
     for system, rows in time_to_accuracy.found(trl).items():
-        for number, row in enumerate(rows):
-            label: Any = LABELS[system] if number == 0 else None
+        for i, row in enumerate(rows):
+            label: Any = LABELS[system] if i == 0 else None
             seconds, accuracy = zip(*row["curve"], strict=True)
             axes.plot(seconds, accuracy, ".-", color=COLOURS[system], label=label)
     axes.axhline(time_to_accuracy.TARGET, color="#888888", linewidth=0.8, linestyle="--")
@@ -86,9 +88,9 @@ def _plot_time_to_accuracy(trl: Setting) -> None:
     _save(figure, "time_to_accuracy")
 
 
-def _finish(axes: Axes, across: str, up: str) -> None:
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
+def _finish(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -1,8 +1,8 @@
-"""Peak memory of a training step against the number of responses in an update, each in a process of its own.
+"""Measures the peak memory of a training step by the number of responses in an update, each case in its own process.
 
     python -m benchmarks.memory
 
-With `generation_rows` and `micro_batch_tokens` held, what grows with the batch is the text of its responses.
+`generation_rows` and `micro_batch_tokens` are fixed, so only the storage of the responses grows with the batch.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def _run(variant: str, num_responses: int) -> None:
 
 
 def found() -> list[dict[str, Any]]:
-    """A row a case, measured as far as it has not been."""
-    cases = [("plain", number) for number in RESPONSES]
+    """One row per case; only missing cases are measured."""
+    cases = [("plain", size) for size in RESPONSES]
     cases += [(variant, RESPONSES[0]) for variant in VARIANTS if variant != "plain"]
     return [
-        {"variant": variant, "responses": number}
-        | kept(f"memory/{variant}-{number}", lambda case=(variant, number): step(*case))  # type: ignore[misc]
-        for variant, number in cases
+        {"variant": variant, "responses": size}
+        | kept(f"memory/{variant}-{size}", lambda case=(variant, size): step(*case))  # type: ignore[misc]
+        for variant, size in cases
     ]
 
 
 def summary() -> str:
-    """The table."""
+    """The results as a Markdown table."""
     header = ["setting", "responses an update", "peak memory (MB)", "s a step"]
     return table(
         header,
@@ -64,9 +64,9 @@ def summary() -> str:
     )
 
 
-def step(variant: str, number: int) -> dict[str, float]:
-    """Peak and seconds of the second of two steps."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--step", variant, str(number)]
+def step(variant: str, num_responses: int) -> dict[str, float]:
+    """Peak memory and seconds of the second of two steps."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--step", variant, str(num_responses)]
     done = subprocess.run(command, input="step\nstep\n", stdout=subprocess.PIPE, text=True, check=True)
     facts = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     return {name: facts[name] for name in ("peak_mb", "seconds")}

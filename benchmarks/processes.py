@@ -1,4 +1,4 @@
-"""Systems in processes of their own, so that neither's memory or threads meet the other's; `benchmarks.contestant` is what runs there."""
+"""Runs each system in its own process (`benchmarks.contestant`), so that they share neither memory nor threads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from threading import Timer
 from typing import Any
 
 MICRO_BATCHES = (8, 16, 32)
-"""of TRL; on a GPU with more responses a step larger ones are worth a try"""
+"""TRL's micro-batch sizes to try; with more responses in a step, larger ones may be faster on a GPU"""
 PILOT_TOKENS = 16
-"""length of the responses on which TRL's settings are compared: their order is that of the whole length"""
+"""response length on which TRL's settings are compared; at full length they rank the same"""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How TRL is run."""
+    """Micro-batch size and precision of TRL."""
 
     micro_batch: int
     bf16: bool
@@ -37,7 +37,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a system took for a workload."""
+    """Seconds of each counted step and peak memory of a system on a workload."""
 
     seconds: list[float]
     peak_mb: float
@@ -48,24 +48,24 @@ class Measured:
 
     def __str__(self) -> str:
         low, high = min(self.seconds), max(self.seconds)
-        number = len(self.seconds)
-        return f"{self.median:6.2f} s a step ({low:.2f} to {high:.2f} in {number}), peak {self.peak_mb:,.0f} MB"
+        num_steps = len(self.seconds)
+        return f"{self.median:6.2f} s a step ({low:.2f} to {high:.2f} in {num_steps}), peak {self.peak_mb:,.0f} MB"
 
 
 @dataclass
 class Contestant:
-    """A system that does something when it is told to."""
+    """A running system, controlled over its standard input, with the metrics of its steps so far."""
 
     process: subprocess.Popen[str]
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def step(self) -> float:
-        """Seconds of a training step."""
+        """Make a training step; returns its seconds."""
         self.steps.append(self._ask("step"))
         return float(self.steps[-1]["seconds"])
 
     def step_within(self, limit_s: float) -> float:
-        """Seconds of a training step; infinity, and the end of the system, where it takes longer than `limit_s`."""
+        """Make a training step; returns its seconds. After `limit_s` the process is killed and infinity is returned."""
         self._ask("ready")
         timer = Timer(limit_s, self.process.kill) if limit_s < math.inf else None
         if timer is not None:
@@ -81,7 +81,7 @@ class Contestant:
                 timer.cancel()
 
     def accuracy(self) -> float:
-        """On the dev problems, greedy."""
+        """Greedy accuracy on the dev problems."""
         return float(self._ask("accuracy")["accuracy"])
 
     def _ask(self, word: str) -> dict[str, Any]:
@@ -95,13 +95,13 @@ class Contestant:
         raise RuntimeError(f"{self.process.args!r} ended with {self.process.wait()} before it answered {word!r}")
 
     def measured(self, after: int) -> Measured:
-        """Of the steps after the first `after`, which set libraries up."""
+        """The measurements without the first `after` steps, in which libraries initialize."""
         return Measured([step["seconds"] for step in self.steps[after:]], self.steps[-1]["peak_mb"])
 
 
 @contextmanager
 def contestant(system: str, workload: str, *arguments: str) -> Iterator[Contestant]:
-    """A system at work, ended afterwards; `arguments` are `benchmarks.contestant`'s."""
+    """Start a system, and kill it at the end of the block; `arguments` are options of `benchmarks.contestant`."""
     command = [sys.executable, "-m", "benchmarks.contestant", system, workload, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -114,15 +114,18 @@ def contestant(system: str, workload: str, *arguments: str) -> Iterator[Contesta
 
 
 def fastest_setting(shape: Sequence[str] = (), micro_batches: Sequence[int] = MICRO_BATCHES) -> Setting:
-    """TRL's, by one step each, with responses of PILOT_TOKENS; `shape` has `benchmarks.contestant`'s options for the rest.
+    """TRL's fastest setting, by one step of each with PILOT_TOKENS tokens per response.
 
-    bfloat16 is left as soon as a step in it takes twice as long as the fastest: a processor without it can take twenty times as long.
+    `shape` has further options of `benchmarks.contestant`.
+
+    bfloat16 is given up as soon as a step takes twice as long as the fastest so far: a processor without bfloat16 can
+    take twenty times as long.
     """
     seconds: dict[Setting, float] = {}
     for setting in (Setting(micro_batch, bf16) for bf16, micro_batch in product((False, True), micro_batches)):
-        limit = 2 * min(seconds.values()) if seconds else math.inf
+        limit_s = 2 * min(seconds.values()) if seconds else math.inf
         with contestant("trl", "fixed", *shape, *setting.arguments, "--response-length", str(PILOT_TOKENS)) as trl:
-            seconds[setting] = trl.step_within(limit)
+            seconds[setting] = trl.step_within(limit_s)
         print(f"TRL, {setting}: {seconds[setting]:.2f} s a step of {PILOT_TOKENS} tokens", flush=True)
         if setting.bf16 and seconds[setting] == math.inf:
             break

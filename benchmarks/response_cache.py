@@ -1,10 +1,10 @@
-"""What the response cache saves and what it costs, on the quickstart's model with a few problems that come back often.
+"""Measures savings and cost of the response cache, on the quickstart's model and a few problems that recur often.
 
     python -m benchmarks.response_cache [--steps 12] [--problems 32]
 
-Without the cache and with each share, the same problems, order and seeds: seconds and sampled tokens a step, dead groups,
-how far the cached responses are off the policy, and the greedy accuracy on dev at the end. Only the accuracy decides
-whether what was saved was worth it.
+Trains without the cache and with each share, on the same problems, order and seeds. Reports seconds and sampled tokens
+per step, dead groups, how off-policy the cached responses are, and the greedy dev accuracy at the end. Only the
+accuracy tells whether the savings are worth it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def main() -> None:
 
 
 def summary(num_steps: int = 12, num_problems: int = 32) -> str:
-    """The table, measured as far as it has not been."""
+    """The results as a Markdown table; only missing cases are measured."""
     cases = [(share, seed) for share in SHARES for seed in SEEDS]
     rows = [
-        [str(share), str(seed)] + [f"{found[key]:.3f}" if found[key] is not None else "-" for key in COLUMNS]
+        [str(share), str(seed)] + [f"{result[key]:.3f}" if result[key] is not None else "-" for key in COLUMNS]
         for share, seed in cases
-        for found in [kept(f"response_cache/{share}-{seed}", partial(measured, share, seed, num_steps, num_problems))]
+        for result in [kept(f"response_cache/{share}-{seed}", partial(measured, share, seed, num_steps, num_problems))]
     ]
     return table(["share", "seed", *COLUMNS], rows)
 
@@ -67,17 +67,17 @@ def settings(share: float, seed: int, num_steps: int) -> Config:
 
 
 def measured(share: float, seed: int, num_steps: int, num_problems: int) -> dict[str, Any]:
-    """Of one training: COLUMNS, the means over its steps, None where no step has the metric."""
+    """Train once; returns COLUMNS: means over the steps, None if no step has the metric, and the final dev accuracy."""
     config = settings(share, seed, num_steps)
     model, tokenizer = load_policy(config.policy.path, device="cpu")
-    found = load_problems(config.problems, config.regeneration, rounds=1, seed=0, tokenizer=tokenizer)
+    problems = load_problems(config.problems, config.regeneration, rounds=1, seed=0, tokenizer=tokenizer)
     base = Policy(path=config.policy.path, id="base", round=0)
     steps: list[StepResult] = []
     with build_rewards(config.rewards, {}) as rewards, reused_memory():
         train(
             model,
             tokenizer,
-            found.by_split["train"][:num_problems],
+            problems.by_split["train"][:num_problems],
             policy=base,
             initial_policy=base,
             rewards=rewards,
@@ -85,22 +85,22 @@ def measured(share: float, seed: int, num_steps: int, num_problems: int) -> dict
             round_index=1,
             on_step=steps.append,
         )
-        dev = found.by_split["dev"]
+        dev = problems.by_split["dev"]
         greedy = Sampling(1, 0.0, config.grpo_config.max_response_length)
         completions = sample(model, tokenizer, dev, greedy, seed=0, policy_id="trained")
         scores = score(dev, completions, [reward for reward in rewards if reward.name == config.checker])
-    accuracy = fmean((each.parts[config.checker] or 0.0) >= 1 for each in scores)
+    accuracy = fmean((row.parts[config.checker] or 0.0) >= 1 for row in scores)
     values = [sampled_tokens(steps), *(mean(steps, key) for key in METRICS), accuracy]
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def sampled_tokens(steps: Sequence[StepResult]) -> float:
-    """A step's mean number of tokens that were written in it."""
+    """Mean number of tokens sampled in a step; cached responses do not count."""
     return fmean(sum(row["num_tokens"] for row in s.rollouts if row["written_at"] == s.step) for s in steps)
 
 
 def mean(steps: Sequence[StepResult], key: str) -> float | None:
-    """Over the steps that have the metric; None where none has."""
+    """Mean over the steps that have the metric; None if none has."""
     values = [step.metrics[key] for step in steps if key in step.metrics]
     return fmean(values) if values else None
 

@@ -1,4 +1,4 @@
-"""Results on disk, a file a case: a benchmark that was broken off goes on with the cases that are missing."""
+"""Stores benchmark results on disk, one file per case, so that an interrupted benchmark can be continued."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FOLDER = Path("build/benchmarks")
 
 
 def kept(case: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` found for `case`, now or in an earlier call; remove build/benchmarks to measure anew."""
+    """The stored result of `case`; `measure` is called if there is none. Remove build/benchmarks to measure again."""
     path = FOLDER / f"{case}.json"
     if not path.exists():
         print(f"measuring {case}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, measure() | {"machine": machine()})
-    found: dict[str, Any] = json.loads(path.read_bytes())
-    return found
+    result: dict[str, Any] = json.loads(path.read_bytes())
+    return result
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Hardware and torch version of this machine."""
     device = pick_device()
     return {
         "cores": psutil.cpu_count(),
@@ -41,6 +41,6 @@ def machine() -> dict[str, Any]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Of Markdown."""
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

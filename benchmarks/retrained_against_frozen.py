@@ -1,10 +1,11 @@
-"""A reward model that is retrained each round against the first round's, kept: what the checker and the model itself say.
+"""Compares a reward model that is retrained in each round with one that stays as after round 1.
 
     python -m benchmarks.retrained_against_frozen [--seeds 0 1 2]
 
-Both arms share problems, first policy, first reward model, number of samples and updates; they differ in rounds 2 and 3 only,
-in which one retrains. Runs are Regroup's own in build/experiments; a call that was broken off goes on. The tables and the plot
-of docs/experiments/retrained_against_frozen.md come from here.
+Both arms share problems, first policy, first reward model, and numbers of samples and updates. They differ in rounds 2
+and 3 only, where one arm retrains its reward model. Policies are judged by the checker and by the reward model. The
+runs are ordinary Regroup runs in build/experiments; an interrupted call can be continued. Makes the tables and the plot
+of docs/experiments/retrained_against_frozen.md.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def run_arms(seed: int) -> None:
-    """Each arm's run in a workspace of its own, as a workspace holds one run at a time."""
+    """Run both arms, each in its own workspace, because a workspace allows one run at a time."""
     regroup(workspace("retrained", seed), "retrained", seed)
     model = workspace("retrained", seed) / "runs" / "retrained" / "round_001" / "reward_model" / "quality" / "model"
     regroup(workspace("frozen", seed), "frozen", seed, f"reward_models.quality={{kind: frozen, path: {model}}}")
@@ -64,6 +65,7 @@ def workspace(arm: str, seed: int) -> Path:
 
 
 def regroup(folder: Path, name: str, seed: int, *overrides: str) -> None:
+    """Run `regroup run` with the workspace `folder` as current folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "models").exists():
         (folder / "models").symlink_to(ROOT / "models")
@@ -74,24 +76,24 @@ def regroup(folder: Path, name: str, seed: int, *overrides: str) -> None:
 
 
 def summary(arm: str, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((workspace(arm, seed) / "runs" / arm / "summary.json").read_bytes())
-    return found
+    result: dict[str, Any] = json.loads((workspace(arm, seed) / "runs" / arm / "summary.json").read_bytes())
+    return result
 
 
-# ---- what came out --------------------------------------------------------------------------------------------------
+# ---- results --------------------------------------------------------------------------------------------------------
 
 
 def values(summaries: Sequence[dict[str, Any]], key: str, round_index: int) -> list[float]:
-    """One a seed; none where a round did not measure it."""
+    """The estimate of metric `key` for each seed; seeds whose round did not measure it are left out."""
     return [
-        found["rounds"][round_index]["evaluation"][key]["estimate"]
-        for found in summaries
-        if key in found["rounds"][round_index]["evaluation"]
+        run["rounds"][round_index]["evaluation"][key]["estimate"]
+        for run in summaries
+        if key in run["rounds"][round_index]["evaluation"]
     ]
 
 
 def interval(of_seeds: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and half its 95% interval, Student's t."""
+    """Mean over seeds, and the half-width of its 95% interval by Student's t."""
     t = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(of_seeds)]
     return float(np.mean(of_seeds)), float(t * np.std(of_seeds, ddof=1) / np.sqrt(len(of_seeds)))
 
@@ -119,8 +121,8 @@ def model_table(summaries: Sequence[dict[str, Any]]) -> str:
     ]
     for round_index in range(1, len(summaries[0]["rounds"])):
         cells = []
-        for found in summaries:
-            model = found["rounds"][round_index]["reward_models"]["quality"]
+        for run in summaries:
+            model = run["rounds"][round_index]["reward_models"]["quality"]
             accuracy, note = model["accuracy"], "" if model["accepted"] else "; refused, the last one was used"
             low, high = accuracy["low"], accuracy["high"]
             cells.append(f"{accuracy['estimate']:.2f} [{low:.2f}, {high:.2f}], n = {accuracy['n']}{note}")

@@ -1,7 +1,8 @@
-"""Training time until the quickstart's policy answers a given share of the dev problems right, of both systems, by seed.
+"""Measures the training time of both systems until the quickstart's policy reaches a target dev accuracy.
 
-Both train on the same problems in the same order with the quickstart's rules, batch and learning rate; every few steps the greedy accuracy
-is taken, which is not counted as time. What a system draws is its own, so the number of steps differs by chance: three seeds.
+Both train on the same problems in the same order with the quickstart's rewards, batch size and learning rate. Every few
+steps the greedy accuracy is measured, which does not count as training time. Each system samples with its own random
+numbers, so the number of steps varies by chance; hence three seeds.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ QUICKSTART = ("--prompts", "8", "--group-size", "8", "--response-length", "24", 
 
 
 def found(trl: Setting) -> dict[str, list[dict[str, Any]]]:
-    """By system, a row a seed: {seconds, steps, curve}, measured as far as it has not been; `seconds` is None where the target was
-    not reached in MAX_STEPS."""
+    """For each system, one row per seed: {seconds, steps, curve}; `seconds` is None if the target was not reached.
+
+    Only missing cases are measured.
+    """
     return {
         system: [kept(f"time_to_accuracy/{system}-{seed}", partial(measured, system, seed, trl)) for seed in SEEDS]
         for system in SYSTEMS
@@ -36,26 +39,26 @@ def measured(system: str, seed: int, trl: Setting) -> dict[str, Any]:
 
 
 def reached(student: Contestant) -> dict[str, Any]:
-    """Train until the target is reached; `curve` has (training seconds, accuracy)."""
+    """Train until the target accuracy is reached, at most MAX_STEPS; `curve` has (training seconds, accuracy) pairs."""
     seconds, curve = 0.0, [(0.0, student.accuracy())]
-    for number in range(1, MAX_STEPS + 1):
+    for step in range(1, MAX_STEPS + 1):
         seconds += student.step()
-        if number % EXAMINED_EVERY == 0:
+        if step % EXAMINED_EVERY == 0:
             curve.append((seconds, student.accuracy()))
-            print(f"step {number}, {seconds:.0f} s: accuracy {curve[-1][1]:.3f}", flush=True)
+            print(f"step {step}, {seconds:.0f} s: accuracy {curve[-1][1]:.3f}", flush=True)
             if curve[-1][1] >= TARGET:
-                return {"seconds": seconds, "steps": number, "curve": curve}
+                return {"seconds": seconds, "steps": step, "curve": curve}
     return {"seconds": None, "steps": MAX_STEPS, "curve": curve}
 
 
 def summary(trl: Setting) -> str:
-    """The table."""
+    """The results as a Markdown table."""
     results = found(trl)
     rows = []
     for seed, ours, theirs in zip(SEEDS, results["regroup"], results["trl"], strict=True):
         known = ours["seconds"] is not None and theirs["seconds"] is not None
         ratio = f"{theirs['seconds'] / ours['seconds']:.1f}" if known else "-"
-        rows.append([str(seed), *(_told(each) for each in (ours, theirs)), ratio])
+        rows.append([str(seed), *(_told(result) for result in (ours, theirs)), ratio])
     return table(["seed", "Regroup", "TRL", "ratio"], rows)
 
 

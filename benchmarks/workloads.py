@@ -1,4 +1,4 @@
-"""What both systems are given: model, prompts in the same order, rewards, lengths, optimizer and learning rate."""
+"""Defines the workloads for both systems: model, prompts and their order, rewards, lengths and optimizer settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reward_training.transformer.precision import pick_device
 
 MODEL = Path("models/SmolLM2-135M-Instruct")
 NEVER_WRITTEN = "<reponame>"
-"""a reserved token of SmolLM2; as end of sequence it makes every response full length"""
+"""a reserved token of SmolLM2 that it does not sample; as end of sequence it makes every response full length"""
 ROUND = 1
 SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 MODEL_SIZES = {
@@ -33,13 +33,16 @@ MODEL_SIZES = {
     "360M": (960, 2560, 32, 15, 5),
     "1.7B": (2048, 8192, 24, 32, 32),
 }
-"""SHAPE of each; the last three are SmolLM2's"""
+"""values of SHAPE for each size; the last three are SmolLM2's"""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`natural`: the quickstart's problems and rules, lengths and dead groups as they fall. `fixed`: all responses of full
-    length and no dead group, so that both systems do the same arithmetic."""
+    """Sizes and rewards of a benchmark.
+
+    `natural` has the quickstart's problems and rewards, with varying lengths and dead groups. In `fixed` all responses
+    have full length and no group is dead, so that both systems do the same amount of work.
+    """
 
     name: str
     is_fixed: bool
@@ -47,7 +50,7 @@ class Workload:
     group_size: int = 8
     response_length: int = 64
     model_size: str = "135M"
-    """a key of MODEL_SIZES; all but 135M have random weights"""
+    """a key of MODEL_SIZES; all sizes but 135M have random weights"""
     seed: int = 0
 
     @property
@@ -75,7 +78,7 @@ WORKLOADS = {name: Workload(name, name == "fixed") for name in ("natural", "fixe
 
 
 def open_model(workload: Workload) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The policy in float32, on the GPU where there is one."""
+    """The policy in float32, on the GPU if there is one."""
     model, tokenizer = load_policy(MODEL, device=pick_device())
     if workload.model_size != "135M":
         model = _of_another_size(model, workload.model_size)
@@ -88,7 +91,7 @@ def open_model(workload: Workload) -> tuple[PreTrainedModel, PreTrainedTokenizer
 
 
 def _of_another_size(model: PreTrainedModel, size: str) -> PreTrainedModel:
-    """The same architecture with random weights, the same ones every time."""
+    """A model of the same architecture in another size, with random weights from a fixed seed."""
     config = copy.deepcopy(model.config)
     config.update(dict(zip(SHAPE, MODEL_SIZES[size], strict=True)))
     torch.manual_seed(0)
@@ -99,15 +102,15 @@ def _of_another_size(model: PreTrainedModel, size: str) -> PreTrainedModel:
 
 
 def problems(config: Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Problem]]:
-    """The quickstart's, by split."""
-    found = load_problems(
+    """The quickstart's problems, by split."""
+    loaded = load_problems(
         config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
     )
-    return found.by_split
+    return loaded.by_split
 
 
 def in_order(train: Sequence[Problem], config: Config, num_steps: int) -> list[Problem]:
-    """The problems of the first `num_steps` batches, as our loop asks them."""
+    """The problems of the first `num_steps` batches, in the order of our loop."""
     picker = ProblemPicker(train, config.curriculum, seed=config.seed, round_index=ROUND)
     picked: list[Problem] = []
     for _ in range(num_steps):
@@ -117,7 +120,7 @@ def in_order(train: Sequence[Problem], config: Config, num_steps: int) -> list[P
 
 
 class Noise:
-    """A number in [0, 1) that depends on the text alone: no two responses are worth the same."""
+    """A pseudo-random reward in [0, 1) from a hash of the text, so that different responses get different rewards."""
 
     name, weight = "noise", 1.0
 
@@ -126,7 +129,7 @@ class Noise:
 
 
 def open_rewards(workload: Workload, config: Config) -> list[Reward]:
-    """The quickstart's rules, without its reward model; on `fixed` a number that differs for every text."""
+    """The quickstart's rewards without its reward model; for `fixed`, `Noise`."""
     if workload.is_fixed:
         return [Noise()]
     with build_rewards(config.rewards, {}) as rewards:
@@ -137,7 +140,7 @@ RewardFunction = Callable[..., list[float | None]]
 
 
 def as_trl_rewards(rewards: Sequence[Reward], problems: Sequence[Problem]) -> list[RewardFunction]:
-    """The same rewards as TRL calls them."""
+    """The rewards as functions with TRL's signature."""
     by_key = {problem.key: problem for problem in problems}
     return [_as_trl_reward(reward, by_key) for reward in rewards]
 
@@ -146,7 +149,7 @@ def _as_trl_reward(reward: Reward, by_key: dict[str, Problem]) -> RewardFunction
     def call(
         completions: list[Any], completion_ids: list[list[int]], key: list[str], **others: object
     ) -> list[float | None]:
-        asked = [by_key[each] for each in key]
+        asked = [by_key[k] for k in key]
         texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         rows = [_completion(*row) for row in zip(asked, texts, completion_ids, strict=True)]
         return [float(value) for value in reward(asked, rows)]  # type: ignore[arg-type]
