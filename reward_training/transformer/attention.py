@@ -1,4 +1,4 @@
-"""Which attention kernel to use, and one of our own for short rows on a CPU."""
+"""Chooses a model's attention kernel, and adds a grouped-query kernel for short sequences on a CPU."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from transformers.modeling_utils import AttentionInterface
 from transformers.models.llama import modeling_llama
 
 PLAIN_UNTIL = 256
-"""tokens; up to here plain matrix products are faster on a CPU than the fused kernel: a decoding step of 128 rows took 152 ms
-against 238 ms, an update on 32 responses of 64 tokens 4.7 s against 5.4 s"""
+"""longest row, in tokens, for which plain matrix products are faster on a CPU than torch's fused kernel: a decoding
+step of 128 rows took 152 ms against 238 ms, an update on 32 responses of 64 tokens 4.7 s against 5.4 s"""
 GROUPED = "grouped"
 
 
 def fit_attention(model: PreTrainedModel, num_tokens: int) -> None:
-    """Set the model's attention for rows of up to `num_tokens`: plain products for short ones on a CPU, else torch's fused
-    kernel. A model that was loaded with another one (flash attention) keeps it.
+    """Set the attention kernel for rows of up to `num_tokens`: plain products if short and on a CPU, else the fused
+    one.
 
-    On a GPU cuDNN's kernel is left out: it makes a plan for every new shape, and here nearly every call has one, since rows
-    leave the batch and responses grow.
+    A model that was loaded with a different kernel (flash attention) keeps it.
+
+    On a GPU, cuDNN's kernel is switched off: it compiles a plan for every new shape, and here nearly every call has a
+    new shape, because rows leave the batch and responses grow.
     """
     if model.device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -50,18 +52,18 @@ def grouped_attention(
 ) -> tuple[Tensor, None]:
     """(B, T, H, D) attention of (B, H, T, D) queries to (B, K, S, D) keys and values, by plain matrix products.
 
-    The H / K query heads that share a key head are further rows of one product (grouped-query attention, arXiv 2305.13245),
-    so that keys and values are not repeated for them.
+    The H / K query heads that share a key head (grouped-query attention, arXiv 2305.13245) are stacked as rows of one
+    product, so that keys and values are not copied for each of them.
     """
-    batch, heads, length, width = query.shape
-    shared = key.shape[1]
-    rows = (query * scaling).reshape(batch, shared, -1, width)
-    weights = (rows @ key.transpose(2, 3)).view(batch, shared, heads // shared, length, -1)
+    batch, num_heads, length, head_dim = query.shape
+    num_key_heads = key.shape[1]
+    rows = (query * scaling).reshape(batch, num_key_heads, -1, head_dim)
+    weights = (rows @ key.transpose(2, 3)).view(batch, num_key_heads, num_heads // num_key_heads, length, -1)
     if attention_mask is not None:
         weights = weights + attention_mask.unsqueeze(2)
     weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    attended = (weights.flatten(2, 3) @ value).view(batch, heads, length, width)
+    attended = (weights.flatten(2, 3) @ value).view(batch, num_heads, length, head_dim)
     return attended.transpose(1, 2).contiguous(), None
 
 
@@ -71,6 +73,8 @@ AttentionMaskInterface.register(GROUPED, eager_mask)
 
 @cache
 def _multiplies_like_llama(module: str) -> bool:
-    """Whether a module's own attention is Llama's: no cap on the scores, no sinks, no bias of positions."""
-    own = getattr(sys.modules[module], "eager_attention_forward", None)
-    return own is not None and inspect.getsource(own) == inspect.getsource(modeling_llama.eager_attention_forward)
+    """Whether a modeling module's eager attention is Llama's: no soft cap, no attention sinks, no position bias."""
+    attention = getattr(sys.modules[module], "eager_attention_forward", None)
+    return attention is not None and inspect.getsource(attention) == inspect.getsource(
+        modeling_llama.eager_attention_forward
+    )

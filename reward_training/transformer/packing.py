@@ -1,10 +1,10 @@
-"""Token sequences in rows in which every common beginning stands, and is computed, once.
+"""Packs token sequences into rows that store, and compute, each shared prefix once.
 
-Sequences that begin alike (by a system prompt, by a question, by the first words of several answers to it) are a tree of tokens. A row
-holds the tokens of some sequences' tree, and each token attends to those on the path that leads to it: what a model computes for
-it is what it computes in a row of the sequence alone, up to rounding, in value and gradient. The idea is that of tree attention
-(SpecInfer, arXiv 2305.09781, section 4.2), used here for scoring and training. Only a decoder that attends fully in every layer can take such a
-mask (`shares_beginnings`); for others each sequence is a row.
+Sequences with a common prefix (a system prompt, a question, the first tokens of several responses to it) form a prefix
+tree. A row holds the tree of several sequences, and the attention mask lets each token attend to its ancestors only. So
+the model's output and gradient are those of one sequence per row, up to rounding. The idea is tree attention
+(SpecInfer, arXiv 2305.09781, section 4.2), used here for scoring and training. It needs a decoder with full attention
+in every layer (`shares_beginnings`); for other models each sequence gets a row of its own.
 """
 
 from __future__ import annotations
@@ -23,51 +23,55 @@ from transformers import PreTrainedModel
 Sequences = Sequence[Sequence[int]]
 
 WIDEST = 16
-"""a row holds at most as many tokens as so many of the longest sequences"""
+"""longest row, in multiples of the longest sequence"""
 PASS_COST = 128
-"""tokens that take as long as what a forward and backward pass costs whatever its size"""
+"""fixed cost of a forward and backward pass, in tokens"""
 ALIKE = 0.03
-"""largest relative difference of states that is rounding: bfloat16 has 8 bits"""
+"""largest relative difference of hidden states that counts as rounding; bfloat16 has 8 bits of precision"""
 KERNELS_WITH_MASKS = ("grouped", "eager", "sdpa")
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch of B rows of T tokens that holds N sequences of up to L tokens."""
+    """A batch of N sequences of up to L tokens, packed into B rows of T tokens."""
 
     input_ids: Tensor
     """(B, T) int64, 0 on padding"""
     attention_mask: Tensor
-    """(B, 1, T, T) bool, True where the second position is seen from the first; (B, T) int64, 1 on tokens, where nothing is shared"""
+    """(B, 1, T, T) bool, True where the query (third axis) attends to the key (fourth axis); without sharing a padding
+    mask instead: (B, T) int64, 1 on tokens and 0 on padding"""
     position_ids: Tensor
     """(B, T) int64, each token's position in its own sequence"""
     nodes: Tensor
-    """(N, L) int64, where the tokens of each sequence stand among the B * T; 0 after the last"""
+    """(N, L) int64, index of each sequence's tokens in the flattened (B * T) batch; 0 after a sequence's last token"""
     lengths: Tensor
-    """(N,) int64"""
+    """(N,) int64, number of tokens of each sequence"""
 
     @property
     def last(self) -> Tensor:
-        """(N,) where each sequence's last token stands among the B * T."""
+        """(N,) int64, index of each sequence's last token in the flattened (B * T) batch."""
         return self.nodes.gather(1, self.lengths[:, None] - 1).squeeze(1)
 
     @property
     def num_computed(self) -> int:
-        """Positions that a forward pass goes over."""
+        """Number of positions that a forward pass computes, padding included."""
         return self.input_ids.numel()
 
     @property
     def num_tokens(self) -> int:
-        """Those of them that hold a token."""
-        places = torch.arange(self.nodes.shape[1], device=self.nodes.device)
-        return len(torch.unique(self.nodes[places < self.lengths[:, None]]))
+        """Number of those positions that hold a token."""
+        positions = torch.arange(self.nodes.shape[1], device=self.nodes.device)
+        return len(torch.unique(self.nodes[positions < self.lengths[:, None]]))
 
     def to(self, device: torch.device) -> Packed:
         return Packed(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def shares_beginnings(model: PreTrainedModel, body: nn.Module) -> bool:
-    """Whether `body`, the model's decoder, can take a mask of (B, 1, T, T): what it says of itself, and a trial once a model."""
+    """Whether `body`, the model's decoder, accepts a (B, 1, T, T) attention mask.
+
+    Decided by the model's configuration, and by one trial on two short sequences, which is run once per model.
+    """
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -84,21 +88,24 @@ _TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 @torch.no_grad()
 def _computes_alike_when_packed(body: nn.Module) -> bool:
-    """On two sequences that share a beginning; a decoder that makes positions from its mask, or sees what comes later, does not."""
+    """Whether two sequences with a shared prefix get the same hidden states packed as alone.
+
+    They do not with a decoder that derives positions from its mask, or that attends to later tokens.
+    """
     weight = next(body.parameters())
     sequences = [[1, 2, 3, 4], [1, 2, 4]]
-    both = _filled(sequences, [[0, 1]], share=True).to(weight.device)
+    together = _filled(sequences, [[0, 1]], share=True).to(weight.device)
     alone = [_filled([ids], [[0]], share=False).to(weight.device) for ids in sequences]
     try:
-        shared = _last_states(body, both, weight.dtype)
-        own = torch.cat([_last_states(body, one, weight.dtype) for one in alone])
-    except (TypeError, ValueError, RuntimeError, AttributeError):  # it takes no such mask, or no positions
+        packed_states = _last_states(body, together, weight.dtype)
+        own_states = torch.cat([_last_states(body, batch, weight.dtype) for batch in alone])
+    except (TypeError, ValueError, RuntimeError, AttributeError):  # it accepts no such mask, or no position ids
         return False
-    return bool((shared - own).norm() <= ALIKE * own.norm())
+    return bool((packed_states - own_states).norm() <= ALIKE * own_states.norm())
 
 
 def _last_states(body: nn.Module, batch: Packed, dtype: torch.dtype) -> Tensor:
-    """(N, H) float32, of each sequence's last token."""
+    """(N, H) float32, hidden state of each sequence's last token."""
     states: Tensor = outputs_of(body, batch, dtype).last_hidden_state
     return states.flatten(0, 1)[batch.last].float()
 
@@ -108,91 +115,97 @@ def hidden_size(model: PreTrainedModel) -> int:
 
 
 def packed(sequences: Sequences, *, width: int, share: bool, max_tokens: int | None = None) -> Packed:
-    """All sequences as one batch, in rows that are cheap for a model of that hidden `width`."""
+    """All sequences as one batch, in the rows that cost a model of hidden size `width` the least."""
     return _filled(sequences, _rows(sequences, width, share, max_tokens), share, max_tokens)
 
 
 def packed_batches(
     sequences: Sequences, *, width: int, share: bool, max_tokens: int
 ) -> Iterator[tuple[list[int], Packed]]:
-    """Batches of at most `max_tokens` positions, and which sequences each holds; a sequence that is longer is alone."""
+    """Batches of at most `max_tokens` positions, with the indices of their sequences; a longer sequence is alone."""
     if not sequences:
         return
     rows = _rows(sequences, width, share, max_tokens)
     longest = max(_row_length(_num_tokens(sequences, row), max_tokens) for row in rows)
-    for some in _evenly(rows, max(1, max_tokens // longest)):
-        numbers = sorted(number for row in some for number in row)
-        place = {number: i for i, number in enumerate(numbers)}
-        here = [[place[number] for number in row] for row in some]
-        yield numbers, _filled([sequences[number] for number in numbers], here, share, max_tokens)
+    for batch_rows in _evenly(rows, max(1, max_tokens // longest)):
+        indices = sorted(i for row in batch_rows for i in row)
+        index_in_batch = {i: k for k, i in enumerate(indices)}
+        local_rows = [[index_in_batch[i] for i in row] for row in batch_rows]
+        yield indices, _filled([sequences[i] for i in indices], local_rows, share, max_tokens)
 
 
-# ---- which sequences share a row ------------------------------------------------------------------------------------
+# ---- assigning sequences to rows ------------------------------------------------------------------------------------
 
 
 def _rows(sequences: Sequences, width: int, share: bool, max_tokens: int | None) -> list[list[int]]:
-    """The sequences of each row, neighbours in dictionary order, of that length of rows which costs least.
+    """Indices of the sequences in each row, for the row length with the lowest cost.
 
-    A position costs 24 width^2 operations in the matrices of a layer and 4 T width in its attention to T others, so a row of T costs as
-    T (1 + T / (6 width)).
+    The sequences of a row are neighbours in lexicographic order.
+
+    A position costs 24 width^2 operations in a layer's matrices and 4 T width in its attention to T others, so the cost
+    of a row of T tokens is proportional to T (1 + T / (6 width)).
     """
     if not share:
-        return [[number] for number in sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))]
-    order = sorted(range(len(sequences)), key=lambda number: list(sequences[number]))
+        return [[i] for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))]
+    order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
     common = [0, *(_common_length(sequences[a], sequences[b]) for a, b in pairwise(order))]
     longest = max(len(ids) for ids in sequences)
-    most = max(longest, min(WIDEST * longest, max_tokens or WIDEST * longest))
-    lengths = sorted({min(most, round(longest * 1.1**power)) for power in range(30)})
-    found = [(_cut(sequences, order, common, length), length) for length in lengths]
-    return min(found, key=lambda cut: _cost(cut[0], cut[1], width, max_tokens))[0]
+    max_length = max(longest, min(WIDEST * longest, max_tokens or WIDEST * longest))
+    lengths = sorted({min(max_length, round(longest * 1.1**power)) for power in range(30)})
+    candidates = [(_cut(sequences, order, common, length), length) for length in lengths]
+    return min(candidates, key=lambda cut: _cost(cut[0], cut[1], width, max_tokens))[0]
 
 
 def _cost(rows: list[list[int]], length: int, width: int, max_tokens: int | None) -> float:
-    passes = 1 if max_tokens is None else -(-len(rows) // max(1, max_tokens // max(length, 1)))
-    return len(rows) * length * (1 + length / (6 * width)) + PASS_COST * passes
+    """Cost of computing the rows at that length, in tokens, with the fixed cost of each pass."""
+    num_passes = 1 if max_tokens is None else -(-len(rows) // max(1, max_tokens // max(length, 1)))
+    return len(rows) * length * (1 + length / (6 * width)) + PASS_COST * num_passes
 
 
 def _cut(sequences: Sequences, order: list[int], common: list[int], length: int) -> list[list[int]]:
-    """Runs of the ordered sequences whose trees have at most `length` tokens."""
+    """Cut the ordered sequences into rows whose prefix trees have at most `length` tokens.
+
+    `common[k]` is the length of the prefix that the k-th ordered sequence shares with the one before it.
+    """
     rows: list[list[int]] = []
-    held = 0
-    for number, shared in zip(order, common, strict=True):
-        added = len(sequences[number]) - shared
-        if not rows or held + added > length:
+    num_tokens = 0
+    for i, num_shared in zip(order, common, strict=True):
+        num_new = len(sequences[i]) - num_shared
+        if not rows or num_tokens + num_new > length:
             rows.append([])
-            held, added = 0, len(sequences[number])
-        rows[-1].append(number)
-        held += added
+            num_tokens, num_new = 0, len(sequences[i])
+        rows[-1].append(i)
+        num_tokens += num_new
     return rows
 
 
 def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    for place, (a, b) in enumerate(zip(first, second, strict=False)):
+    for i, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
-            return place
+            return i
     return min(len(first), len(second))
 
 
 def _num_tokens(sequences: Sequences, row: list[int]) -> int:
-    """Of the tree of neighbours in dictionary order."""
+    """Number of tokens in the prefix tree of a row, whose sequences are neighbours in lexicographic order."""
     shared = (_common_length(sequences[a], sequences[b]) for a, b in pairwise(row))
-    return sum(len(sequences[number]) for number in row) - sum(shared)
+    return sum(len(sequences[i]) for i in row) - sum(shared)
 
 
-def _evenly(rows: list[list[int]], most: int) -> Iterator[list[list[int]]]:
-    """Runs of at most `most` rows, as few as can be, of like size."""
-    parts = -(-len(rows) // most)
-    for part in range(parts):
-        yield rows[part * len(rows) // parts : (part + 1) * len(rows) // parts]
+def _evenly(rows: list[list[int]], max_rows: int) -> Iterator[list[list[int]]]:
+    """The rows in as few chunks of at most `max_rows` as possible, of nearly equal size."""
+    num_chunks = -(-len(rows) // max_rows)
+    for i in range(num_chunks):
+        yield rows[i * len(rows) // num_chunks : (i + 1) * len(rows) // num_chunks]
 
 
 # ---- filling rows ---------------------------------------------------------------------------------------------------
 
 
 def round_length(length: int) -> int:
-    """The next of at most 16 lengths from one power of two to the next, 3% more at the median.
+    """Round a length up to one of at most 16 lengths between two powers of two, which adds 3% at the median.
 
-    What a processor's kernels and the memory keep for every length that they have seen is then kept for few.
+    Kernels and the memory allocator keep state for every length they have seen, so few distinct lengths save memory.
 
     >>> [round_length(length) for length in (1, 8, 9, 250, 700, 1000)]
     [8, 8, 16, 256, 704, 1024]
@@ -202,52 +215,53 @@ def round_length(length: int) -> int:
 
 
 def _row_length(num_tokens: int, max_tokens: int | None) -> int:
-    """Rounded as far as that stays in bounds."""
+    """The rounded length of a row, as far as it stays within `max_tokens`."""
     rounded = round_length(num_tokens)
     return rounded if max_tokens is None else max(num_tokens, min(rounded, max_tokens))
 
 
 def _filled(sequences: Sequences, rows: list[list[int]], share: bool, max_tokens: int | None = None) -> Packed:
+    """The sequences as one batch, where `rows` has the indices of the sequences in each row."""
     length = _row_length(max(_num_tokens(sequences, row) for row in rows), max_tokens)
     longest = max(len(ids) for ids in sequences)
     input_ids = np.zeros((len(rows), length), dtype=np.int64)
     position_ids = np.zeros_like(input_ids)
-    sees = np.zeros((len(rows), length, length), dtype=np.bool_) if share else None
+    visible = np.zeros((len(rows), length, length), dtype=np.bool_) if share else None
     nodes = np.zeros((len(sequences), longest), dtype=np.int64)
     is_token = np.zeros_like(input_ids)
-    for line, numbers in enumerate(rows):
-        path = np.zeros(0, dtype=np.int64)
-        before: Sequence[int] = []
+    for row_index, row in enumerate(rows):
+        path = np.zeros(0, dtype=np.int64)  # columns of the previous sequence's tokens
+        previous: Sequence[int] = []
         end = 0
-        for number in numbers:
-            ids = sequences[number]
-            shared = _common_length(before, ids)
-            new = np.arange(end, end + len(ids) - shared)
-            input_ids[line, new] = ids[shared:]
-            position_ids[line, new] = np.arange(shared, len(ids))
-            is_token[line, new] = 1
-            if sees is not None:
-                sees[line, new[:, None], path[:shared]] = True
-                sees[line, new[:, None], new] = np.tri(len(new), dtype=np.bool_)
-            path = np.concatenate([path[:shared], new])
-            nodes[number, : len(ids)] = line * length + path
-            before, end = ids, end + len(new)
-    if sees is not None:  # padding sees itself, so that its softmax is finite
-        np.einsum("bii->bi", sees)[:] |= is_token == 0
-    mask = torch.from_numpy(is_token if sees is None else sees[:, None])
+        for i in row:
+            ids = sequences[i]
+            num_shared = _common_length(previous, ids)
+            new = np.arange(end, end + len(ids) - num_shared)
+            input_ids[row_index, new] = ids[num_shared:]
+            position_ids[row_index, new] = np.arange(num_shared, len(ids))
+            is_token[row_index, new] = 1
+            if visible is not None:
+                visible[row_index, new[:, None], path[:num_shared]] = True
+                visible[row_index, new[:, None], new] = np.tri(len(new), dtype=np.bool_)
+            path = np.concatenate([path[:num_shared], new])
+            nodes[i, : len(ids)] = row_index * length + path
+            previous, end = ids, end + len(new)
+    if visible is not None:  # padding attends to itself, so that its softmax is finite
+        np.einsum("bii->bi", visible)[:] |= is_token == 0
+    mask = torch.from_numpy(is_token if visible is None else visible[:, None])
     lengths = torch.tensor([len(ids) for ids in sequences])
     return Packed(torch.from_numpy(input_ids), mask, torch.from_numpy(position_ids), torch.from_numpy(nodes), lengths)
 
 
-# ---- computing on them ----------------------------------------------------------------------------------------------
+# ---- forward pass ---------------------------------------------------------------------------------------------------
 
 
 def outputs_of(body: Any, batch: Packed, dtype: torch.dtype, **settings: Any) -> Any:
-    """What `body`, a decoder or a model with a head, returns for the rows; `dtype` is that of its attention's scores."""
+    """Output of `body` (a decoder or a model with a head) for a packed batch, with attention scores of `dtype`."""
     mask = batch.attention_mask
     if mask.dim() == 4:
-        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        mask = added.masked_fill(~mask, torch.finfo(dtype).min)
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        mask = bias.masked_fill(~mask, torch.finfo(dtype).min)
     return body(
         input_ids=batch.input_ids,
         attention_mask=mask,

@@ -1,4 +1,4 @@
-"""How much of what forward passes computed held a token."""
+"""Counts the token positions that forward passes compute, and how many of them are padding."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Positions:
-    """What forward passes computed, in token positions."""
+    """Number of positions that forward passes computed."""
 
     computed: int = 0
     padding: int = 0
-    """of `computed`, those that held no token"""
+    """the part of `computed` that held no token"""
 
     def add(self, computed: int, real: int) -> None:
-        """A forward pass over `computed` positions, `real` of which held a token."""
+        """Count a forward pass over `computed` positions, `real` of which held a token."""
         self.computed += computed
         self.padding += computed - real

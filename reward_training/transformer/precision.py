@@ -1,4 +1,4 @@
-"""Which device, in which arithmetic, and whether it repeats to the bit. Weights stay float32; autocast does the products."""
+"""Chooses device, precision and deterministic kernels. Weights stay float32; autocast multiplies in bfloat16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def pick_device() -> torch.device:
-    """The first GPU where there is one, else the CPU."""
+    """The first GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -26,12 +26,12 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32"] = "auto") -> torch.autocast:
-    """bfloat16 autocast where the device has it, unless `precision` is float32: then a context that does nothing."""
+    """A bfloat16 autocast context; it does nothing if the device has no bfloat16 or `precision` is float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "auto" and has_bfloat16(device))
 
 
 def autocast_dtype(precision: Literal["auto", "bfloat16", "float32"], device: torch.device) -> torch.dtype | None:
-    """The low precision to compute in, or None for float32; `auto` takes bfloat16 where the hardware multiplies in it."""
+    """The dtype for autocast, or None for float32; `auto` takes bfloat16 if the hardware multiplies in it."""
     if precision == "float32":
         return None
     if precision == "bfloat16" or has_bfloat16(device):
@@ -41,17 +41,18 @@ def autocast_dtype(precision: Literal["auto", "bfloat16", "float32"], device: to
 
 @contextmanager
 def deterministic_kernels(wanted: bool) -> Iterator[None]:
-    """A GPU takes kernels that add up in a fixed order, where `wanted` (PyTorch's notes on reproducibility).
+    """If `wanted`, a GPU uses deterministic kernels inside the block (PyTorch's notes on reproducibility).
 
-    Not for sampling: its cumulative sums have no such kernel, and row by row they are in a fixed order anyway.
+    Not for sampling: cumulative sums have no deterministic kernel, and each row of them is added in a fixed order
+    anyway.
 
     Raises:
-        RuntimeError: the model does something that no deterministic kernel is known for; torch names it.
+        RuntimeError: the model uses an operation that has no deterministic kernel; torch names it.
     """
     if not wanted or not torch.cuda.is_available():
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to multiply deterministically without
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products need it
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:

@@ -1,4 +1,4 @@
-"""Libraries that keep silent while we load, train and save."""
+"""Silences transformers while models are loaded, trained and saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import transformers.utils.logging as transformers_logging
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings of transformers inside the block."""
+    """Switch off transformers' progress bars and warnings inside the block."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Prompts and conversations as text, through the model's chat template where there is one."""
+"""Renders prompts and conversations as text and token ids, with the chat template if the tokenizer has one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from configs.records import Problem, Prompt
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    """What the policy continues: a string as it is, messages through the chat template with its generation prompt.
+    """The text that the policy continues: a string unchanged, messages by the chat template with its generation prompt.
 
-    Messages without a template are their contents joined by newlines, with a newline at the end.
+    Without a template it is the messages' contents, each followed by a newline.
     """
     if isinstance(prompt, str):
         return prompt
@@ -20,14 +20,14 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
-    """Token ids of a problem's prompt; a chat template brings its own special tokens, plain text gets the tokenizer's."""
+    """Token ids of a problem's prompt. A template writes its own special tokens; plain text gets the tokenizer's."""
     text = prompt_text(tokenizer, problem.prompt)
-    templated = not isinstance(problem.prompt, str) and tokenizer.chat_template is not None
-    return list(tokenizer(text, add_special_tokens=not templated)["input_ids"])
+    is_templated = not isinstance(problem.prompt, str) and tokenizer.chat_template is not None
+    return list(tokenizer(text, add_special_tokens=not is_templated)["input_ids"])
 
 
 def conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
-    """What a reward model reads: the template with the assistant's message, or prompt + response + end of sequence."""
+    """The text that a reward model scores: the templated chat, or prompt + response + end of sequence."""
     if isinstance(prompt, str) or tokenizer.chat_template is None:
         return prompt_text(tokenizer, prompt) + response + (tokenizer.eos_token or "")
     conversation = [*prompt, {"role": "assistant", "content": response}]

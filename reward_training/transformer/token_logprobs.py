@@ -1,10 +1,10 @@
-"""Log-probabilities of given tokens, without ever holding the logits of a whole batch.
+"""Log-probabilities of given tokens, without holding the logits of a whole batch in memory.
 
-The last matrix product, the softmax over the vocabulary and its gradient are computed for CHUNK positions at a time, and the
-logits again in the backward pass, but for the last chunk, which still stands there: memory is chunk x vocabulary instead of
-batch x length x vocabulary (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2). On a CPU the
-float32 part of a chunk goes through the cache in slices: an array that does not fit is fresh pages every time, at ten times the
-cost of the arithmetic.
+The last matrix product, the softmax over the vocabulary and its gradient are computed for CHUNK positions at a time.
+The backward pass recomputes the logits, except those of the last chunk, which are still in the buffer. So memory is
+chunk x vocabulary instead of batch x length x vocabulary (the idea of Liger Kernel's fused linear cross-entropy, arXiv
+2410.10989, section 3.2). On a CPU the float32 arithmetic of a chunk runs in slices that fit into the cache: larger
+arrays are allocated on fresh pages every time, which costs ten times as much as the arithmetic.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 CHUNK = 1024
-"""positions whose logits are held at once, in the model's precision"""
+"""positions whose logits are in memory at once, in the model's precision"""
 SLICE = 16
-"""positions whose logits are held in float32, on a CPU"""
+"""positions whose logits are in memory at once in float32, on a CPU"""
 
 
 def token_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -35,52 +35,56 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
         ctx.save_for_backward(hidden, weight, targets)
         ctx.temperature = temperature
-        found = torch.empty(len(hidden), device=hidden.device)
-        ctx.held = _array(hidden, weight)
-        for rows, logits in _logits(hidden, weight, ctx.held):
+        logprobs = torch.empty(len(hidden), device=hidden.device)
+        ctx.buffer = _logits_buffer(hidden, weight)
+        for rows, logits in _logits(hidden, weight, ctx.buffer):
             for part in _parts(logits, SLICE if logits.device.type == "cpu" else CHUNK):
                 all_tokens = _log_softmax(logits[part], temperature)
-                found[rows][part] = all_tokens.gather(1, targets[rows][part, None]).squeeze(1)
-        return found
+                logprobs[rows][part] = all_tokens.gather(1, targets[rows][part, None]).squeeze(1)
+        return logprobs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, targets = ctx.saved_tensors
-        of_hidden = torch.empty_like(hidden)
-        of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        held, ctx.held = ctx.held, None  # gradients are written over it
-        known = held is not None
-        for rows, logits in _logits(hidden, weight, held if known else _array(hidden, weight), last_is_known=known):
+        hidden_grad = torch.empty_like(hidden)
+        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        buffer, ctx.buffer = ctx.buffer, None  # used once: the gradients overwrite its logits
+        known = buffer is not None
+        for rows, logits in _logits(
+            hidden, weight, buffer if known else _logits_buffer(hidden, weight), last_is_known=known
+        ):
             for part in _parts(logits, SLICE if logits.device.type == "cpu" else CHUNK):
                 scale = (upstream[rows][part] / ctx.temperature).unsqueeze(1)
                 # d log p(target) / d logits = onehot(target) - p
                 gradient = _log_softmax(logits[part], ctx.temperature).exp_().mul_(-scale)
                 gradient.scatter_add_(1, targets[rows][part, None], scale)
                 logits[part] = gradient
-            of_hidden[rows] = logits @ weight
-            if of_weight is not None:
-                of_weight += logits.T @ hidden[rows]
-        return of_hidden, None if of_weight is None else of_weight.to(weight.dtype), None, None
+            hidden_grad[rows] = logits @ weight
+            if weight_grad is not None:
+                weight_grad += logits.T @ hidden[rows]
+        return hidden_grad, None if weight_grad is None else weight_grad.to(weight.dtype), None, None
 
 
-def _array(hidden: Tensor, weight: Tensor) -> Tensor:
+def _logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
     return hidden.new_empty(min(CHUNK, len(hidden)), len(weight))
 
 
 def _logits(
-    hidden: Tensor, weight: Tensor, held: Tensor, *, last_is_known: bool = False
+    hidden: Tensor, weight: Tensor, buffer: Tensor, *, last_is_known: bool = False
 ) -> Iterator[tuple[slice, Tensor]]:
-    """For CHUNK rows at a time, which they are and their (n, V) logits in `held`, which the next chunk overwrites.
+    """The slice of each chunk of CHUNK rows and its (n, V) logits.
 
-    Where `held` has those of the last chunk already, that one comes first.
+    The logits are in `buffer` until the next chunk overwrites them.
+
+    If `last_is_known`, `buffer` holds the logits of the last chunk already, and that chunk comes first.
     """
     chunks = _parts(hidden, CHUNK)
     if last_is_known:
         chunks = [*chunks[-1:], *chunks[:-1]]
-    for number, rows in enumerate(chunks):
-        logits = held[: len(hidden[rows])]
-        if number or not last_is_known:
+    for i, rows in enumerate(chunks):
+        logits = buffer[: len(hidden[rows])]
+        if i > 0 or not last_is_known:
             torch.mm(hidden[rows], weight.T, out=logits)
         yield rows, logits
 
@@ -90,7 +94,7 @@ def _parts(rows: Tensor, size: int) -> list[slice]:
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """(n, V) float32."""
+    """(n, V) float32 log-probabilities of all tokens."""
     return (logits.float() / temperature).log_softmax(dim=1)
 
 
@@ -98,9 +102,9 @@ _KNOWN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def plain_head(model: PreTrainedModel) -> Tensor | None:
-    """(V, H) weight of the last layer, where logits are nothing but its product with the last hidden states.
+    """(V, H) weight of the output layer, if the logits are exactly its product with the last hidden states.
 
-    None where the model does more (a bias, a cap, a scale): then its own logits have to be taken.
+    None if the model does more (a bias, a soft cap, a scale): then the logits have to come from the model itself.
     """
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if model not in _KNOWN:
