@@ -1,7 +1,8 @@
-"""Training a low-rank adapter and the head instead of all weights (LoRA, arXiv 2106.09685), by PEFT.
+"""Trains a low-rank adapter and the head of a reward model instead of all weights (LoRA, arXiv 2106.09685).
 
-The adapter is put into the model in place and merged at the end, W + (alpha / rank) B A, so that a reward model on disk is always a
-plain classifier and the next round may train it on with another adapter or without.
+The adapter is PEFT's. It is added to the model in place and merged at the end, W + (alpha / rank) B A. So a reward
+model on disk is always a plain classifier, and the next round may continue training it with a new adapter or without
+one.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ HEAD = "score"
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> LoraModel:
-    """An adapter that changes nothing yet; it and the head are what is trained. `merged` ends it.
+    """Add an adapter that does not change the outputs yet. Only adapter and head are trained; `merged` removes it.
 
     Raises:
-        ConfigError: the model has no module of a name in `target_modules`.
+        ConfigError: the model has no module with a name in `target_modules`.
     """
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    wanted = LoraConfig(
+    settings = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=targets,
@@ -35,7 +36,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> LoraMo
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "reward_model_adapter") % 2**32)
         try:
-            adapter = LoraModel(model, wanted, "default")
+            adapter = LoraModel(model, settings, "default")
         except ValueError as error:
             raise ConfigError(
                 f"reward_models.<name>.lora.target_modules={lora.target_modules!r} does not fit the model: {error}"
@@ -45,7 +46,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> LoraMo
 
 
 def merged(adapter: LoraModel) -> PreTrainedModel:
-    """The model with the adapter added to its weights; the adapter is gone."""
+    """The model with the adapter merged into its weights and removed."""
     model = adapter.merge_and_unload()
     assert isinstance(model, PreTrainedModel)
     return model

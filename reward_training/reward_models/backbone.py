@@ -1,4 +1,4 @@
-"""What a reward model starts from: a causal language model with a new head, or an earlier reward model."""
+"""Loads the base of a reward model: a causal language model, which gets a new head, or an earlier reward model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
 
 
 def load_backbone(base: Path, seed: int) -> PreTrainedModel:
-    """A classifier with one output; its head is drawn from `seed` unless the base is a reward model already."""
+    """A classifier with one output. Its head is initialized from `seed`, unless the base is a reward model already."""
     try:
         has_head = "ForSequenceClassification" in str(AutoConfig.from_pretrained(str(base)).architectures)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
@@ -40,7 +40,7 @@ def load_backbone(base: Path, seed: int) -> PreTrainedModel:
 
 
 def _draw_head(model: PreTrainedModel, seed: int) -> None:
-    """Normal with the model's own initializer_range, as transformers draws it, but from a generator of our own."""
+    """Draw the head from a normal with the model's initializer_range, as transformers does, by our own generator."""
     weight = model.get_submodule("score").weight
     assert isinstance(weight, torch.Tensor)
     deviation = getattr(model.config.get_text_config(), "initializer_range", 0.02)
@@ -50,7 +50,10 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
 
 
 def set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, last_id: int) -> None:
-    """A pad token that no conversation ends in: transformers scores the last token that is not the pad token."""
+    """Set a pad token that differs from `last_id`, the token at the end of each conversation.
+
+    transformers takes the score at the last token that is not the pad token.
+    """
     special = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
     pad_id = next(i for i in [*special, *range(len(tokenizer))] if i is not None and i != last_id)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)

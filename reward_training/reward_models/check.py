@@ -1,4 +1,4 @@
-"""Is a reward model good enough to train with? Its accuracy on pairs of problems that it never saw decides."""
+"""Checks whether a reward model is good enough to train with, above all by its accuracy on held-out problems."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def check_reward_model(
     num_replayed_pairs: int,
     seed: int,
 ) -> RewardModelReport:
-    """Score held-out pairs and say whether the model may be used, with a reason for each bound that it misses.
+    """Score held-out pairs, and report whether the model may be used, with a reason for each bound that it misses.
 
-    `old_held_out` are pairs of earlier rounds, which show whether it has forgotten what it knew. Pairs with a conversation over
-    `max_length` tokens are left out and counted among neither.
+    `old_held_out` are held-out pairs of earlier rounds, which show whether the model has forgotten what it knew. Pairs
+    with a conversation over `max_length` tokens are left out of all measurements and counts.
     """
     with RewardModelScorer(folder, max_length=config.max_length) as scorer:
         new = _score_pairs(scorer, held_out)
-        old = _score_pairs(scorer, _some(old_held_out, config.max_old_pairs, seed))
+        old = _score_pairs(scorer, _sample(old_held_out, config.max_old_pairs, seed))
         canary_wins = _canary_wins(scorer, new)
         lengths = [len(scorer.tokenizer.encode(text, add_special_tokens=False)) for text in new.texts]
     report = RewardModelReport(
@@ -64,7 +64,7 @@ def check_reward_model(
 
 @dataclass(frozen=True)
 class _Scored:
-    """Pairs with the scores of both responses."""
+    """P pairs with the raw scores of both responses."""
 
     pairs: list[PreferencePair]
     chosen: np.ndarray
@@ -82,18 +82,19 @@ class _Scored:
 
     @property
     def scores(self) -> np.ndarray:
-        """(2P,), chosen first."""
+        """(2P,), the chosen responses first."""
         return np.concatenate([self.chosen, self.rejected])
 
     @property
     def texts(self) -> list[str]:
-        """As `scores`."""
+        """The 2P responses, in the order of `scores`."""
         return [pair.chosen for pair in self.pairs] + [pair.rejected for pair in self.pairs]
 
 
-def _some(pairs: list[PreferencePair], number: int, seed: int) -> list[PreferencePair]:
-    order = rng_for(seed, "old held-out pairs").permutation(len(pairs))[:number]
-    return [pairs[place] for place in sorted(order)]
+def _sample(pairs: list[PreferencePair], max_pairs: int, seed: int) -> list[PreferencePair]:
+    """At most `max_pairs` random pairs, in their order."""
+    chosen = rng_for(seed, "old held-out pairs").permutation(len(pairs))[:max_pairs]
+    return [pairs[i] for i in sorted(chosen)]
 
 
 def _score_pairs(scorer: RewardModelScorer, held_out: list[PreferencePair]) -> _Scored:
@@ -104,16 +105,19 @@ def _score_pairs(scorer: RewardModelScorer, held_out: list[PreferencePair]) -> _
 
 
 def _canary_wins(scorer: RewardModelScorer, scored: _Scored) -> float | None:
-    """Share of canaries over the chosen response, on the first CANARY_PROBLEMS pairs of different problems; None without pairs."""
+    """Share of canaries that score higher than the chosen response, on one pair each of CANARY_PROBLEMS problems.
+
+    None if there are no pairs, or no canary fits into `max_length`.
+    """
     if not scored.pairs:
         return None
-    firsts = {pair.problem_key: place for place, pair in reversed(list(enumerate(scored.pairs)))}
-    places = sorted(firsts.values())[:CANARY_PROBLEMS]
-    asked = [(place, text) for place in places for text in canaries(scored.pairs[place].prompt)]
-    conversations = [conversation_text(scorer.tokenizer, scored.pairs[place].prompt, text) for place, text in asked]
-    fitting = [n for n, ids in enumerate(scorer.encode(conversations)) if len(ids) <= scorer.max_length]
-    scores = scorer.scores([conversations[n] for n in fitting])
-    wins = [score > scored.chosen[asked[n][0]] for n, score in zip(fitting, scores, strict=True)]
+    first_pairs = {pair.problem_key: i for i, pair in reversed(list(enumerate(scored.pairs)))}
+    pair_indices = sorted(first_pairs.values())[:CANARY_PROBLEMS]
+    tries = [(i, text) for i in pair_indices for text in canaries(scored.pairs[i].prompt)]
+    conversations = [conversation_text(scorer.tokenizer, scored.pairs[i].prompt, text) for i, text in tries]
+    fitting = [k for k, ids in enumerate(scorer.encode(conversations)) if len(ids) <= scorer.max_length]
+    scores = scorer.scores([conversations[k] for k in fitting])
+    wins = [score > scored.chosen[tries[k][0]] for k, score in zip(fitting, scores, strict=True)]
     return float(np.mean(wins)) if wins else None
 
 
@@ -125,10 +129,11 @@ def _fits(scorer: RewardModelScorer, pair: PreferencePair) -> bool:
 def accuracy_over_problems(pairs: list[PreferencePair], right: np.ndarray, seed: int) -> Estimate:
     """Share of right pairs with a 95% interval by bootstrap over problems; n counts problems.
 
-    Where all problems agree the bootstrap has no width, and Wilson's interval for n problems stands instead.
+    If all pairs are right or all are wrong, the bootstrap interval has no width, and Wilson's interval for n problems
+    is used.
     """
-    keys = {key: number for number, key in enumerate(dict.fromkeys(pair.problem_key for pair in pairs))}
-    problems = np.array([keys[pair.problem_key] for pair in pairs])
+    indices = {key: i for i, key in enumerate(dict.fromkeys(pair.problem_key for pair in pairs))}
+    problems = np.array([indices[pair.problem_key] for pair in pairs])
     sizes = np.bincount(problems)
     rights = np.bincount(problems, weights=right)
     estimate = float(rights.sum() / sizes.sum())
@@ -142,14 +147,14 @@ def accuracy_over_problems(pairs: list[PreferencePair], right: np.ndarray, seed:
 
 
 def correlation(scores: np.ndarray, lengths: np.ndarray) -> float | None:
-    """Pearson's correlation; None where one of the two does not vary."""
+    """Pearson's correlation; None if one of the two does not vary, or with fewer than 3 values."""
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(lengths) == 0:
         return None
     return float(np.corrcoef(scores, lengths)[0, 1])
 
 
 def markup_share(text: str) -> float:
-    """Share of a text's characters that are markup.
+    """Share of a text's characters that are in MARKUP.
 
     >>> markup_share("**8**")
     0.8
@@ -158,12 +163,12 @@ def markup_share(text: str) -> float:
 
 
 def calibration_error(margins: np.ndarray) -> float:
-    """Expected calibration error (arXiv 1706.04599, equation 3) over CALIBRATION_BINS equal bins of confidence.
+    """Expected calibration error (arXiv 1706.04599, equation 3) over CALIBRATION_BINS confidence bins of equal width.
 
-    A pair's confidence is the Bradley-Terry probability of the response that the model prefers, so it lies in [1/2, 1].
+    A pair's confidence is the Bradley-Terry probability of the response that the model prefers, so it is in [1/2, 1].
 
     Args:
-        margins: (P,) score of chosen minus score of rejected
+        margins: (P,) score of the chosen minus score of the rejected response
     """
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
     bins = np.minimum(((confidence - 0.5) * 2 * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
@@ -172,7 +177,7 @@ def calibration_error(margins: np.ndarray) -> float:
 
 
 def refusals(report: RewardModelReport, config: TrainedRewardModel) -> list[str]:
-    """Why the model may not be used; empty where it may. Accuracy's bound must be met strictly."""
+    """Reasons why the model may not be used; empty if it may. The accuracy's lower bound must exceed `min_accuracy`."""
     reasons = []
     accuracy, old = report.accuracy, report.old_accuracy
     if report.num_train_pairs < config.min_pairs:

@@ -1,4 +1,4 @@
-"""Scores of conversations by a sequence classifier with one output, trained here or ready-made."""
+"""Scores conversations with a reward model: a sequence classifier with one output, trained here or ready-made."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from reward_training.transformer.rendering import conversation_ids
 
 CALIBRATION = "calibration.json"
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
+"""largest number of positions in a scoring batch, padding included, by device type; a longer conversation is alone"""
 
 
 class Calibration(BaseModel):
-    """Of a reward model's raw scores on the completions that it was trained on."""
+    """Mean and standard deviation of a reward model's raw scores on its anchors (`train_reward_model`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,20 +36,20 @@ class Calibration(BaseModel):
 
 
 def save_calibration(folder: Path, scores: Sequence[float]) -> None:
-    """Write mean and standard deviation of `scores` beside the model."""
+    """Write the mean and standard deviation of `scores` beside the model."""
     values = torch.tensor(scores, dtype=torch.float64)
-    std = max(float(values.std(correction=0)), 1e-6)  # a model that scores all alike stays at 0 after centring
+    std = max(float(values.std(correction=0)), 1e-6)  # if all scores are equal, they become 0
     write_json(folder / CALIBRATION, Calibration(mean=float(values.mean()), std=std).model_dump())
 
 
 def read_calibration(folder: Path | str) -> Calibration | None:
-    """The calibration beside a model that was trained here; None for others."""
+    """The calibration beside a model that was trained here; None for other models."""
     path = Path(folder) / CALIBRATION
     return Calibration.model_validate(json.loads(path.read_bytes())) if path.exists() else None
 
 
 class RewardModelScorer:
-    """A loaded reward model. `close` frees it; so does `with`."""
+    """A loaded reward model. `close`, or the end of a `with` block, frees it."""
 
     def __init__(
         self,
@@ -77,13 +78,13 @@ class RewardModelScorer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model's memory."""
+        """Free the model's memory."""
         self._model = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def encode(self, conversations: list[str]) -> list[list[int]]:
-        """Token ids, as `scores` feeds them to the model."""
+        """Token ids of the conversations, as `scores` passes them to the model."""
         return conversation_ids(self.tokenizer, conversations)
 
     def scores(self, conversations: list[str]) -> list[float]:
@@ -98,41 +99,44 @@ class RewardModelScorer:
             raise ValueError(
                 f"a conversation of {longest} tokens is over max_length={self.max_length}; raise max_length"
             )
-        found = [0.0] * len(sequences)
-        size = TOKENS_PER_BATCH[self._device.type]
+        scores = [0.0] * len(sequences)
+        max_tokens = TOKENS_PER_BATCH[self._device.type]
         share, width = shares_conversations(self._model), hidden_size(self._model)
-        for numbers, batch in packed_batches(sequences, width=width, share=share, max_tokens=size):
+        for indices, batch in packed_batches(sequences, width=width, share=share, max_tokens=max_tokens):
             fit_attention(self._model, batch.input_ids.shape[1])
             with torch.inference_mode(), autocast(self._device, self._precision):
                 values = conversation_scores(self._model, batch.to(self._device)).squeeze(-1).tolist()
-            for number, value in zip(numbers, values, strict=True):
-                found[number] = value
-        return found
+            for i, value in zip(indices, values, strict=True):
+                scores[i] = value
+        return scores
 
     def calibrated(self, scores: Sequence[float]) -> list[float]:
-        """(score - mean) / std; the scores themselves for a model without calibration."""
+        """(score - mean) / std by the model's calibration; the scores unchanged if it has none."""
         if self.calibration is None:
             return list(scores)
         return [(score - self.calibration.mean) / self.calibration.std for score in scores]
 
 
 def shares_conversations(model: PreTrainedModel) -> bool:
-    """Whether conversations that begin alike can share a row: a decoder that takes the mask, under a head `score`."""
-    is_scored = isinstance(model, GenericForSequenceClassification)
-    return is_scored and shares_beginnings(model, model.get_submodule(model.base_model_prefix))
+    """Whether conversations with a common prefix can share a row.
+
+    The model needs a decoder that accepts such a mask (`shares_beginnings`) and a head named `score`.
+    """
+    has_head = isinstance(model, GenericForSequenceClassification)
+    return has_head and shares_beginnings(model, model.get_submodule(model.base_model_prefix))
 
 
 def conversation_scores(
     model: PreTrainedModel, batch: Packed, forward: Callable[..., Any] | None = None
 ) -> torch.Tensor:
-    """(N, 1) float32 scores of the packed conversations, each at its last token.
+    """(N, 1) float32 scores of the packed conversations, each taken at its last token.
 
-    `forward` stands for the model's own where that has been replaced.
+    `forward` is the model's original forward method, for a caller that has replaced it.
     """
-    if batch.attention_mask.dim() == 2:  # a row a conversation: as the model pools it
+    if batch.attention_mask.dim() == 2:  # one conversation per row: the model itself picks the last token
         config = model.config.get_text_config()
         length = batch.input_ids.shape[1]
-        if length > (getattr(config, "max_position_embeddings", None) or length):  # rounded past the last position
+        if length > (getattr(config, "max_position_embeddings", None) or length):  # rounded up beyond the last position
             length = int(batch.lengths.max())
         ids = batch.input_ids.masked_fill(batch.attention_mask == 0, config.pad_token_id)[:, :length]
         mask = batch.attention_mask[:, :length]
@@ -140,7 +144,7 @@ def conversation_scores(
         return logits[batch.last // batch.input_ids.shape[1]].float()
     states = outputs_of(model.get_submodule(model.base_model_prefix), batch, model.dtype).last_hidden_state
     last = states.flatten(0, 1)[batch.last].float()
-    with torch.autocast(last.device.type, enabled=False):  # a bfloat16 score has three digits, and ties
+    with torch.autocast(last.device.type, enabled=False):  # bfloat16 has about three digits, so scores would tie
         scores: torch.Tensor = model.get_submodule("score")(last)
     return scores
 
@@ -171,7 +175,10 @@ def _load_classifier(folder: Path | str, revision: str | None) -> PreTrainedMode
 
 
 def _set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the model the tokenizer's padding token, before which it pools, where it names none."""
+    """Set the model's pad token from the tokenizer (its pad token, else its end of sequence) if the model names none.
+
+    transformers takes the score at the last token that is not the pad token.
+    """
     config = model.config.get_text_config()
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -1,9 +1,10 @@
-"""Reward models: Bradley-Terry on preference pairs (InstructGPT, arXiv 2203.02155, equation 1), by TRL's RewardTrainer.
+"""Trains reward models on preference pairs: Bradley-Terry (InstructGPT, arXiv 2203.02155, equation 1).
 
-The loss is TRL's. Ours is what it is fed: conversations rendered and tokenised as the scorer does it, all pairs of a
-problem in the same update (the paper's section 3.5: they overfit when they are spread out), and what conversations begin with
-in common computed once (`packing`). Weights stay float32; products are bfloat16 where the hardware has it. Left out against the
-paper: the loss counts each pair alike, not each problem, and scores are centred on anchors after training (`calibration.json`).
+The loss and the loop are those of TRL's RewardTrainer. Our part is its input: conversations are rendered and tokenized
+as in scoring, the pairs of a problem are next to one another in the training order (the paper's section 3.5: the model
+overfits if they are shuffled apart), and a common prefix of conversations is computed once (`packing`). Weights stay
+float32; products are bfloat16 if the hardware has it. Differences to the paper: every pair has the same weight in the
+loss, not every problem, and scores are normalised on anchors after training (`calibration.json`).
 
     train_reward_model(pairs, base=Path("models/x"), out_dir=Path("reward"), config=config, seed=0,
                        on_step=lambda step, metrics: print(step, metrics), should_stop=lambda: False)
@@ -46,11 +47,11 @@ from reward_training.transformer.rendering import conversation_ids, conversation
 
 MAX_GRAD_NORM = 1.0
 TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
-"""of a forward and backward pass, counted without sharing; bounds the memory"""
+"""largest number of tokens in a forward and backward pass, counted without prefix sharing; bounds the memory"""
 CHECKPOINTING_FROM = 1_000_000_000
-"""parameters from which activations are recomputed to save memory"""
+"""number of parameters from which on activation checkpointing is used, to save memory"""
 NUM_ANCHORS = 64
-"""pairs whose responses say what mean and deviation are"""
+"""anchor pairs on whose responses the scores are normalised"""
 
 
 def train_reward_model(
@@ -65,17 +66,20 @@ def train_reward_model(
     checkpoints: Checkpoints | None = None,
     anchors: Sequence[PreferencePair] | None = None,
 ) -> None:
-    """Train on `pairs` from `base`, a causal language model or an earlier reward model, and save to `out_dir`.
+    """Train a reward model on `pairs` and save it to `out_dir`.
 
-    With `checkpoints`, training goes on from the newest of them.
+    `base` is a causal language model or an earlier reward model. With `checkpoints`, training continues from the newest
+    one.
 
-    `on_step(step, metrics)` gets the keys of METRICS after each update, steps counting from 1. Pairs with a conversation
-    over `max_length` are left out (`fitting_pairs` counts them). On the responses of `anchors`, by default of `pairs`, the
-    scores get mean 0 and standard deviation 1: with the same anchors in every round a reward means the same in every round.
+    `on_step(step, metrics)` is called after each update, with steps from 1 and the metrics named in METRICS. Pairs with
+    a conversation over `max_length` tokens are left out (`fitting_pairs` counts them). Scores are normalised to mean 0
+    and standard deviation 1 on the responses of the first NUM_ANCHORS `anchors` that fit (by default `pairs`). With the
+    same anchors in every round, a reward means the same in every round.
 
     Raises:
         ConfigError: no pair fits, or the base does not load.
-        StageStopped: `should_stop` was true at a step boundary; a checkpoint was made there, and no model is saved.
+        StageStopped: `should_stop` returned True at a step boundary. A checkpoint was saved there if `checkpoints` is
+            given; no model is saved.
         TrainingDiverged: loss or gradient became NaN or infinite; nothing is saved.
     """
     device = pick_device()
@@ -99,9 +103,9 @@ def train_reward_model(
 
 
 def fitting_pairs(pairs: Sequence[PreferencePair], *, base: Path, max_length: int) -> tuple[list[PreferencePair], int]:
-    """The pairs whose conversations both have at most `max_length` tokens, and how many were left out."""
-    numbers = [row.number for row in _encode(load_tokenizer(base), pairs, max_length)]
-    return [pairs[number] for number in numbers], len(pairs) - len(numbers)
+    """The pairs with at most `max_length` tokens in both conversations, and how many pairs were left out."""
+    indices = [row.index for row in _encode(load_tokenizer(base), pairs, max_length)]
+    return [pairs[i] for i in indices], len(pairs) - len(indices)
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -109,36 +113,37 @@ def fitting_pairs(pairs: Sequence[PreferencePair], *, base: Path, max_length: in
 
 @dataclass(frozen=True)
 class _Row:
-    """A pair as token ids; `number` is its place among the pairs that were given."""
+    """A pair as token ids; `index` is its position in the list of pairs that it comes from."""
 
-    number: int
+    index: int
     problem_key: str
     chosen_ids: list[int]
     rejected_ids: list[int]
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int) -> list[_Row]:
+    """The pairs with at most `max_length` tokens in both conversations, tokenized."""
     chosen = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.chosen) for pair in pairs])
     rejected = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.rejected) for pair in pairs])
     rows = [
-        _Row(number, pair.problem_key, better, worse)
-        for number, (pair, better, worse) in enumerate(zip(pairs, chosen, rejected, strict=True))
+        _Row(i, pair.problem_key, better, worse)
+        for i, (pair, better, worse) in enumerate(zip(pairs, chosen, rejected, strict=True))
     ]
     return [row for row in rows if max(len(row.chosen_ids), len(row.rejected_ids)) <= max_length]
 
 
 def _plan(rows: list[_Row], epochs: int, seed: int) -> list[_Row]:
-    """The order of training: problems shuffled for each epoch, the pairs of a problem next to one another."""
+    """The pairs of all epochs in order: each epoch shuffles the problems, and a problem's pairs stay together."""
     by_problem: dict[str, list[_Row]] = {}
     for row in rows:
         by_problem.setdefault(row.problem_key, []).append(row)
     problems = list(by_problem.values())
     orders = [rng_for(seed, "reward_model_order", index=epoch).permutation(len(problems)) for epoch in range(epochs)]
-    return [row for order in orders for place in order for row in problems[place]]
+    return [row for order in orders for i in order for row in problems[i]]
 
 
 def micro_batch_size(batch_size: int, longest: int, max_tokens: int) -> int:
-    """Pairs per pass: the largest divisor of the batch that stays within `max_tokens`."""
+    """Pairs per forward and backward pass: the largest divisor of the batch size within `max_tokens`, at least 1."""
     divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
     return max(size for size in divisors if size == 1 or 2 * longest * size <= max_tokens)
 
@@ -188,7 +193,7 @@ def _arguments(
     num_parameters: int,
     device: torch.device,
 ) -> RewardConfig:
-    """TRL's settings. The rows hold all epochs, so that an update may reach from one epoch into the next."""
+    """TRL's settings. One TRL epoch covers all of ours (`_plan`), so that an update may span two of our epochs."""
     return RewardConfig(
         output_dir=scratch,
         num_train_epochs=1,
@@ -197,20 +202,20 @@ def _arguments(
         train_sampling_strategy="sequential",
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=0,  # it would start at 0 and lose one of few updates
+        warmup_steps=0,  # a warm-up starts at learning rate 0 and wastes one of few updates
         max_grad_norm=MAX_GRAD_NORM,
         weight_decay=0.0,
         max_length=None,
         remove_unused_columns=False,
         activation_checkpointing=num_parameters >= CHECKPOINTING_FROM,
-        gradient_checkpointing=num_parameters >= CHECKPOINTING_FROM,  # the old name; TRL sets it
-        bf16=False,  # _packed_forward does the autocast, also where TRL would refuse it
+        gradient_checkpointing=num_parameters >= CHECKPOINTING_FROM,  # its old name, which TRL sets
+        bf16=False,  # _packed_forward applies autocast, even on hardware where TRL refuses bf16
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type == "cuda",
         seed=seed_for(seed, "reward_model") % 2**32,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",  # the hooks say when
+        save_strategy="no",  # Hooks decides when
         report_to="none",
         disable_tqdm=True,
     )
@@ -218,7 +223,7 @@ def _arguments(
 
 @dataclass(frozen=True)
 class _Collator:
-    """Pairs to one packed batch: all chosen conversations, then all rejected ones."""
+    """Packs pairs into one batch: all chosen conversations, then all rejected ones."""
 
     width: int
     share: bool
@@ -231,7 +236,7 @@ class _Collator:
 def _packed_forward(
     model: PreTrainedModel, forward: Callable[..., Any], use_cache: bool = False, **inputs: torch.Tensor
 ) -> SimpleNamespace:
-    """What TRL's loss calls as the model: `.logits` (2P, 1) float32, chosen first."""
+    """Replaces the model's forward in TRL's loss; `.logits` are (2P, 1) float32 scores, chosen conversations first."""
     batch = Packed(**inputs)
     fit_attention(model, batch.input_ids.shape[1])
     with autocast(batch.input_ids.device):
@@ -241,8 +246,8 @@ def _packed_forward(
 def _calibrate(
     folder: Path, tokenizer: PreTrainedTokenizerBase, anchors: Sequence[PreferencePair], max_length: int
 ) -> None:
-    """Mean and deviation of the raw scores on the first NUM_ANCHORS that fit, saved beside the model."""
-    used = [anchors[row.number] for row in _encode(tokenizer, anchors, max_length)[:NUM_ANCHORS]]
+    """Save mean and standard deviation of the raw scores on the first NUM_ANCHORS fitting anchors, beside the model."""
+    used = [anchors[row.index] for row in _encode(tokenizer, anchors, max_length)[:NUM_ANCHORS]]
     with RewardModelScorer(folder, max_length=max_length) as scorer:
         texts = [(pair, text) for pair in used for text in (pair.chosen, pair.rejected)]
         conversations = [conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]

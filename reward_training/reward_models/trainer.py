@@ -1,4 +1,4 @@
-"""TRL's RewardTrainer on rows that are ready, with our steps, stops and checkpoints."""
+"""TRL's RewardTrainer for rows that are tokenized already, with our metrics, stops and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ METRICS = {
     "grad_norm": "reward_model/grad_norm",
     "learning_rate": "reward_model/learning_rate",
 }
+"""TRL's name of each metric, and ours"""
 
 
 class Hooks(TrainerCallback):
-    """Hands each step's metrics on; says between two steps when to make a checkpoint, and stops where that is asked."""
+    """Passes on the metrics of each step, and decides after each step whether to save a checkpoint or to stop."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Hooks(TrainerCallback):
 
 
 class PackedRewardTrainer(RewardTrainer):
-    """TRL's trainer on rows that are ready, in their order, its checkpoints under our seal."""
+    """TRL's trainer that takes the rows as they are and in their order, and saves checkpoints with `Checkpoints`."""
 
     checkpoints: Checkpoints | None = None
 
@@ -90,4 +91,4 @@ class PackedRewardTrainer(RewardTrainer):
         return dataset
 
     def _send_telemetry(self) -> None:
-        """Nothing is told to anyone."""
+        """Send nothing."""
