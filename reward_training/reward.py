@@ -1,4 +1,4 @@
-"""What a reward is: a name, a weight, and a value or a reason for each completion."""
+"""The interface of a reward: a name, a weight, and for each completion a value or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from configs.records import Completion, Problem
 
 @dataclass(frozen=True)
 class Unscored:
-    """A reward could not score a completion. It counts as missing, never as 0."""
+    """The result of a reward that could not score a completion. It counts as missing, never as 0."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Stepwise:
-    """A value with those of the steps of the reasoning that it comes from."""
+    """A completion's value together with the values of its reasoning steps, from which it was computed."""
 
     value: float
     steps: tuple[tuple[int, float], ...]
-    """(number of characters of the text up to the step's end, value)"""
+    """(end of the step as an offset in characters from the start of the text, value) of each step"""
 
 
 Value = float | Unscored
 Found = Value | Stepwise
-"""what a reward may return for a completion"""
+"""everything that a reward may return for a completion"""
 
 
 class Reward(Protocol):
@@ -45,21 +45,21 @@ class Reward(Protocol):
 
 
 class WorksElsewhere:
-    """Marks a reward whose work is done in other processes or on other machines: its calls may come from several threads, and
-    begin while responses are still being written."""
+    """Marker for a reward that computes in other processes or on other machines. Several threads may call it at once,
+    and it may be called for finished groups while other responses are still being sampled."""
 
 
 @runtime_checkable
 class Metered(Protocol):
-    """A reward that tells what its calls took and how they ended."""
+    """A reward that reports metrics of its calls, such as their cost and their failures."""
 
     def take_metrics(self) -> dict[str, float]:
-        """Metrics of the calls since it was last asked."""
+        """Metrics of the calls since the last `take_metrics`."""
         ...
 
 
 def take_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    """Those of all rewards that have some."""
+    """The metrics of all rewards that report any, merged into one dict."""
     return {
         key: value for reward in rewards if isinstance(reward, Metered) for key, value in reward.take_metrics().items()
     }

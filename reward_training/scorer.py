@@ -1,4 +1,4 @@
-"""The only scorer: training, evaluation, best-of-N and labelling call `score` with the rewards of `build_rewards`."""
+"""Scores completions with all rewards. Training, evaluation, best-of-N and labelling all go through this module."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ __all__ = [
 
 SHOWN_CHARACTERS = 300
 CALLS_AT_ONCE = 8
-"""groups that a reward which works elsewhere is asked for at the same time"""
+"""groups that one reward marked WorksElsewhere scores at the same time, a thread for each"""
 
 
 @dataclass(frozen=True)
 class RewardModelSource:
-    """Where a reward model is: a folder or a hub id, and how many tokens it may read."""
+    """Where a reward model is loaded from (a folder or a hub id), and the longest conversation it scores, in tokens."""
 
     path: Path | str
     max_length: int
@@ -67,9 +67,9 @@ class RewardModelSource:
 def build_rewards(
     configs: Sequence[RewardConfig], reward_models: Mapping[str, RewardModelSource]
 ) -> Iterator[list[Reward]]:
-    """Load the rewards, and free their models and processes at the end.
+    """Build the rewards of a configuration, and free their models and processes when the context ends.
 
-    A reward of kind reward_model whose model is not in `reward_models` is left out: the caller says so.
+    A reward of kind reward_model is left out if its model is not in `reward_models`. The caller reports that.
     """
     with ExitStack() as stack:
         checkers = {c.checker for c in configs if isinstance(c, OutcomeRewardConfig)}.intersection(IN_POOL)
@@ -88,7 +88,7 @@ def _open_model(source: RewardModelSource) -> RewardModelScorer:
 
 
 def _build_process(config: ProcessRewardConfig, built: Mapping[str, Reward | None]) -> Reward | None:
-    """None where the reward that checks its steps is left out."""
+    """The process reward; None if the reward that checks its steps was left out."""
     if config.checked_by == "arithmetic":
         return ProcessReward(config)
     checker = built[config.checked_by]
@@ -108,7 +108,7 @@ def _build(
         case RepetitionRewardConfig():
             return RepetitionReward(config)
         case ProcessRewardConfig():
-            return None  # when the others are there
+            return None  # built last, because it may use one of the other rewards
         case JudgeRewardConfig():
             return stack.enter_context(closing(JudgeReward(config)))
         case PythonRewardConfig():
@@ -125,19 +125,21 @@ def score(
 ) -> list[Score]:
     """A Score for each completion; `problems` and `completions` are aligned one to one.
 
-    `weighing` says what the parts make in all; by default the rewards' own weights, without floors.
+    `weighing` combines the parts into the total; by default it has the rewards' own weights and no floors.
 
     Raises:
-        RewardError: a reward raised, or returned NaN, infinity, no number, or the wrong count; names reward, problem, text.
+        RewardError: a reward raised, or returned NaN, infinity, something that is no number, or the wrong number of
+            values. The message names the reward, the problem and the text.
     """
     with Scoring(rewards, weighing) as scoring:
         return scoring.finish(problems, completions)
 
 
 class Scoring:
-    """Scores a batch, of which groups may be handed in as soon as they are written: what works elsewhere begins on them at once.
+    """Scores a batch whose groups may be handed in one by one, as soon as their responses are complete.
 
-    What comes out is what `score` gives: each of those rewards is asked group by group, and the others for the whole batch.
+    Rewards marked WorksElsewhere start on each group at once, in threads; the other rewards score the whole batch at
+    the end. The scores equal those of `score`.
     """
 
     def __init__(self, rewards: Sequence[Reward], weighing: Weighing | None = None) -> None:
@@ -155,18 +157,18 @@ class Scoring:
         for threads in self._threads.values():
             threads.shutdown(cancel_futures=True)
 
-    def begin(self, number: int, problem: Problem, completions: Sequence[Completion]) -> None:
-        """Begin on group `number` of the batch, which is finished."""
+    def begin(self, group_index: int, problem: Problem, completions: Sequence[Completion]) -> None:
+        """Start scoring a group whose responses are complete; `group_index` is its position in the batch."""
         for reward in self._rewards:
             if reward.name in self._threads:
-                call = partial(_values, reward, [problem] * len(completions), completions)
-                self._begun.setdefault(reward.name, {})[number] = self._threads[reward.name].submit(call)
+                call = partial(_checked_values, reward, [problem] * len(completions), completions)
+                self._begun.setdefault(reward.name, {})[group_index] = self._threads[reward.name].submit(call)
 
     def finish(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Score]:
         """A Score for each completion of the batch; `problems` and `completions` are aligned one to one.
 
         Raises:
-            RewardError: as `score` does.
+            RewardError: in the same cases as `score`.
         """
         if len(problems) != len(completions):
             raise ValueError(f"{len(problems)} problems and {len(completions)} completions; give one a completion")
@@ -177,75 +179,80 @@ class Scoring:
     def _values(self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
         begun = self._begun.get(reward.name)
         if begun is None:
-            return _values(reward, problems, completions)
-        values = [value for number in sorted(begun) for value in begun[number].result()]
+            return _checked_values(reward, problems, completions)
+        values = [value for group_index in sorted(begun) for value in begun[group_index].result()]
         assert len(values) == len(completions), "a batch is handed in whole or not at all"
         return values
 
 
 def _score_of(values: Mapping[str, Found], weighing: Weighing) -> Score:
-    parts = {name: _number(value) for name, value in values.items()}
+    parts = {name: _as_part(value) for name, value in values.items()}
     steps = next((list(value.steps) for value in values.values() if isinstance(value, Stepwise)), None)
     unscored = {name: value.reason for name, value in values.items() if isinstance(value, Unscored)}
     return Score(parts=parts, unscored=unscored, total=weighing.total(parts), steps=steps)
 
 
-def _number(value: Found) -> float | None:
+def _as_part(value: Found) -> float | None:
     if isinstance(value, Unscored):
         return None
     return value.value if isinstance(value, Stepwise) else value
 
 
-def _values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
-    """What the reward returned, each value checked."""
+def _checked_values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
+    """The reward's values for the completions, one each, all of them valid.
+
+    Raises:
+        RewardError: in the same cases as `score`.
+    """
     if not completions:
         return []
     try:
         values = list(reward(problems, completions))
     except RewardError:
         raise
-    except Exception as error:  # whatever a reward raises is reported with its name, and stops the stage
+    except Exception as error:  # any exception of a reward stops the stage, and the message names the reward
         where = _first_failure(reward, problems, completions)
         raise RewardError(f"{where} raised {type(error).__name__}: {error}; mend the reward") from error
     if len(values) != len(completions):
-        where = _place(reward, problems[0], completions[0])
+        where = _location(reward, problems[0], completions[0])
         raise RewardError(f"{where} (the first of the batch): {len(values)} values for {len(completions)} completions")
-    return [_value(reward, *row) for row in zip(problems, completions, values, strict=True)]
+    return [_checked_value(reward, *row) for row in zip(problems, completions, values, strict=True)]
 
 
-def _value(reward: Reward, problem: Problem, completion: Completion, value: object) -> Found:
+def _checked_value(reward: Reward, problem: Problem, completion: Completion, value: object) -> Found:
     if isinstance(value, Unscored):
         return value
     if isinstance(value, Stepwise):
-        for each in (value.value, *(of_step for _, of_step in value.steps)):
-            _value(reward, problem, completion, each)
+        for part in (value.value, *(step_value for _, step_value in value.steps)):
+            _checked_value(reward, problem, completion, part)
         return value
     try:
-        number = float(value)  # type: ignore[arg-type]
+        as_float = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         remedy = "return a number, or Unscored('why') where there is none"
-        raise RewardError(f"{_place(reward, problem, completion)} returned {value!r}; {remedy}") from error
-    if not math.isfinite(number):
-        raise RewardError(f"{_place(reward, problem, completion)} returned {number}; a reward is a finite number")
-    return number
+        raise RewardError(f"{_location(reward, problem, completion)} returned {value!r}; {remedy}") from error
+    if not math.isfinite(as_float):
+        raise RewardError(f"{_location(reward, problem, completion)} returned {as_float}; a reward is a finite number")
+    return as_float
 
 
 def _first_failure(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> str:
-    """The first completion that the reward raises on by itself; the first of the batch where none does."""
+    """Location of the first completion on which the reward raises when called alone, otherwise the batch's first."""
     for problem, completion in zip(problems, completions, strict=True):
         try:
             reward([problem], [completion])
-        except Exception:  # noqa: BLE001 - the whole batch's error is the one that is raised; this only finds its place
-            return _place(reward, problem, completion)
-    return f"{_place(reward, problems[0], completions[0])} (the first of the batch)"
+        except Exception:  # noqa: BLE001 - the batch's error is reported; this only looks for its completion
+            return _location(reward, problem, completion)
+    return f"{_location(reward, problems[0], completions[0])} (the first of the batch)"
 
 
-def _place(reward: Reward, problem: Problem, completion: Completion) -> str:
+def _location(reward: Reward, problem: Problem, completion: Completion) -> str:
+    """The start of an error message: reward, problem and the beginning of the text."""
     return f"reward {reward.name!r} on problem {problem.key}, text {completion.text[:SHOWN_CHARACTERS]!r},"
 
 
 def check_unscored(scores: Sequence[Score], max_share: float) -> None:
-    """Raises RewardError where more than `max_share` of an objective's calls are unscored, with reasons and counts."""
+    """Raise RewardError with reasons and counts if more than `max_share` of a reward's completions are unscored."""
     for name in dict.fromkeys(name for row in scores for name in row.parts):
         reasons = Counter(row.unscored[name] for row in scores if row.parts.get(name, 0.0) is None)
         share = reasons.total() / len(scores)

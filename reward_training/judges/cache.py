@@ -1,4 +1,4 @@
-"""A judge's replies on disk, so that the same question is never paid for twice: not after a kill, not in the next update."""
+"""Caches a judge's replies on disk, so that no question is paid for twice, not even after a crash."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Lock
 
 
 class ReplyCache:
-    """One SQLite file; several threads, and several processes, may use it at once."""
+    """One SQLite file, safe for several threads and several processes at once."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ class ReplyCache:
         return None if row is None else str(row[0])
 
     def put(self, key: str, reply: str) -> None:
-        """Keep a reply; the first one stays where two came for the same question."""
+        """Store a reply, unless the question has one already."""
         with self._lock:
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, reply))
 
@@ -33,5 +33,5 @@ class ReplyCache:
 
 
 def reply_key(*parts: str) -> str:
-    """Of the model and the whole question, rubric and response in it; no two questions share one."""
+    """sha256 of the model and the whole question. The lengths of the parts are hashed too, so that no two collide."""
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Responses that deserve nothing, whatever the question: what accepts one can be cheated."""
+"""Canaries: worthless responses to any prompt. A judge or reward model that accepts one can be gamed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from configs.records import Prompt
 
 
 def canaries(prompt: Prompt, max_score: int = 10) -> list[str]:
-    """No response, the question again, nonsense, and words to a judge whose best grade is `max_score`."""
+    """An empty response, the prompt repeated, nonsense, and an injection that claims the best grade, `max_score`."""
     return [
         "",
         shown_prompt(prompt),
@@ -16,7 +16,7 @@ def canaries(prompt: Prompt, max_score: int = 10) -> list[str]:
 
 
 def shown_prompt(prompt: Prompt) -> str:
-    """The prompt as a person reads it."""
+    """The prompt as plain text, a message per line with its role."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)

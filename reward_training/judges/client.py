@@ -1,6 +1,6 @@
-"""Asks an OpenAI-compatible endpoint, within a budget, and remembers what it said.
+"""Sends questions to an OpenAI-compatible endpoint, with a budget and a cache of the replies.
 
-The official client does the requests, their time limit and their retries with growing pauses.
+The official client makes the requests, with its timeout and its retries with exponential backoff.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from reward_training.reward import Unscored
 
 @dataclass(frozen=True)
 class Question:
-    """What the judge is asked."""
+    """The system and the user message of a request to the judge."""
 
     system: str
     user: str
 
 
 class JudgeClient:
-    """Replies to questions; close it."""
+    """Gets the judge's replies to questions, several at once. Close it after use."""
 
     def __init__(self, config: JudgeRewardConfig) -> None:
         self._config = config
@@ -54,25 +54,25 @@ class JudgeClient:
         self._cache.close()
 
     def ask(self, questions: Sequence[Question]) -> list[str | Unscored]:
-        """A reply to each, or why there is none; equal questions are asked once."""
+        """A reply to each question, or the reason why there is none. Equal questions are asked once."""
         distinct = {question: self._threads.submit(self._ask_one, question) for question in dict.fromkeys(questions)}
         return [distinct[question].result() for question in questions]
 
     def probe(self) -> Unscored | None:
-        """Why the endpoint gives no reply now; outside cache and budget."""
+        """Send a test question, without cache and budget. Returns None, or the reason why there is no reply."""
         reply = self._request(Question("Reply with one word.", "Are you there?"))
         return reply if isinstance(reply, Unscored) else None
 
     def take_usage(self) -> dict[str, float]:
-        """Requests, answers from the cache, tokens and their cost since the last call."""
+        """Requests, cached replies, tokens and (with configured prices) cost since the last `take_usage`."""
         with self._lock:
             used, self._usage = self._usage, Counter()
         names = ("calls", "cached", "input_tokens", "output_tokens")
-        found = {name: float(used[name]) for name in names}
+        usage = {name: float(used[name]) for name in names}
         if (prices := self._config.prices) is not None:
-            read, written = prices.input_per_million, prices.output_per_million
-            found["cost"] = (used["input_tokens"] * read + used["output_tokens"] * written) / 1e6
-        return found
+            input_price, output_price = prices.input_per_million, prices.output_per_million
+            usage["cost"] = (used["input_tokens"] * input_price + used["output_tokens"] * output_price) / 1e6
+        return usage
 
     def _ask_one(self, question: Question) -> str | Unscored:
         config = self._config
@@ -88,7 +88,7 @@ class JudgeClient:
         return reply
 
     def _budget_spent(self) -> str | None:
-        """Why no more may be asked; counts a request where it may."""
+        """The reason if the budget is spent; otherwise None, and the request is counted."""
         config = self._config
         with self._lock:
             if config.max_calls is not None and self._calls >= config.max_calls:
@@ -114,10 +114,10 @@ class JudgeClient:
             return Unscored("no connection")
         except self._library.APIStatusError as error:
             return Unscored(f"status {error.status_code}")
-        except (self._library.OpenAIError, ValueError):  # what came is no chat completion
+        except (self._library.OpenAIError, ValueError):  # the reply is no chat completion
             return Unscored("no chat completion")
         self._record(answer)
-        choices = getattr(answer, "choices", None)  # an endpoint's garbage passes the client as it is
+        choices = getattr(answer, "choices", None)  # the client does not validate what the endpoint sends
         content = choices[0].message.content if choices else None
         return content if content else Unscored("empty reply")
 
@@ -126,10 +126,10 @@ class JudgeClient:
         if usage is not None:
             self._count(input_tokens=usage.prompt_tokens or 0, output_tokens=usage.completion_tokens or 0)
 
-    def _count(self, **numbers: int) -> None:
+    def _count(self, **counts: int) -> None:
         with self._lock:
-            self._usage.update(numbers)
-            self._tokens += numbers.get("input_tokens", 0) + numbers.get("output_tokens", 0)
+            self._usage.update(counts)
+            self._tokens += counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
 
 
 def _library(name: str) -> Any:
@@ -143,7 +143,7 @@ def _library(name: str) -> Any:
 
 def _api_key(config: JudgeRewardConfig, environment: Mapping[str, str] = os.environ) -> str:
     if config.api_key_env is None:
-        return "none"  # the client insists on one, and servers without keys look at none
+        return "none"  # the client requires a key; a server without keys ignores it
     if not environment.get(config.api_key_env):
         raise ConfigError(
             f"reward {config.name!r}: api_key_env={config.api_key_env} is not set; export the judge's key under that name"

@@ -1,14 +1,15 @@
-"""Reward from a judge: a language model that grades by a rubric (arXiv 2306.05685), one response at a time or two side by side.
+"""Reward from an LLM judge that grades by a rubric (arXiv 2306.05685), one response at a time or two side by side.
 
-A judge reads what the policy wrote, so a policy under training looks for words that move it. What is done about that:
+A judge reads the policy's text, so a policy in training learns words that sway the judge. The defences:
 
-- the response stands between two lines with a mark that is made from its own text, which no response can hold;
-- of a reply the last verdict counts, so a verdict that the judge quotes on the way does not;
-- pairs are compared in both orders, and a verdict that changes with the order is a tie (position bias, section 3.3 there);
-- canaries, responses that deserve nothing, are graded first: a judge that accepts one is not used;
+- the response is enclosed between two lines with a hash of question and response, which no response can contain;
+- only the last verdict in a reply counts, so a verdict that the judge quotes before it does not;
+- pairs are compared in both orders; a verdict that changes with the order is a tie (position bias, section 3.3 there);
+- canaries, worthless responses, are graded first, and a judge that accepts one is not used;
 - `judge/<name>/accepted_share` can be watched for jumps.
 
-A verdict that does not come (time limit, failed request, no verdict in the reply, spent budget) is missing, never 0.
+A missing verdict (timeout, failed request, no verdict in the reply, spent budget) leaves the response unscored; it is
+never 0.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ BETTER_VERDICT = '{"better": "A"}, {"better": "B"}, or {"better": "tie"} where n
 
 
 class JudgeReward(WorksElsewhere):
-    """`close` it."""
+    """The judge's verdicts as a reward. Close it after use."""
 
     def __init__(self, config: JudgeRewardConfig) -> None:
         self.name = config.name
@@ -58,7 +59,7 @@ class JudgeReward(WorksElsewhere):
         self._client.close()
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
-        """Values in [0, 1].
+        """A value in [0, 1] for each completion, or Unscored.
 
         Raises:
             RewardError: the judge accepted a canary.
@@ -72,17 +73,17 @@ class JudgeReward(WorksElsewhere):
         return values
 
     def take_metrics(self) -> dict[str, float]:
-        """Of what was asked since the last call: `judge/` says what came back, `usage/` what it took."""
+        """Metrics since the last `take_metrics`: `judge/` has accepted share and failures, `usage/` the cost."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         scored = counts["scored"]
         metrics = {f"judge/{self.name}/accepted_share": counts["accepted"] / scored} if scored else {}
-        for key, number in counts.items():
+        for key, count in counts.items():
             if key.startswith("failed/"):
-                metrics[f"judge/{self.name}/{key}"] = float(number)
+                metrics[f"judge/{self.name}/{key}"] = float(count)
         return metrics | {f"usage/{self.name}/{name}": value for name, value in self._client.take_usage().items()}
 
-    # ---- one by one -------------------------------------------------------------------------------------------------
+    # ---- mode score -------------------------------------------------------------------------------------------------
 
     def _score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
         return self._grades([self._score_question(p, c.text) for p, c in zip(problems, completions, strict=True)])
@@ -91,48 +92,55 @@ class JudgeReward(WorksElsewhere):
         return [reply if isinstance(reply, Unscored) else self._grade(reply) for reply in self._client.ask(questions)]
 
     def _grade(self, reply: str) -> Value:
-        found = SCORE.findall(reply)
-        if not found:
+        verdicts = SCORE.findall(reply)
+        if not verdicts:
             return Unscored("no verdict")
-        grade = float(found[-1]) / self._config.max_score
+        grade = float(verdicts[-1]) / self._config.max_score
         return grade if 0 <= grade <= 1 else Unscored("verdict out of range")
 
     def _score_question(self, problem: Problem, text: str) -> Question:
         verdict = SCORE_VERDICT.format(max_score=self._config.max_score)
         return self._question(problem, {"Response": text}, verdict)
 
-    # ---- side by side -----------------------------------------------------------------------------------------------
+    # ---- mode pairwise ----------------------------------------------------------------------------------------------
 
     def _compare(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
-        """The mean of each response's comparisons: 1 won, 0 lost, 1/2 for a tie."""
+        """Mean over each response's comparisons with others of its group: 1 for a win, 0 for a loss, 1/2 for a tie."""
         groups: dict[str, list[int]] = {}
-        for row, problem in enumerate(problems):
-            groups.setdefault(problem.key, []).append(row)
-        pairs = [pair for rows in groups.values() for pair in ring(rows, self._config.opponents)]
+        for i, problem in enumerate(problems):
+            groups.setdefault(problem.key, []).append(i)
+        pairs = [pair for group in groups.values() for pair in ring(group, self._config.opponents)]
         texts = [completion.text for completion in completions]
-        asked = [(first, second) for a, b in pairs if texts[a] != texts[b] for first, second in ((a, b), (b, a))]
-        questions = [self._pair_question(problems[first], texts[first], texts[second]) for first, second in asked]
-        replies = dict(zip(asked, self._client.ask(questions), strict=True))
+        ordered_pairs = [
+            (first, second) for a, b in pairs if texts[a] != texts[b] for first, second in ((a, b), (b, a))
+        ]
+        questions = [
+            self._pair_question(problems[first], texts[first], texts[second]) for first, second in ordered_pairs
+        ]
+        replies = dict(zip(ordered_pairs, self._client.ask(questions), strict=True))
         results: list[list[Value]] = [[] for _ in completions]
         for a, b in pairs:
             won = 0.5 if texts[a] == texts[b] else _won(_better(replies[a, b]), _better(replies[b, a]))
             results[a].append(won)
             results[b].append(won if isinstance(won, Unscored) else 1 - won)
-        return [_mean_of_known(each) for each in results]
+        return [_mean_of_known(values) for values in results]
 
     def _pair_question(self, problem: Problem, first: str, second: str) -> Question:
         return self._question(problem, {"Response A": first, "Response B": second}, BETTER_VERDICT)
 
-    # ---- what both share --------------------------------------------------------------------------------------------
+    # ---- both modes -------------------------------------------------------------------------------------------------
 
     def _question(self, problem: Problem, responses: dict[str, str], verdict: str) -> Question:
-        asked = shown_prompt(problem.prompt)
-        mark = "=" * 8 + hashlib.sha256("\0".join([asked, *responses.values()]).encode()).hexdigest()[:16]
-        parts = {"Question": asked} | ({"Right answer": problem.answer} if self._config.with_answer else {}) | responses
+        prompt = shown_prompt(problem.prompt)
+        mark = "=" * 8 + hashlib.sha256("\0".join([prompt, *responses.values()]).encode()).hexdigest()[:16]
+        parts = (
+            {"Question": prompt} | ({"Right answer": problem.answer} if self._config.with_answer else {}) | responses
+        )
         user = "\n\n".join(f"{title}:\n{mark}\n{text}\n{mark}" for title, text in parts.items())
         return Question(SYSTEM.format(rubric=self._rubric, verdict=verdict), user)
 
     def _try_canaries(self, problem: Problem) -> None:
+        """Let the judge grade the canaries of one problem, once in the life of this reward."""
         with self._lock:
             if self._is_trusted:
                 return
@@ -156,29 +164,28 @@ class JudgeReward(WorksElsewhere):
 
 
 def ring(rows: Sequence[int], opponents: int) -> list[tuple[int, int]]:
-    """Each row against the next `opponents` ones, round the corner, no pair twice.
+    """Pairs of each row with the next `opponents` rows, wrapping around at the end, each pair once.
 
     >>> ring([4, 5, 6], 2)
     [(4, 5), (4, 6), (5, 6)]
     """
     size = len(rows)
     pairs = {
-        tuple(sorted((place, (place + step) % size)))
-        for place in range(size)
-        for step in range(1, min(opponents, size - 1) + 1)
+        tuple(sorted((i, (i + step) % size))) for i in range(size) for step in range(1, min(opponents, size - 1) + 1)
     }
     return [(rows[a], rows[b]) for a, b in sorted(pairs)]
 
 
 def _better(reply: str | Unscored) -> str | Unscored:
+    """The last verdict of a reply: A, B or tie."""
     if isinstance(reply, Unscored):
         return reply
-    found = BETTER.findall(reply)
-    return found[-1] if found else Unscored("no verdict")
+    verdicts = BETTER.findall(reply)
+    return verdicts[-1] if verdicts else Unscored("no verdict")
 
 
 def _won(forward: str | Unscored, backward: str | Unscored) -> Value:
-    """What the first of two gets: 1 or 0 where both orders say so, else 1/2; missing where one verdict is."""
+    """Value of a pair's first response: 1 or 0 if both orders agree, else 1/2; Unscored if a verdict is missing."""
     for verdict in (forward, backward):
         if isinstance(verdict, Unscored):
             return verdict
@@ -186,6 +193,7 @@ def _won(forward: str | Unscored, backward: str | Unscored) -> Value:
 
 
 def _mean_of_known(results: Sequence[Value]) -> Value:
+    """Mean of the scored values; if there are none, the first reason."""
     known = [value for value in results if not isinstance(value, Unscored)]
     if known:
         return sum(known) / len(known)
@@ -193,10 +201,10 @@ def _mean_of_known(results: Sequence[Value]) -> Value:
 
 
 def read_rubric(config: JudgeRewardConfig) -> str:
-    """The rubric's text.
+    """The text of the rubric file.
 
     Raises:
-        ConfigError: there is no such file, or nothing in it.
+        ConfigError: the file cannot be read or is empty.
     """
     try:
         text = Path(config.rubric).read_text(encoding="utf-8").strip()

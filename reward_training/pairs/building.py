@@ -1,4 +1,4 @@
-"""Preference pairs: a better against a worse completion of the same problem."""
+"""Builds preference pairs, a better and a worse completion of one problem, and selects the pairs to train on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reward_training.weighing import Weighing
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A completion with its value in the labeler's units."""
+    """A completion with the labeler's value for it."""
 
     completion: Completion
     value: float
@@ -35,10 +35,10 @@ def build_pairs(
     rewards: Sequence[RewardConfig],
     round_index: int,
 ) -> list[PreferencePair]:
-    """Pairs that `labeler` makes for the reward model `name`, problem by problem, at most `pairs_per_problem` of each.
+    """Preference pairs for the reward model `name`, at most `pairs_per_problem` of a problem.
 
-    The three sequences are aligned one to one. A completion that the labeler's rewards could not score is in no pair, and
-    neither are two completions of equal text.
+    The three sequences are aligned one to one. The pairs are in the order of the problems. A completion that one of the
+    labeler's rewards could not score is in no pair. Of completions with equal text only the first is used.
     """
     groups: dict[str, list[_Candidate]] = {}
     by_key = {problem.key: problem for problem in problems}
@@ -56,12 +56,12 @@ def build_pairs(
 def labeler_value(
     score: Score, labeler: AutomaticLabeler, rewards: Sequence[RewardConfig], round_index: int
 ) -> float | None:
-    """What the labeler says of a completion, or None where a reward that it needs is missing."""
+    """The labeler's value for a completion; None if a reward that it needs could not score the completion."""
     if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
         return score.parts[labeler.reward]
-    asked = [reward for reward in rewards if not isinstance(reward, ModelRewardConfig)]
-    parts = {reward.name: score.parts[reward.name] for reward in asked}
-    return None if None in parts.values() else Weighing.at(asked, round_index).total(parts)
+    used = [reward for reward in rewards if not isinstance(reward, ModelRewardConfig)]
+    parts = {reward.name: score.parts[reward.name] for reward in used}
+    return None if None in parts.values() else Weighing.at(used, round_index).total(parts)
 
 
 def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
@@ -72,7 +72,7 @@ def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:
 
 
 def is_better(better: float, worse: float, labeler: AutomaticLabeler) -> bool:
-    """Whether two of the labeler's values are far enough apart for a pair."""
+    """Whether the value `better` exceeds `worse` by enough for a pair."""
     if isinstance(labeler, OutcomeLabeler):
         return is_right(better) and not is_right(worse)
     return better - worse >= labeler.min_margin
@@ -81,7 +81,10 @@ def is_better(better: float, worse: float, labeler: AutomaticLabeler) -> bool:
 def _choose(
     candidates: list[_Candidate], labeler: AutomaticLabeler, pairs_per_problem: int
 ) -> list[tuple[_Candidate, _Candidate]]:
-    """Pairs that use each completion as seldom as possible; among those the widest margin, then the earliest."""
+    """Greedy choice of pairs.
+
+    Next is the pair whose completions were used least so far, then the widest margin, then the earliest.
+    """
     numbered = list(enumerate(candidates))
     possible = [
         (i, j) for (i, better), (j, worse) in permutations(numbered, 2) if is_better(better.value, worse.value, labeler)
@@ -122,9 +125,9 @@ def _pair(
 
 
 def is_held_out(problem_key: str, share: float) -> bool:
-    """Whether a problem's pairs only check; depends on the key alone, so in all rounds alike."""
-    place = int.from_bytes(hashlib.sha256(f"held_out/{problem_key}".encode()).digest()[:8], "big") / 2**64
-    return place < share
+    """Whether a problem's pairs are held out from training; decided by its key alone, so the same in every round."""
+    position = int.from_bytes(hashlib.sha256(f"held_out/{problem_key}".encode()).digest()[:8], "big") / 2**64
+    return position < share
 
 
 def select_training_pairs(
@@ -135,10 +138,10 @@ def select_training_pairs(
     max_pairs: int,
     rng: np.random.Generator,
 ) -> list[PreferencePair]:
-    """At most `max_pairs` pairs of the training side, `replay_fraction` of them drawn from earlier rounds.
+    """At most `max_pairs` pairs of the train split, `replay_fraction` of them drawn from earlier rounds.
 
-    New pairs come first. Where there are too few earlier pairs all of them are taken. A problem that was ever held out is
-    never trained on.
+    New pairs come first. If there are too few earlier pairs, all of them are taken. Problems that were ever held out
+    are excluded.
     """
     held_out = {pair.problem_key for pair in [*new, *earlier] if pair.split == "held_out"}
     fresh = [pair for pair in new if pair.problem_key not in held_out]
@@ -148,21 +151,24 @@ def select_training_pairs(
 
 
 PEOPLE = "people"
-"""the labeler whose word stands"""
+"""the labeler that overrules all others"""
 
 
 def settle(
     new: Sequence[PreferencePair], earlier: Sequence[PreferencePair]
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """New and earlier pairs with each two texts of a problem in one pair at most: a person's word stands over every other
-    labeler's, and the newest stands among equals. Two texts between which people see no difference are in none."""
-    standing: dict[tuple[str, frozenset[str]], PreferencePair] = {}
+    """New and earlier pairs, with at most one pair for any two texts of a problem.
+
+    People's labels override those of other labelers; otherwise the newest label wins. Two texts that people find equal
+    (margin 0) are in no pair.
+    """
+    latest: dict[tuple[str, frozenset[str]], PreferencePair] = {}
     for pair in [*earlier, *new]:
-        before = standing.get(_texts(pair))
+        before = latest.get(_texts(pair))
         if before is None or before.labeler != PEOPLE or pair.labeler == PEOPLE:
-            standing[_texts(pair)] = pair
-    stands = {id(pair) for pair in standing.values() if pair.margin}
-    return [pair for pair in new if id(pair) in stands], [pair for pair in earlier if id(pair) in stands]
+            latest[_texts(pair)] = pair
+    kept = {id(pair) for pair in latest.values() if pair.margin}
+    return [pair for pair in new if id(pair) in kept], [pair for pair in earlier if id(pair) in kept]
 
 
 def _texts(pair: PreferencePair) -> tuple[str, frozenset[str]]:
@@ -170,7 +176,7 @@ def _texts(pair: PreferencePair) -> tuple[str, frozenset[str]]:
 
 
 def _share_out(num_new: int, num_old: int, replay_fraction: float, max_pairs: int) -> tuple[int, int]:
-    """How many new and replayed pairs to take: replayed / (new + replayed) = replay_fraction as nearly as there are pairs."""
+    """(new, replayed) numbers of pairs, with replayed / (new + replayed) as near to `replay_fraction` as possible."""
     if replay_fraction == 1:
         return 0, min(num_old, max_pairs)
     wanted = round(num_new * replay_fraction / (1 - replay_fraction))
@@ -179,5 +185,5 @@ def _share_out(num_new: int, num_old: int, replay_fraction: float, max_pairs: in
 
 
 def _draw(pairs: list[PreferencePair], count: int, rng: np.random.Generator) -> list[PreferencePair]:
-    """`count` of the pairs without replacement, in their order."""
+    """`count` pairs, drawn without replacement, in their order."""
     return [pairs[i] for i in sorted(rng.permutation(len(pairs))[:count])]

@@ -1,4 +1,4 @@
-"""Preference pairs from a file of the usual form: a prompt, a chosen and a rejected response."""
+"""Reads preference pairs from a file or data set with the columns prompt, chosen and rejected."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from configs.schema.reward_models import FileLabeler, TrainedRewardModel
 from reward_training.pairs.building import is_held_out
 
 FROM_FILE = "file"
-"""stands for the policies that wrote the responses, which a file does not tell"""
+"""placeholder for the ids of the policies that wrote the responses, which a file does not contain"""
 
 
 def read_preferences(
     labeler: FileLabeler, *, name: str, config: TrainedRewardModel, round_index: int
 ) -> list[PreferencePair]:
-    """Every pair of the labeler's file for the reward model `name`, in the file's order; pairs of equal responses are left out.
+    """All pairs of the labeler's file for the reward model `name`, in order, without pairs of equal responses.
 
     Raises:
-        ConfigError: the file is missing, empty, or holds something else.
+        ConfigError: the file is missing or empty, or a row has another form.
     """
     pairs = [_pair(row, place, labeler, name, config, round_index) for place, row in _rows(labeler)]
-    told_apart = [pair for pair in pairs if pair.chosen != pair.rejected]
-    if not told_apart:
+    distinct = [pair for pair in pairs if pair.chosen != pair.rejected]
+    if not distinct:
         raise ConfigError(
             f"{labeler.path} holds no pair of two responses; it needs a row a pair with chosen and rejected"
         )
-    return told_apart
+    return distinct
 
 
 def draw_preferences(pairs: list[PreferencePair], *, max_pairs: int, rng: np.random.Generator) -> list[PreferencePair]:
-    """At most `max_pairs` training pairs and as large a share of the held-out ones, without replacement, in their order."""
+    """At most `max_pairs` random training pairs and the same share of the held-out ones, in their order."""
     train = [pair for pair in pairs if pair.split == "train"]
     held_out = [pair for pair in pairs if pair.split == "held_out"]
     share = min(1.0, max_pairs / max(len(train), 1))
-    return [*_some(train, round(share * len(train)), rng), *_some(held_out, round(share * len(held_out)), rng)]
+    return [*_sample(train, round(share * len(train)), rng), *_sample(held_out, round(share * len(held_out)), rng)]
 
 
-def _some(pairs: list[PreferencePair], number: int, rng: np.random.Generator) -> list[PreferencePair]:
-    return [pairs[place] for place in sorted(rng.permutation(len(pairs))[:number])]
+def _sample(pairs: list[PreferencePair], count: int, rng: np.random.Generator) -> list[PreferencePair]:
+    return [pairs[i] for i in sorted(rng.permutation(len(pairs))[:count])]
 
 
 def _rows(labeler: FileLabeler) -> Iterator[Row]:
@@ -93,7 +93,7 @@ def _prompt(value: Any, place: str) -> list[Message]:
 
 
 def _response(value: Any, name: str, place: str) -> tuple[list[Message], str]:
-    """What stands before the response, and the response: a text, or the last message of a conversation."""
+    """The messages before the response (none if `value` is a text), and the response's text."""
     if isinstance(value, str):
         return [], value
     messages = as_messages(value)

@@ -1,7 +1,7 @@
-"""What people are asked about a reward model's pairs, and what their answers are worth.
+"""Selects pairs of responses for people to compare, and turns their answers into preference pairs.
 
-Those pairs are asked about first on which the rewards that judge quality (checker, judge, reward model, process, python)
-are least of one mind. A person's word stands over every labeler's.
+People first see the pairs on which the rewards for quality (checker, judge, reward model, process, python) disagree
+most. A person's answer overrides every other labeler.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from configs.schema.rewards import (
 from reward_training.pairs.building import PEOPLE, is_better, is_held_out, labeler_value
 
 SAME = 1e-6
-"""two values that are no further apart are one opinion"""
+"""largest difference of two values that counts as no preference"""
 WORTH = {"first": 1.0, "equal": 0.0, "second": -1.0}
+"""value of each choice, from the first response's side"""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Two responses to one problem, and what the rewards think of them."""
+    """Two responses to one problem, with their scores.
+
+    `disagreement` is 0 if all rewards with a preference agree, and 1 if they are evenly split; `num_opinions` counts
+    them.
+    """
 
     problem: Problem
     completions: tuple[Completion, Completion]
@@ -54,10 +59,10 @@ def build_items(
     round_index: int,
     rng: np.random.Generator,
 ) -> list[ReviewItem]:
-    """What people are asked for the reward model `name`, the most disputed first, at most `num_items`.
+    """At most `num_items` comparisons for people to make for the reward model `name`, the most disputed ones first.
 
-    The three sequences are aligned one to one. No text of a problem is asked about twice, and which of the two stands first
-    is drawn from `rng`.
+    The three sequences are aligned one to one. Each text of a problem is in one comparison at most. `rng` draws which
+    of the two responses is shown first.
     """
     assert isinstance(config.labeler, PeopleLabeler), "other labelers ask nobody"
     voters = [
@@ -72,7 +77,7 @@ def build_items(
         groups.setdefault(row[0].key, []).append(row)
     disputed = [list(_of_problem(group, voters, config.pairs_per_problem)) for group in groups.values()]
     by_rank = [candidate for rank in zip_longest(*disputed) for candidate in rank if candidate is not None]
-    chosen = sorted(by_rank, key=_most_disputed_first)  # stable: of each problem one, before any gives a second
+    chosen = sorted(by_rank, key=_most_disputed_first)  # stable: a problem's second pair is after all equal first ones
     return [
         _item(
             candidate,
@@ -88,9 +93,9 @@ def build_items(
 
 
 def _of_problem(
-    group: Sequence[tuple[Problem, Completion, Score]], voters: Sequence[str], most: int
+    group: Sequence[tuple[Problem, Completion, Score]], voters: Sequence[str], max_pairs: int
 ) -> Iterator[_Candidate]:
-    """The problem's most disputed pairs, each text in one of them at most."""
+    """The most disputed pairs of one problem, at most `max_pairs`, with each text in one of them at most."""
     distinct: dict[str, tuple[Problem, Completion, Score]] = {}
     for row in group:
         distinct.setdefault(row[1].text, row)
@@ -99,7 +104,7 @@ def _of_problem(
     used: set[str] = set()
     for candidate in candidates:
         texts = {completion.text for completion in candidate.completions}
-        if len(used) < 2 * most and not used & texts:
+        if len(used) < 2 * max_pairs and not used & texts:
             used |= texts
             yield candidate
 
@@ -113,7 +118,7 @@ def _candidate(
 
 
 def _opinions(a: Score, b: Score, voters: Sequence[str]) -> Iterator[int]:
-    """+1 for each reward that prefers `a`, -1 for each that prefers `b`; the undecided, the unscored and the absent say nothing."""
+    """+1 for each reward that prefers `a`, -1 for each that prefers `b`; none for ties, unscored and absent rewards."""
     for name in voters:
         left, right = a.parts.get(name), b.parts.get(name)
         if left is not None and right is not None and abs(left - right) > SAME:
@@ -156,14 +161,14 @@ def _item(
 
 
 def item_id(*parts: str | int) -> str:
-    """sha256 of what makes an item the same: run, round, objective, problem and both texts in their order."""
+    """sha256 of the parts that identify an item: run, round, objective, problem and both texts in their order."""
     return digest_json(list(parts))
 
 
 def _otherwise(
     first: Score, second: Score, config: TrainedRewardModel, rewards: Sequence[RewardConfig], round_index: int
 ) -> float | None:
-    """First minus second in the stand-in labeler's units, where that makes a pair."""
+    """Value of the first minus the second response by the stand-in labeler; None if it would make no pair of them."""
     labeler = config.automatic_labeler
     if labeler is None:
         return None
@@ -177,8 +182,8 @@ def _otherwise(
 
 
 def opinion(verdicts: Sequence[Verdict]) -> float | None:
-    """What people think of an item, in [-1, 1]: 1 where all prefer the first, 0 where they are split or see no difference;
-    None where nobody answered. Of each person the latest answer counts."""
+    """Mean of people's verdicts on an item, in [-1, 1]: 1 if all prefer the first response, 0 if they are split or see
+    no difference, None if nobody answered. Only the latest answer of each person counts."""
     latest = {verdict.person: verdict for verdict in sorted(verdicts, key=lambda verdict: verdict.given_ms)}
     return fmean(WORTH[verdict.choice] for verdict in latest.values()) if latest else None
 
@@ -186,8 +191,11 @@ def opinion(verdicts: Sequence[Verdict]) -> float | None:
 def label_items(
     items: Sequence[ReviewItem], verdicts: Mapping[str, Sequence[Verdict]], *, stand_in: str | None
 ) -> list[PreferencePair]:
-    """A pair for each item that people answered, of margin 0 where they lean to no side, and, where nobody answered and
-    `stand_in` names a labeler, for each on which that one leans to a side. `verdicts` are by item id."""
+    """Preference pairs from people's verdicts, which are keyed by item id.
+
+    Each item that people answered gives a pair, with margin 0 if they are split or see no difference. An item without
+    an answer gives a pair of the labeler `stand_in`, if one is named and prefers one of the two responses.
+    """
     pairs = []
     for item in items:
         leaning, labeler = opinion(verdicts.get(item.id, [])), PEOPLE

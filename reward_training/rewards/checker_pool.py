@@ -1,7 +1,8 @@
-"""Runs checkers that are not our code (reasoning-gym, math-verify, patterns of the user's) in worker processes with a time limit.
+"""Runs checkers that are not our code in worker processes with a time limit.
 
-Such a checker may hang or crash on some text. The pool then kills or replaces its worker and leaves that one check unscored.
-The workers run `checker_worker`; a job and its result are one line of JSON each.
+These are reasoning-gym, math-verify and the user's patterns. Such a checker may hang or crash on some text. The pool
+then kills or replaces its worker and leaves that one check unscored. The workers run `checker_worker`; a job and its
+result are one line of JSON each.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from reward_training.reward import Unscored, Value
 START_LIMIT_S = 180.0
 """A worker imports the checkers' libraries when it starts, which takes long on a busy machine."""
 JOBS_PER_WORKER = 16
-"""A call uses one worker for every so many checks, up to the number of workers that the pool may have."""
+"""A call uses one worker per this many checks, up to the number of workers that the pool may have."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Reward 1 where the text has the wanted form, else 0.
+"""Format reward: 1 if the text has the required format, otherwise 0.
 
-A format is far easier to learn than an answer: beside an outcome reward keep its weight small and watch its share of
-the advantage, or the policy learns the form and forgets the answer.
+A format is far easier to learn than an answer. Next to an outcome reward, keep its weight small and watch its share of
+the advantage; otherwise the policy learns the format and forgets the answer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class FormatReward:
 
 
 def has_tags(text: str, tags: Sequence[str]) -> bool:
-    """Whether the text is these tags, each once, in this order, each with something in it, and nothing but white space between.
+    """Whether the text is these tags, each once, in order and not empty, with only white space between them.
 
-    With think and answer it is the format reward of DeepSeek-R1 (arXiv 2501.12948, section 2.2.2).
+    With the tags think and answer this is the format reward of DeepSeek-R1 (arXiv 2501.12948, section 2.2.2).
 
     >>> has_tags("<think>3 + 5</think> <answer>8</answer>", ["think", "answer"])
     True

@@ -1,7 +1,7 @@
-"""Soft punishment of length, after DAPO's overlong reward (arXiv 2503.14476, equation 13), moved from [-1, 0] to [0, 1].
+"""Length reward: DAPO's soft penalty for long responses (arXiv 2503.14476, equation 13), from [-1, 0] to [0, 1].
 
-Beside the paper's there is a lower end: whoever learns from this reward (a reward model above all) takes from it that shorter is
-better, and goes on to where nothing is said any more.
+Unlike the paper, it also penalises responses below a shortest length: what is trained on this reward (above all a
+reward model) learns that shorter is better, and would end at empty responses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LengthReward:
         self._shortest = config.shortest
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float]:
-        """1.0 from `shortest` to `target` tokens, falling in straight lines to 0.0 at `limit` and at 0; the end token counts."""
+        """1.0 from `shortest` to `target` tokens, falling linearly to 0.0 at `limit` and at 0; the end token counts."""
         return [self._value(len(completion.token_ids)) for completion in completions]
 
     def _value(self, num_tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""Reward from a reward model: its score of the whole conversation, calibrated where the model was trained here."""
+"""Reward from a reward model: its score of the whole conversation, calibrated if the model was trained here."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class ModelReward:
         self._scorer = scorer
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
-        """(score - mean) / std by the model's calibration; raw where it has none. Too long a conversation is unscored."""
+        """(score - mean) / std by the model's calibration; the raw score if it has none; Unscored over `max_length`."""
         tokenizer = self._scorer.tokenizer
         pairs = zip(problems, completions, strict=True)
         conversations = [conversation_text(tokenizer, problem.prompt, completion.text) for problem, completion in pairs]
         lengths = [len(ids) for ids in self._scorer.encode(conversations)]
-        fitting = [row for row, length in enumerate(lengths) if length <= self._scorer.max_length]
-        scores = self._scorer.scores([conversations[row] for row in fitting])
+        fitting = [i for i, length in enumerate(lengths) if length <= self._scorer.max_length]
+        scores = self._scorer.scores([conversations[i] for i in fitting])
         values = dict(zip(fitting, self._scorer.calibrated(scores), strict=True))
-        return [values[row] if row in values else self._too_long(length) for row, length in enumerate(lengths)]
+        return [values[i] if i in values else self._too_long(length) for i, length in enumerate(lengths)]
 
     def _too_long(self, length: int) -> Unscored:
         return Unscored(f"over max_length={self._scorer.max_length} tokens")

@@ -1,7 +1,7 @@
-"""Reward for a right final answer: extract it, then let a checker compare it with the gold answer.
+"""Outcome reward: extracts the final answer and lets a checker compare it with the gold answer.
 
-An answer that is not there is wrong (0.0). A check that takes longer than its limit, or a checker that raises on a text,
-leaves the completion unscored.
+A missing answer is wrong (0.0). If a check exceeds its time limit, or the checker raises on a text, the completion is
+unscored.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from reward_training.reward import Value, WorksElsewhere
 from reward_training.rewards.checker_pool import Check, CheckerPool
 
 IN_POOL = ("reasoning_gym", "math_verify", "regex")
-"""others' code, and patterns of the user's, which may take for ever on some text"""
+"""checkers that are other people's code or a user's pattern, which may hang on some text"""
 
 
 class OutcomeReward(WorksElsewhere):
-    """`pool` is needed for the checkers of IN_POOL; the others run in place."""
+    """The checkers in IN_POOL need a `pool`; the others run in this process."""
 
     def __init__(self, config: OutcomeRewardConfig, pool: CheckerPool | None = None) -> None:
         assert pool is not None or config.checker not in IN_POOL
@@ -34,17 +34,17 @@ class OutcomeReward(WorksElsewhere):
         self._pool = pool
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
-        """1.0 right, 0.0 wrong; a reasoning-gym scorer may give values in between."""
+        """1.0 for a right answer, 0.0 for a wrong one; a reasoning-gym scorer may give values in between."""
         pairs = zip(problems, completions, strict=True)
         answers = [self._extract(completion.text, asked(problem.prompt)) for problem, completion in pairs]
-        first = [self._check_here(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-        left = [row for row, value in enumerate(first) if value is None]
-        checked = self._check_in_pool([problems[row] for row in left], [answers[row] or "" for row in left])
-        later = dict(zip(left, checked, strict=True))
-        return [later[row] if value is None else value for row, value in enumerate(first)]
+        values = [self._check_in_process(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+        pending = [i for i, value in enumerate(values) if value is None]
+        checked = self._check_in_pool([problems[i] for i in pending], [answers[i] or "" for i in pending])
+        pool_values = dict(zip(pending, checked, strict=True))
+        return [pool_values[i] if value is None else value for i, value in enumerate(values)]
 
-    def _check_here(self, problem: Problem, answer: str | None) -> float | None:
-        """The value where it takes no checker process, or None."""
+    def _check_in_process(self, problem: Problem, answer: str | None) -> float | None:
+        """The value, or None if only a worker of the pool can decide it."""
         if answer is None:
             return 0.0
         match self._config.checker:
@@ -60,23 +60,24 @@ class OutcomeReward(WorksElsewhere):
                 return None
 
     def _choices(self, problem: Problem) -> dict[str, str]:
-        """By letter.
+        """The text of each choice, by letter.
 
         Raises:
-            RewardError: the problem has none, or the gold answer is none of them.
+            RewardError: the problem has no choices, or the gold answer is not one of their letters.
         """
-        found = problem.meta.get(self._config.choices)
-        if isinstance(found, list):
-            found = dict(zip(ascii_uppercase, found, strict=False))
-        if not isinstance(found, dict) or problem.answer.strip() not in found:
+        choices = problem.meta.get(self._config.choices)
+        if isinstance(choices, list):
+            choices = dict(zip(ascii_uppercase, choices, strict=False))
+        if not isinstance(choices, dict) or problem.answer.strip() not in choices:
             raise RewardError(
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has the answer {problem.answer!r} and "
-                f"the column {self._config.choices!r} {found!r}; checker choice needs a letter and {{letter: text}} or a list of texts"
+                f"the column {self._config.choices!r} {choices!r}; "
+                "checker choice needs a letter and {letter: text} or a list of texts"
             )
-        return {str(letter): str(words) for letter, words in found.items()}
+        return {str(letter): str(words) for letter, words in choices.items()}
 
     def _check_in_pool(self, problems: list[Problem], answers: list[str]) -> list[Value]:
-        """Equal answers to one problem are checked once."""
+        """A value for each answer. Equal answers to one problem are checked once."""
         if not problems:
             return []
         assert self._pool is not None
@@ -100,5 +101,5 @@ class OutcomeReward(WorksElsewhere):
 
 
 def asked(prompt: Prompt) -> str:
-    """What the user said last."""
+    """The text of a prompt's last message."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]

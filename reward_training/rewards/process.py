@@ -1,12 +1,14 @@
-"""Reward for the steps of the reasoning, not for where it ends (process supervision, arXiv 2305.20050).
+"""Process reward: scores the reasoning steps instead of the final answer (process supervision, arXiv 2305.20050).
 
-A text's steps are its lines or sentences. `checked_by: arithmetic` verifies the equations in each; the name of another reward has that
-one look at the text up to the end of each step, as a reward model or a judge can. A response's value is the mean or the
-minimum over its steps (the paper's section 2.6 takes the product; the minimum is arXiv 2312.08935's), or the steps are kept and
-each moves its own tokens (`grpo_train/objective/step_advantages.py`). Left out: labels of steps that people gave.
+The steps of a text are its lines or sentences. With `checked_by: arithmetic` the equations in each step are verified.
+With the name of another reward (a reward model or a judge), that reward scores the text up to the end of each step. A
+response's value is the mean or the minimum over its steps (the paper's section 2.6 takes the product; the minimum is
+from arXiv 2312.08935). With `per_step` the step values are kept, and a token's advantage depends on the steps that end
+at it or later (`grpo_train/objective/step_advantages.py`). Left out: step labels by people.
 
-A step that cannot be checked (no equation in it, a judge that did not answer) counts for nothing, so a policy that stops writing
-equations is not punished by the mean: `if_none` says what a response without any checked step is worth.
+Steps that cannot be checked (no equation, a judge that did not answer) are ignored, so a policy that stops writing
+equations does not lower its mean. A response without any step to check gets `if_none`; it is unscored if the checker
+failed on all its steps.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ LINE_END = re.compile(r"\n+")
 
 
 class ProcessReward:
-    """`checker` is the reward that looks at the steps; None for arithmetic."""
+    """`checker` is the reward that scores the steps; None for arithmetic."""
 
     def __init__(self, config: ProcessRewardConfig, checker: Reward | None = None) -> None:
         self.name = config.name
@@ -34,11 +36,11 @@ class ProcessReward:
         self._checker = checker
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
-        """Values in the checker's own range; arithmetic's are in [0, 1]."""
+        """A value for each completion in the checker's range; that of arithmetic is [0, 1]."""
         ends = [step_ends(self._reasoning(completion.text), self._config.split) for completion in completions]
         if self._checker is None:
             checked: list[list[Found]] = [
-                [*_arithmetic(c.text, of_text)] for c, of_text in zip(completions, ends, strict=True)
+                [*_arithmetic(c.text, text_ends)] for c, text_ends in zip(completions, ends, strict=True)
             ]
         else:
             checked = self._ask(self._checker, problems, completions, ends)
@@ -50,16 +52,17 @@ class ProcessReward:
     def _ask(
         self, checker: Reward, problems: Sequence[Problem], completions: Sequence[Completion], ends: list[list[int]]
     ) -> list[list[Found]]:
-        """What the other reward says of each response up to each of its steps."""
-        rows = [(row, end) for row, of_text in enumerate(ends) for end in of_text]
-        drafts = [completions[row].model_copy(update={"text": completions[row].text[:end]}) for row, end in rows]
-        values = checker([problems[row] for row, _ in rows], drafts) if rows else []
+        """For each completion, the checker's value of the text up to the end of each step."""
+        steps = [(i, end) for i, text_ends in enumerate(ends) for end in text_ends]
+        prefixes = [completions[i].model_copy(update={"text": completions[i].text[:end]}) for i, end in steps]
+        values = checker([problems[i] for i, _ in steps], prefixes) if steps else []
         checked: list[list[Found]] = [[] for _ in completions]
-        for (row, _), value in zip(rows, values, strict=True):
-            checked[row].append(value)
+        for (i, _), value in zip(steps, values, strict=True):
+            checked[i].append(value)
         return checked
 
     def _reduced(self, values: Sequence[Found], ends: Sequence[int]) -> Found:
+        """A completion's value from the values of its steps."""
         steps = [(end, value) for end, value in zip(ends, values, strict=True) if isinstance(value, float | int)]
         if steps:
             return self._value([value for _, value in steps], steps)
@@ -80,14 +83,14 @@ NOTHING_TO_CHECK = Unscored("no equation")
 
 
 def _arithmetic(text: str, ends: Sequence[int]) -> list[Value]:
-    """1 where all equations of a step are right, 0 where one is wrong."""
+    """For each step, 1 if all its equations are right, 0 if one is wrong, NOTHING_TO_CHECK if it has none."""
     starts = [0, *ends]
     verdicts = [equations(text[start:end]) for start, end in zip(starts, ends, strict=False)]
-    return [float(all(found)) if found else NOTHING_TO_CHECK for found in verdicts]
+    return [float(all(step)) if step else NOTHING_TO_CHECK for step in verdicts]
 
 
 def step_ends(text: str, split: str) -> list[int]:
-    """Where each step ends in the text; a step holds more than white space.
+    """Character offset of the end of each step. Parts that are only white space are no steps.
 
     >>> step_ends("3 + 5 = 8. Then half.\\nDone", "sentences")
     [10, 21, 26]

@@ -1,9 +1,9 @@
-"""A user's own reward: `module:function`, called with all problems and completions of a batch.
+"""Reward from a user's Python function, `module:function`, called with all problems and completions of a batch.
 
     def reward(problems, completions):
         return [1.0 if problem.answer in completion.text else 0.0 for problem, completion in zip(problems, completions)]
 
-It returns a number for each completion, or `reward_training.reward.Unscored("why")` where it cannot tell.
+It returns a number for each completion, or `reward_training.reward.Unscored("why")` for one that it cannot score.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load_function(path: str) -> Function:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way; the cause stays attached
+    except Exception as error:  # a user's module may raise anything on import
         raise ConfigError(
             f"function={path!r}: cannot import {module_name!r} from {os.getcwd()}: {type(error).__name__}: {error}"
         ) from error

@@ -1,6 +1,6 @@
-"""Punishment of repeated n-grams of tokens: the repetition penalty of arXiv 2502.03373 (appendix C.2), moved from [-1, 0] to [0, 1].
+"""Repetition reward: penalises repeated n-grams (arXiv 2502.03373, appendix C.2), shifted from [-1, 0] to [0, 1].
 
-Loops are how a policy fills its length limit, and the answer's reward says nothing of what stands before the answer.
+A policy tends to fill its length limit with loops, and an outcome reward ignores everything before the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RepetitionReward:
         self._free = config.free
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float]:
-        """1.0 where at most the share `free` of the n-grams is repeated, falling in a straight line to 0.0 where all are."""
+        """1.0 if at most a share `free` of the n-grams is repeated, falling linearly to 0.0 if all are."""
         return [self._value(repeated_share(completion.token_ids, self._ngram)) for completion in completions]
 
     def _value(self, repeated: float) -> float:
@@ -27,7 +27,7 @@ class RepetitionReward:
 
 
 def repeated_share(token_ids: Sequence[int], ngram: int) -> float:
-    """Share of the n-grams that have stood before; 0.0 where there are none.
+    """Share of the n-grams that repeat an earlier one; 0.0 if there are no n-grams.
 
     >>> repeated_share([1, 2, 1, 2, 1], 2)  # (1, 2), (2, 1), (1, 2), (2, 1): two of four
     0.5
