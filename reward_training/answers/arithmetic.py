@@ -115,7 +115,8 @@ def _tokens(text: str) -> list[str]:
 
 
 def _sum(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    """The value of the sum at the beginning of the tokens, and the tokens behind it. `_product` and `_factor` return the same.
+    """The value of the sum at the beginning of the tokens, and the tokens after it. `_product` and `_factor` return the
+    same.
 
     Raises:
         ValueError, IndexError: the tokens are no sum.

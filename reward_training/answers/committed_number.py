@@ -18,9 +18,9 @@ from reward_training.answers.plain_text import plain
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 3
-"""words that may stand behind the number of a sentence without an end"""
+"""number of words that may follow the number in an unfinished sentence"""
 MAX_CHARACTERS = 8000
-"""of the end of a text, where its answer stands; the rest is not read"""
+"""characters at the end of a text that are read; its answer is there"""
 CANDIDATE = re.compile(rf"(?<![\w.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/]))?")
 """a number or a fraction that stands apart from words and other numbers"""
 LIST_MARK = re.compile(
@@ -143,7 +143,7 @@ def _in_sentence(sentence: str) -> str | None:
 
 
 def _around(sentence: str, match: re.Match[str]) -> tuple[str, str]:
-    """The text before a match and the text behind it, NEAR characters of each."""
+    """NEAR characters of text before a match, and NEAR after it."""
     return sentence[max(0, match.start() - NEAR) : match.start()], sentence[match.end() : match.end() + NEAR]
 
 
@@ -160,7 +160,7 @@ def _is_denied(before: str, after: str) -> bool:
 
 
 def _goes_on(after: str) -> bool:
-    """Whether the text behind a number, in a sentence without an end, is more than a unit."""
+    """Whether the text after a number in an unfinished sentence is more than a unit."""
     following = re.split(r",?\s*\b(?:not|rather than|instead of|and not)\b", after)[0]
     return bool(GOES_ON.search(following)) or len(re.findall(r"[A-Za-z]+", following)) > MAX_UNIT_WORDS
 

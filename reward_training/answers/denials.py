@@ -1,7 +1,7 @@
 """Phrases with which a text denies, doubts or takes back an answer.
 
-Where a phrase has to stand is part of it: those that end with `$` are searched for in the text before an answer, those that begin with
-`^` in the text behind it, the others in a sentence or between two answers.
+A pattern's anchors say where it is searched: those that end with `$` in the text before an answer, those that begin
+with `^` in the text after it, the others in a sentence or between two answers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 NEAR = 200
-"""characters before an answer and behind it that are searched for these phrases"""
+"""number of characters before and after an answer that are searched for these phrases"""
 
 TAKEN_BACK = re.compile(
     r"\b(?:scratch that|(?:take|took) (?:that|it|this) back|(?:disregard|ignore|forget) (?:that|this|it|my)|i miscounted|no longer sure|"
@@ -22,7 +22,7 @@ DENIED_AFTER = re.compile(
     r"(?:is|was|are|were|must be|has to be)\s+(?:wrong|incorrect|false|too (?:low|high|much|many|few|small|large|big)|no longer)\b)",
     re.IGNORECASE,
 )
-"""behind an answer: it is not, or it is wrong"""
+"""after an answer: it is not, or it is wrong"""
 DENIED_VERB = re.compile(
     r"\b(?:did|does|do|was|were|is|are)\s*(?:not|n't)(?:\s+(?!and\b|but\b|so\b|because\b|only\b)[a-z]+){0,3}\s*$",
     re.IGNORECASE,
@@ -43,7 +43,7 @@ WITHDRAWN = re.compile(
     r"(?:actually|hmm|no),? (?:no|it|that)|it (?:must|should) be|correction|instead it is|not correct)\b",
     re.IGNORECASE,
 )
-"""behind an answer, or between two: the writer corrects what stands before"""
+"""after an answer, or between two: the writer corrects what stands before"""
 SAID_TO_BE_FALSE = re.compile(
     r"\b(?:false|untrue|not true|wrong|incorrect|not the case)\s+(?:that|to (?:say|claim|think|believe)(?: that)?)\b[^.!?,;:\n]*$",
     re.IGNORECASE,

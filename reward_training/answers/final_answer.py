@@ -1,11 +1,12 @@
-"""Finds the answer that a text commits to in the end: its last one, unless it is denied, withdrawn, a placeholder, or one of several.
+"""Finds the answer that a text commits to: its last one, unless denied, withdrawn, a placeholder, or one of several.
 
-`extract` says where the answer must stand: in a tag, in a box, behind ####, behind a phrase such as "the answer is", in a JSON field,
-as the last number, or (`final`) in whichever of these places the text has, the last number being tried last. Reasoning in <think> does
-not count.
+`extract` says where the answer must be: in a tag, in a box, after ####, after a phrase such as "the answer is", in a
+JSON field, as the last number, or (`final`) in whichever of these places the text has, the last number being tried
+last. Reasoning in <think> does not count.
 
-Where a text has several places with different contents, the last one counts only if words stand between them:
-"... <answer>9</answer> Wait, I counted one twice: <answer>8</answer>" is a correction, <answer>8</answer><answer>9</answer> is fishing.
+If a text has several places with different contents, the last one counts only if words stand between them:
+"... <answer>9</answer> Wait, I counted one twice: <answer>8</answer>" is a correction, but
+<answer>8</answer><answer>9</answer> is fishing for the right one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MAX_SHORT = 400
 MAX_PLACES = 64
 """boxes or phrases in one text that are looked at, counted from its end"""
 MAX_CONTENT = 1000
-"""characters behind a phrase that are searched for the end of its sentence"""
+"""number of characters after a phrase that are searched for the end of its sentence"""
 PHRASE = re.compile(
     r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40})?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\s*:?|(?:\*\*)?:)\s*"
     r"|\banswer\s*(?=isn't|is not)|\b(?:final|my)\s+answer\s*[:\-]?\s+(?=\S)",
@@ -107,7 +108,7 @@ def _boxes(text: str, tag: str, field: str) -> Iterator[Place]:
 
 
 def _end_of_group(text: str, start: int) -> int | None:
-    r"""The offset behind the } that closes a group, which begins at `start`; None where nothing closes it. \{ and \} do not count."""
+    r"""The offset after the } that closes the group at `start`; None if nothing closes it. \{ and \} do not count."""
     depth = 1
     for index in range(start, len(text)):
         if text[index - 1] != "\\":
@@ -143,7 +144,7 @@ def _is_only_mentioned(before: str) -> bool:
 
 
 def _behind_phrase(rest: str) -> str | None:
-    """The sentence behind a phrase, without its reason; None where there is none, or it is a question."""
+    """The sentence after a phrase, without its reason; None if there is none or it is a question."""
     if not rest.strip() or rest.startswith("\n"):
         return None
     end = SENTENCE_END.search(rest)
@@ -198,7 +199,7 @@ FINDERS: dict[str, Callable[[str, str, str], Iterator[Place]]] = {
 }
 
 
-# ---- which of them counts -------------------------------------------------------------------------------------------
+# ---- choosing one place ---------------------------------------------------------------------------------------------
 
 
 def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool) -> str | None:
@@ -209,7 +210,7 @@ def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool) -> st
     ends = [place.end for place in places if not _is_placeholder(place.content)]
     rest = text[max(ends, default=0) :]
     if ends and not WITHDRAWN.search(rest):
-        return None  # fishing, or a denied answer
+        return None  # several answers without a correction, or a denied one
     return (committed_letter(rest) if letters else None) or committed_number(rest, prompt)
 
 

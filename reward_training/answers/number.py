@@ -1,16 +1,16 @@
-"""What a number in digits looks like, and its exact value. Everything in this folder that reads numbers builds on this grammar.
+"""The grammar of numbers in digits, and their exact values, for all modules in this folder that read numbers.
 
-The one rule, for the digits of any script:
+- The whole part is a run of digits, or digits in groups with commas between them: one to three digits first, then
+  groups of two or three, and three in the last one (1,250,000 or 12,50,000). A run of digits and commas is grouped like
+  that as a whole or it is a list: 1,2,345 and 12,3456 are no single numbers.
+- Decimals are a point and at least one digit. A number may begin with its point (.5), but not right after a letter, a
+  digit or another point.
+- An exponent is e or E, a sign or none, and digits. One beyond MAX_EXPONENT is still part of the number, but the number
+  has no value.
+- A sign is part of the number unless it stands between operands: right after a letter, a digit or a closing bracket.
 
-- The whole part is a run of digits, or digits in groups with commas between them: one to three digits first, then groups of two or
-  three, and three in the last one (1,250,000 or 12,50,000). A run of digits and commas is grouped like that as a whole or it is a
-  list: 1,2,345 and 12,3456 are no single numbers.
-- Decimals are a point and at least one digit. A number may begin with its point (.5), but not right behind a letter, a digit or
-  another point.
-- An exponent is e or E, a sign or none, and digits. One beyond MAX_EXPONENT is still part of the number, but the number has no value.
-- A sign is part of the number unless it stands between operands: right behind a letter, a digit or a closing bracket.
-
-Two things depend on where a number stands, and are parameters of `unsigned`: spaces between groups, and a point without decimals.
+Two things depend on where a number stands, and are parameters of `unsigned`: spaces between groups, and a point without
+decimals.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 MAX_EXPONENT = 1000
-"""of ten; a number with a larger one is no sensible answer and costs memory to write out"""
+"""largest exponent of ten; a number with a larger one is no sensible answer and costs memory to write out"""
 MAX_DIGITS = 4000
-"""of a number that becomes a fraction; Python by itself refuses to read more than 4300"""
+"""most digits of a number that is read as a fraction; Python by itself refuses to read more than 4300"""
 
 GROUPED = r"(?<!\d)(?<!\d,)\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d|,\d)"
 """digits in groups with commas between them"""
@@ -63,7 +63,7 @@ def as_fraction(written: str) -> Fraction | None:
 
 def as_decimal(written: str) -> Decimal | None:
     """The exact value as a decimal; None as for `as_fraction`, except that the limit on digits is MAX_EXPONENT before the point,
-    or zeros behind it.
+    or zeros after it.
 
     >>> as_decimal("1,250.50"), as_decimal("9" * 1002)
     (Decimal('1250.50'), None)
@@ -84,7 +84,7 @@ def power_of_ten(exponent: str) -> Fraction | None:
 
 
 def num_decimals(written: str) -> int:
-    """The number of digits behind the point."""
+    """The number of digits after the decimal point."""
     return len(re.split("[eE]", written)[0].partition(".")[2])
 
 

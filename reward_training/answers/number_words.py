@@ -52,7 +52,8 @@ HAN_MYRIADS = {"万": 10**4, "亿": 10**8}
 
 
 def english(text: str) -> tuple[int, str] | None:
-    """The value of a number in English words, and the one word that may stand behind it as its unit; None where it is no such number.
+    """The value of a number in English words, and the one word that may follow it as its unit; None if it is no such
+    number.
 
     >>> english("thirty-five apples"), english("two hundred and nine"), english("five million")
     ((35, 'apples'), (209, ''), None)

@@ -32,7 +32,7 @@ PURE_POWER = re.compile(rf"({SIGN})\s*{EXPONENT}")
 TIMES_POWER = re.compile(rf"\s*(?:\*|x|{markup.TIMES})\s*{EXPONENT}")
 LEADING_CURRENCY = re.compile(r"([-+]?)\s*[$€£₹¥]\s*(?=[\d.])")
 LOOKALIKE = re.compile(r"[OoI\u0417\u0437\u041e\u043e\u039f\u03bf](?!\w)")
-"""a letter that looks like a digit, right behind a number"""
+"""a letter that looks like a digit, right after a number"""
 LOOKALIKES = re.compile(r"[OoIl\u041e\u043e\u0417]{2,}")
 UNIT = re.compile(r"[\s\-]*((?:[^\W\d_]|[°%$€£₹/. ']|\^-?\d+)*)")
 """letters, signs of units and powers of them, to the end of a text"""
@@ -46,7 +46,7 @@ LEADING = re.compile(
 OTHER_VALUES = re.compile(
     r"\b(?:or|and|to|between|versus|vs|than|least|most|either|maybe|perhaps|not|no|never|i|if)\b", re.IGNORECASE
 )
-"""words behind a number that bring in another value, or leave it open"""
+"""words after a number that bring in another value, or leave it open"""
 ASIDE = re.compile(r"(.+?)\s*\(([^()]*)\)\s*\.?")
 UNKNOWN = re.compile(r"[a-zA-Z](?:_?\w)?|\\?[a-zA-Z]+(?:\([a-z]\))?|")
 """the left side of an equation that only names its right side: x, x_1, \\theta, f(x), or nothing"""
@@ -54,7 +54,7 @@ UNKNOWN = re.compile(r"[a-zA-Z](?:_?\w)?|\\?[a-zA-Z]+(?:\([a-z]\))?|")
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value and the unit behind it."""
+    """A value and the unit after it."""
 
     value: Fraction
     unit: str = ""
@@ -116,7 +116,7 @@ def _with_aside(before: str, inside: str) -> Quantity | None:
 
 
 def in_words(text: str) -> Quantity | None:
-    """The value of an English or Chinese number in words, or of any number behind `minus` or `negative`; None for other texts."""
+    """The value of an English or Chinese number in words, or of any number after `minus` or `negative`; else None."""
     if (signed := re.fullmatch(r"(?:minus|negative)\s+(.+)", text.lower())) is not None:
         found = quantity(signed.group(1))
         return None if found is None or found.value < 0 else Quantity(-found.value, found.unit)
@@ -130,7 +130,7 @@ def in_words(text: str) -> Quantity | None:
 
 
 def _written(text: str) -> Quantity | None:
-    """A number in digits and at most a unit behind it; None for anything else."""
+    """A number in digits and at most a unit after it; None for anything else."""
     currency = LEADING_CURRENCY.match(text)
     sign = _sign(currency.group(1)) if currency else 1
     read = _value_and_rest(text[currency.end() :] if currency else text)
@@ -142,7 +142,7 @@ def _written(text: str) -> Quantity | None:
 
 
 def _value_and_rest(text: str) -> tuple[Fraction, str] | None:
-    """The value of the number at the beginning, in the first notation that fits, and the text behind it; None where no value is there."""
+    """The value of the number at the start, by the first notation that fits, and the text after it; None without one."""
     value: Fraction | None
     if (match := PURE_POWER.match(text)) is not None:
         value = power_of_ten(match.group(2))
@@ -157,8 +157,8 @@ def _value_and_rest(text: str) -> tuple[Fraction, str] | None:
 
 
 def _multiplied(text: str) -> tuple[Fraction, str] | None:
-    """The value of a number times the power of ten and the word such as million that may stand behind it, and the text behind those;
-    None where no value is there.
+    """The value of a number times the power of ten and the word such as million that may stand after it, and the text
+    after those; None where no value is there.
     """
     match = WRITTEN.match(text)
     value = as_fraction(match.group()) if match else None
@@ -191,7 +191,7 @@ def _mixed(match: re.Match[str]) -> Fraction | None:
 
 
 def _unit(rest: str) -> str | None:
-    """The unit, or the few words, behind a number, folded; None where they may change the value."""
+    """The unit, or the few words, after a number, folded; None where they may change the value."""
     if not rest.strip():
         return ""
     match = UNIT.fullmatch(rest)

@@ -38,7 +38,7 @@ class Packed:
     input_ids: Tensor
     """(B, T) int64, 0 on padding"""
     attention_mask: Tensor
-    """(B, 1, T, T) bool, True where the query (third axis) attends to the key (fourth axis); without sharing a padding
+    """(B, 1, T, T) bool, True at [b, 0, q, k] if position q attends to position k; without sharing a padding
     mask instead: (B, T) int64, 1 on tokens and 0 on padding"""
     position_ids: Tensor
     """(B, T) int64, each token's position in its own sequence"""

@@ -1,4 +1,4 @@
-"""Noise to signal from running sums is that of the gradients themselves."""
+"""The noise-to-signal ratio from running sums equals that from the gradients themselves."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the experiment makes of its runs' summaries."""
+"""The experiment's tables and intervals from the summaries of its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small things to score and to train, all built in code."""
+"""Fixtures: a tokenizer, a tiny policy, problems and completions, all built in code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPECIAL = ["<|unk|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Characters as tokens, a chat template, and a pad token that is the end token, as SmolLM2 has it."""
+    """A character tokenizer with a chat template, whose pad token is the end token, as in SmolLM2."""
     characters = [chr(code) for code in range(32, 127)] + ["\n"]
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *characters])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))

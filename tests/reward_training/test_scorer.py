@@ -1,4 +1,4 @@
-"""The scorer: totals, missing parts, and rewards at fault."""
+"""The scorer: totals, missing parts, and rewards that raise or return invalid values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakeProblem = Callable[..., Problem]
 
 @dataclass
 class Fixed:
-    """A reward that returns what it was given."""
+    """A reward that returns fixed values."""
 
     values: Any
     name: str = "fixed"
@@ -141,7 +141,7 @@ def test_total_ignores_what_is_missing(values: list[float | None], data: st.Data
 
 @dataclass
 class Remote(WorksElsewhere):
-    """A reward that notes when it is asked, and for what."""
+    """A reward marked WorksElsewhere that signals its first call and records the texts."""
 
     name: str = "remote"
     weight: float = 1.0

@@ -1,4 +1,4 @@
-"""Weights over time, and floors under the total."""
+"""Weight schedules, and floors that cap the total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small chat endpoint on the loopback address, whose replies a test writes."""
+"""A fake chat endpoint on the loopback address that replies with what a test gives it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class JudgeServer:
-    """`reply` gets the messages of a request and how many came before it; it returns the reply's text, or (status, body)."""
+    """`reply(messages, number of earlier requests)` returns the reply's text, or (status, body)."""
 
     reply: Callable[[list[dict[str, str]], int], str | tuple[int, str]]
     url: str = ""

@@ -25,7 +25,7 @@ MakeProblem = Callable[..., Problem]
 
 
 METRIC_NAME = re.compile(r"[\w .:/-]+")
-"""what MLflow takes as a metric's name"""
+"""names that MLflow accepts for a metric"""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def config(tmp_path: Path) -> Callable[..., JudgeRewardConfig]:
 
 
 def grade(messages: list[dict[str, str]], number: int) -> str:
-    """The number that the response says, as a verdict."""
+    """A verdict with the number that the response states."""
     found = re.search(r"worth (\d+)", messages[1]["content"].partition("Response:")[2])
     return f'Because. {{"score": {found.group(1) if found else 0}}}'
 
@@ -240,7 +240,7 @@ def test_a_sound_judge_passes_the_canaries_once(
 
 
 def prefers(better: Callable[[str, str], str]) -> Callable[[list[dict[str, str]], int], str]:
-    """A judge that compares the texts of both responses."""
+    """A judge's reply function that gives the verdict of `better(first, second)`."""
 
     def reply(messages: list[dict[str, str]], number: int) -> str:
         first, second = re.findall(r"Response [AB]:\n(?:=\S+)\n(.*?)\n=", messages[1]["content"], re.DOTALL)

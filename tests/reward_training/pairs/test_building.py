@@ -1,4 +1,4 @@
-"""Preference pairs: who is paired with whom, which side they are on, and how earlier rounds are replayed."""
+"""Preference pairs: which completions are paired, the held-out split, and replay of earlier rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs that somebody labelled before: their forms, their faults, and what a round draws from them."""
+"""Preference pairs from files: accepted formats, errors, and what a round draws from them."""
 
 from __future__ import annotations
 

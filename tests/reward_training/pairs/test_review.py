@@ -1,4 +1,4 @@
-"""What people are asked, in which order, and what their answers are worth."""
+"""Review items: which pairs people see, in which order, and the pairs that their verdicts give."""
 
 from __future__ import annotations
 

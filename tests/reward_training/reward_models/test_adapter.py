@@ -1,4 +1,4 @@
-"""A reward model's adapter: what it changes, what is left on disk, that it learns."""
+"""A reward model's LoRA adapter: which weights it changes, what is saved, and that it learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a reward model may be used."""
+"""The check of a reward model: its measurements, and the reasons to refuse it."""
 
 from __future__ import annotations
 

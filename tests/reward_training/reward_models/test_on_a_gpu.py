@@ -1,4 +1,4 @@
-"""Reward models on a GPU: trained there they learn, and what they say is what a CPU says."""
+"""Reward models on a GPU: they learn there, and their scores equal those on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reward model's training that was stopped and goes on ends like one that was not; it needs all of its checkpoint."""
+"""Training of a reward model that is stopped and resumed ends with the same weights as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def base(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def attempt(
     base: Path, folder: Path, *, stop_after: int = 1000, every: int = 100, config: TrainedRewardModel = CONFIG
 ) -> Outcome:
-    """A training of 12 updates from the newest checkpoint in `folder`, as a new process would do it."""
+    """Train 12 updates, continuing from the newest checkpoint in `folder` as a new process would."""
     torch.manual_seed(stop_after)
     steps: Steps = []
     folder.mkdir(exist_ok=True)
@@ -100,7 +100,7 @@ def test_a_checkpoint_without_one_of_its_states_ends_elsewhere(
 
 
 def leave_out(checkpoint: Path, name: str) -> None:
-    """Remove a file and what the seal says of it."""
+    """Remove a file and its entry in the seal."""
     (checkpoint / name).unlink()
     seal = json.loads((checkpoint / SEAL).read_text())
     del seal["files"][name]

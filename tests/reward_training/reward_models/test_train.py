@@ -1,4 +1,4 @@
-"""A small reward model learns a preference that is easy to see, repeatably."""
+"""A small reward model learns an easy preference, reproducibly."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_calibrated_scores_of_the_training_pairs_have_mean_0_and_deviation_1(
 
 
 def test_scores_are_anchored_on_the_pairs_that_are_given_for_it(policy_folder: Path, tmp_path: Path) -> None:
-    """Two models that learned from other pairs agree on what an average response to the anchors is worth."""
+    """Two models trained on different pairs give the anchors' responses the same mean and deviation."""
     anchors = make_pairs(100, 10)
     for number in (0, 24):
         folder = tmp_path / str(number)

@@ -33,7 +33,7 @@ def get_score_answer_fn(family):
 
 @pytest.fixture
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CheckerPool]:
-    """Workers that find a library of ours under the name reasoning_gym."""
+    """Let the workers import a fake library as reasoning_gym."""
     (tmp_path / "reasoning_gym.py").write_text(LIBRARY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with CheckerPool(["reasoning_gym"], num_workers=2) as pool:
@@ -89,7 +89,7 @@ def test_worker_does_without_torch() -> None:
 
 
 def test_hung_worker_ends_itself_when_nobody_is_left(tmp_path: Path) -> None:
-    """The asking process may be killed while a check hangs: the worker's own alarm ends it."""
+    """If the parent is killed while a check hangs, the worker's own alarm ends the worker."""
     (tmp_path / "reasoning_gym.py").write_text(LIBRARY)
     script = (
         "import reward_training.rewards.checker_worker as w; w.GRACE_S = 0; import sys; sys.argv = ['w']; "

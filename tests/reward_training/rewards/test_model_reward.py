@@ -1,4 +1,4 @@
-"""A reward model as a reward."""
+"""The reward from a reward model: calibration, and conversations that are too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the reasoning: where they end, whether their sums are right, and what a response is worth by them."""
+"""The process reward: where steps end, whether their equations are right, and the value of a response."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_value_by_arithmetic(
 
 @dataclass
 class Asked:
-    """A reward that notes what it is shown."""
+    """A reward that records the texts it scores."""
 
     values: list[Value]
     texts: list[str] = field(default_factory=list)

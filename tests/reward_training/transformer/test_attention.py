@@ -1,4 +1,4 @@
-"""Grouped attention is the models' own, without the repeats, and is taken only where it is."""
+"""Grouped attention equals the model's eager attention, and is used only for models where it does."""
 
 import json
 from types import SimpleNamespace

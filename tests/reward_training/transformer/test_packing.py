@@ -1,4 +1,4 @@
-"""Packed sequences are computed as separate ones are, whatever else is in the batch."""
+"""Packed sequences give the same scores and gradients as separate ones, whatever else is in the batch."""
 
 from __future__ import annotations
 

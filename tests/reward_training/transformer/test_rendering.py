@@ -1,4 +1,4 @@
-"""Prompts and conversations as text."""
+"""Prompts and conversations rendered as text and token ids."""
 
 from __future__ import annotations
 
