@@ -142,7 +142,7 @@ def _written(text: str) -> Quantity | None:
 
 
 def _value_and_rest(text: str) -> tuple[Fraction, str] | None:
-    """The value of the number at the start, by the first notation that fits, and the text after it; None without one."""
+    """The value of the number at the start, by the first notation that fits and the text after it; None without one."""
     value: Fraction | None
     if (match := PURE_POWER.match(text)) is not None:
         value = power_of_ten(match.group(2))
