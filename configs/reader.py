@@ -33,7 +33,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
 
 
-def stored_config(data: dict[str, Any], run_name: str) -> Config:
+def parse_stored_config(data: dict[str, Any], run_name: str) -> Config:
     """The configuration stored in a run's run.json.
 
     Raises:

@@ -75,11 +75,11 @@ def all_rounds() -> None:
     run = current_run()
     stages.prepare(run)
     state = baseline(round_index=0)
-    while state.round < rounds_wanted(run):
+    while state.round < rounds_so_far(run):
         state = one_round(round_index=state.round + 1, state=state)
 
 
-def rounds_wanted(run: Run) -> int:
+def rounds_so_far(run: Run) -> int:
     """Number of rounds of the run, with added ones; prepares the problems of a round that a watch rule just added."""
     if added_round(run) is not None:
         stages.prepare(run)

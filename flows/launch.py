@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError, StageStopped, WorkspaceBusy
+from configs.errors import ConfigError, StageStopped
 from configs.reader import load_config
 from configs.schema.config import Config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
 from tasks.runs.facts import load
 from tasks.runs.run_file import open_run, refuse_without_pairs, run_names
-from tasks.runs.workspace import lock_holder, run_folder
+from tasks.runs.workspace import refuse_when_held, run_folder
 from tasks.showing.tables import estimates_table, rounds_table, verdict_on
 from tasks.showing.terminal import Terminal
 from tasks.tracking.outbox import TRACKING, RunTracking
@@ -130,16 +130,6 @@ def _flow(name: str) -> Callable[[Config], Any]:
         "reward-models": retrain_reward_models,
     }
     return flows[name]
-
-
-def refuse_when_held(root: Path) -> None:
-    """Raise WorkspaceBusy if another process holds the workspace; the flow itself takes the lock later."""
-    holder = lock_holder(root)
-    if holder is not None:
-        raise WorkspaceBusy(
-            f"{root} is held by run {holder.run!r} (process {holder.pid}, started {holder.started}); "
-            f"wait for it, stop it with `kill {holder.pid}`, or work in another folder"
-        )
 
 
 def _show(root: Path, summary: Summary, terminal: Terminal) -> None:

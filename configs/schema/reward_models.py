@@ -118,7 +118,7 @@ class TrainedRewardModel(Block):
     epochs: PositiveInt = Field(1, description="passes over the training pairs")
     batch_size: PositiveInt = Field(16, description="pairs per update")
     max_length: PositiveInt = Field(
-        1024, description="most tokens of prompt and response; pairs with a longer one are dropped and counted"
+        1024, description="most tokens of prompt and response; pairs with a longer one neither train nor check"
     )
     save_steps: SaveSteps = 100
     min_pairs: PositiveInt = Field(50, description="fewest training pairs with which a model is trained and accepted")

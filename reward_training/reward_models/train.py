@@ -72,7 +72,7 @@ def train_reward_model(
     one.
 
     `on_step(step, metrics)` is called after each update, with steps from 1 and the metrics named in METRICS. Pairs with
-    a conversation over `max_length` tokens are left out (`fitting_pairs` counts them). Scores are normalised to mean 0
+    a conversation over `max_length` tokens are left out. Scores are normalised to mean 0
     and standard deviation 1 on the responses of the first NUM_ANCHORS `anchors` that fit (by default `pairs`). With the
     same anchors in every round, a reward means the same in every round.
 
@@ -100,12 +100,6 @@ def train_reward_model(
         tokenizer.save_pretrained(str(out_dir))
         del model
         _calibrate(out_dir, tokenizer, anchors or pairs, config.max_length)
-
-
-def fitting_pairs(pairs: Sequence[PreferencePair], *, base: Path, max_length: int) -> tuple[list[PreferencePair], int]:
-    """The pairs with at most `max_length` tokens in both conversations, and how many pairs were left out."""
-    indices = [row.index for row in _encode(load_tokenizer(base), pairs, max_length)]
-    return [pairs[i] for i in indices], len(pairs) - len(indices)
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------

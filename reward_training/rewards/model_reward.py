@@ -26,7 +26,7 @@ class ModelReward:
         fitting = [i for i, length in enumerate(lengths) if length <= self._scorer.max_length]
         scores = self._scorer.scores([conversations[i] for i in fitting])
         values = dict(zip(fitting, self._scorer.calibrated(scores), strict=True))
-        return [values[i] if i in values else self._too_long(length) for i, length in enumerate(lengths)]
+        return [values[i] if i in values else self._too_long() for i in range(len(lengths))]
 
-    def _too_long(self, length: int) -> Unscored:
+    def _too_long(self) -> Unscored:
         return Unscored(f"over max_length={self._scorer.max_length} tokens")

@@ -81,7 +81,7 @@ def run_names(root: Path) -> list[str]:
 
 def stored_config(file: RunFile) -> Config:
     """The configuration that a run was last started or resumed with."""
-    return reader.stored_config(file.config, file.name)
+    return reader.parse_stored_config(file.config, file.name)
 
 
 def refuse_without_pairs(root: Path, config: Config) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from configs.disk.files import JournalLine
-from configs.reader import stored_config
+from configs.reader import parse_stored_config
 from configs.records import Estimate, EvalReport, Policy, RewardModelReport
 from configs.schema.config import Config
 from configs.seeds import seed_for
@@ -68,7 +68,7 @@ class RoundRecords:
     @cached_property
     def journal(self) -> list[JournalLine]:
         """The step metrics of the policy's training, in the order of writing."""
-        return stage_files.step_metrics(self.folder / "policy")
+        return stage_files.journal(self.folder / "policy")
 
     @cached_property
     def seconds(self) -> dict[str, float]:
@@ -158,7 +158,7 @@ def read_run_records(folder: Path) -> RunRecords:
     return RunRecords(
         name=run_file["name"],
         folder=folder,
-        config=stored_config(run_file["config"], run_file["name"]),
+        config=parse_stored_config(run_file["config"], run_file["name"]),
         given_policy=None if given is None else Policy.model_validate(given),
         rounds=rounds,
     )

@@ -28,7 +28,7 @@ def rows(path: Path) -> list[Row]:
     return read_rows(path) if path.exists() else []
 
 
-def step_metrics(stage_dir: Path) -> list[JournalLine]:
+def journal(stage_dir: Path) -> list[JournalLine]:
     """All lines of the stage's journal, in the order of writing."""
     return Journal(stage_dir / "journal.jsonl").read()
 

@@ -97,7 +97,7 @@ def workspace_lock(root: Path, run_name: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if not _try_lock_for(descriptor, LOCK_PATIENCE_S):
-            raise WorkspaceBusy(_busy(root, _read_holder(path)))
+            raise _busy(root, _read_holder(path))
         _held.add(descriptor)
         _write_holder(descriptor, Holder(pid=os.getpid(), run=run_name, started=time.strftime("%Y-%m-%d %H:%M:%S")))
         yield
@@ -156,8 +156,18 @@ def _read_holder(path: Path) -> Holder:
     return Holder(pid=0, run="(unknown)", started="(unknown)")
 
 
-def _busy(root: Path, holder: Holder) -> str:
-    return (
+def refuse_when_held(root: Path) -> None:
+    """For a command to say so before it starts anything; the lock itself is taken later.
+
+    Raises:
+        WorkspaceBusy: another process holds the workspace.
+    """
+    if (holder := lock_holder(root)) is not None:
+        raise _busy(root, holder)
+
+
+def _busy(root: Path, holder: Holder) -> WorkspaceBusy:
+    return WorkspaceBusy(
         f"{root} is held by run {holder.run!r} (process {holder.pid}, started {holder.started}); "
         f"wait for it, stop it with `kill {holder.pid}`, or work in another folder"
     )

@@ -63,7 +63,6 @@ def render(records: RunRecords) -> str:
         config=records.config,
         missing=MISSING,
         outcome=outcome(records),
-        gain=records.paired_gain("test", "greedy_accuracy"),
         alarms=records.alarms(),
         metrics=_rounds_metrics(records),
         objectives=[reward.name for reward in records.config.rewards],

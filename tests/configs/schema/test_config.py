@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from configs.errors import ConfigError
-from configs.reader import load_config, stored_config
+from configs.reader import load_config, parse_stored_config
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from tests.paths import TINY
@@ -243,4 +243,4 @@ def test_a_run_of_another_version_is_refused_with_the_field_and_a_remedy():
     """A field that a later version dropped ended `regroup sample` with a traceback."""
     data = load_config(TINY).model_dump(mode="json") | {"dropped_field": 1}
     with pytest.raises(ConfigError, match=r"(?s)'old'.*dropped_field: unknown key.*--run NEWNAME"):
-        stored_config(data, "old")
+        parse_stored_config(data, "old")

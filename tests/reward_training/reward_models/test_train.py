@@ -22,7 +22,7 @@ from configs.records import PreferencePair
 from configs.schema.reward_models import OutcomeLabeler, TrainedRewardModel
 from reward_training.reward_models.check import check_reward_model
 from reward_training.reward_models.scores import RewardModelScorer, read_calibration
-from reward_training.reward_models.train import fitting_pairs, micro_batch_size, train_reward_model
+from reward_training.reward_models.train import micro_batch_size, train_reward_model
 from reward_training.reward_models.trainer import METRICS
 from reward_training.transformer.rendering import conversation_text
 
@@ -217,7 +217,14 @@ def test_loss_that_is_no_number_stops(policy_folder: Path, tmp_path: Path) -> No
 def test_pairs_that_are_too_long_are_left_out(policy_folder: Path, tmp_path: Path) -> None:
     pairs = make_pairs(0, 2)
     long = pairs[0].model_copy(update={"rejected": "q" * 500})
-    assert fitting_pairs([long, *pairs], base=policy_folder, max_length=128) == (pairs, 1)
+    seen: list[list[dict[str, float]]] = []
+    for given in (pairs, [long, *pairs]):
+        seen.append([])
+        train_reward_model(
+            given, base=policy_folder, out_dir=tmp_path / str(len(given)), config=CONFIG, seed=0,
+            on_step=lambda step, metrics: seen[-1].append(metrics), should_stop=lambda: False,
+        )  # fmt: skip
+    assert seen[0] == seen[1] != []
     with pytest.raises(ConfigError, match="no pair of 1 fits into max_length=128 tokens"):
         train_reward_model(
             [long], base=policy_folder, out_dir=tmp_path, config=CONFIG, seed=0,

@@ -14,7 +14,7 @@ from tasks.runs import stage_files
 def test_what_is_not_there_yet_is_none_or_empty(tmp_path: Path) -> None:
     assert stage_files.evaluation_reports(tmp_path) == {}
     assert stage_files.rows(tmp_path / "results.jsonl") == []
-    assert stage_files.step_metrics(tmp_path) == []
+    assert stage_files.journal(tmp_path) == []
     assert stage_files.round_manifests(tmp_path) == []
     readers = [stage_files.reward_model_report, stage_files.train_result, stage_files.decision]
     assert [reader(tmp_path) for reader in readers] == [None, None, None]
