@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Versions: datasets 5.2.0, pyarrow 25.0.1, Python 3.11. Seen on 2026-11-28.
+# Guess: a JSON string comes back as a string; at worst a column that mixes numbers and strings is refused, or all of it becomes text.
+# Behaviour: such a column gets the type Json, and every string in it that is itself JSON is parsed once more, by load_dataset and by
+#   Dataset.map alike: an answer "007" becomes 7, "null" a missing value, "[1, 2]" a list. A column of nothing but dates becomes
+#   timestamps. A column of strings alone is left alone, so one number among thousands of answers changes how the others read.
+# Output seen:
+#   strings only  Value('string')       ['007', 'null', '[1, 2]', 'two']
+#   one number    Json(decode=True)     [7, None, [1, 2], 'two', 2.5]
+#   by map        Json(decode=True)     [2.5, 7]
+#   dates only    Value('timestamp[s]') [datetime.datetime(2026, 1, 2, 0, 0)]
+# Way out: pass features= with Value("string") and write every answer as a string.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+python3.11 -m venv venv
+venv/bin/pip install --quiet --disable-pip-version-check datasets==5.2.0 pyarrow==25.0.1
+export HF_HOME="$work/home" HF_HUB_OFFLINE=1
+venv/bin/python - <<'PY'
+import datetime
+import json
+import sys
+
+import datasets
+
+datasets.disable_progress_bars()
+
+
+def load(name, values):
+    with open(f"{name}.jsonl", "w") as lines:
+        lines.writelines(json.dumps({"answer": value}) + "\n" for value in values)
+    return datasets.load_dataset("json", data_files=f"{name}.jsonl", split="train")
+
+
+texts = ["007", "null", "[1, 2]", "two"]
+mixed = [2.5, "7"]
+seen = {
+    "strings only": load("texts", texts),
+    "one number": load("mixed", [*texts, 2.5]),
+    "by map": datasets.Dataset.from_dict({"row": [0, 1]}).map(lambda one: {"answer": mixed[one["row"]]}),
+    "dates only": load("dates", ["2026-01-02"]),
+}
+for name, rows in seen.items():
+    print(f"{name:13} {str(rows.features['answer']):21} {rows['answer'][:]}")
+expected = {
+    "strings only": texts,
+    "one number": [7, None, [1, 2], "two", 2.5],
+    "by map": [2.5, 7],
+    "dates only": [datetime.datetime(2026, 1, 2)],
+}
+if {name: rows["answer"][:] for name, rows in seen.items()} != expected:
+    sys.exit("the behaviour has changed")
+PY
