@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Versions: transformers 5.23.0, gguf 0.19.0, torch 2.13.0 (CPU; transformers reads no GGUF without it), Python 3.11. Seen on 2026-11-28.
 # Guess: AutoTokenizer.from_pretrained(gguf_file=...) splits text as the file's tokenizer.ggml.pre says, or refuses a name it does not know.
-# Behaviour: 23 names have their rule (llama-bpe, qwen2, tekken, ...). Any other name gets GPT-2's, with no word of it: smollm, whose
-#   models have every digit apart, deepseek-v3. "1234" then is one token that the model hardly saw and line breaks are cut
-#   otherwise, with no error anywhere.
+# Behaviour: 23 names have their rule (llama-bpe, qwen2, tekken, ...). Any other name gets GPT-2's, with no word of it: among them smollm,
+#   whose models have every digit apart, and deepseek-v3. "1234" is then one token that the model hardly saw, and line breaks are cut
+#   otherwise than in training.
 # Output seen (a vocabulary of bytes with "12", "123", "1234" and a double line break; text "1234 a\n\nb"):
 #   llama-bpe       123|4|Ġ|a|ĊĊ|b
 #   qwen2           1|2|3|4|Ġ|a|ĊĊ|b
