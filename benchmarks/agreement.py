@@ -14,9 +14,9 @@ from benchmarks.contestant import open_student, trl_trainer
 from benchmarks.workloads import WORKLOADS, in_order
 from configs.records import Completion
 from configs.schema.config import Config
-from grpo_train.objective.loss import BatchSize, policy_loss
-from grpo_train.objective.response_logprobs import micro_batches, response_logprobs
 from grpo_train.sampling.generation import Sampling, sample
+from grpo_train.updating.loss import BatchSize, policy_loss
+from grpo_train.updating.response_logprobs import micro_batches, response_logprobs
 
 TOKENS = 16
 

@@ -38,7 +38,7 @@ from benchmarks.workloads import (
     problems,
 )
 from configs.errors import StageStopped
-from configs.records import Policy, Problem
+from configs.records import Policy, Problem, is_right
 from configs.schema.config import Config
 from grpo_train.policies.adapter import Adapter
 from grpo_train.sampling.generation import Sampling, sample
@@ -93,7 +93,7 @@ class Student:
         completions = sample(self.model, self.tokenizer, dev, greedy, seed=0, policy_id="examined")
         self.model.train(was_training)
         rewards = [r for r in open_rewards(self.workload, self.config) if r.name == self.config.checker]
-        return fmean((row.parts[self.config.checker] or 0.0) >= 1 for row in score(dev, completions, rewards))
+        return fmean(is_right(row.parts[self.config.checker]) for row in score(dev, completions, rewards))
 
 
 def open_student(workload: Workload, config: Config) -> Student:

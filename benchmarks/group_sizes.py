@@ -23,9 +23,9 @@ from benchmarks.results import kept, table
 from benchmarks.workloads import WORKLOADS, Workload, open_model, open_rewards, problems
 from configs.records import Completion, Policy, Problem
 from configs.schema.config import Config
-from grpo_train.objective.advantages import Advantages, group_advantages
-from grpo_train.objective.learner import Learner
 from grpo_train.sampling.generation import Sampling, sample
+from grpo_train.updating.advantages import Advantages, group_advantages
+from grpo_train.updating.learner import Learner
 from reward_training.scorer import score
 from tasks.running.allocator import reused_memory
 

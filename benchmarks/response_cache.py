@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.results import kept, table
 from configs.reader import load_config
-from configs.records import Policy
+from configs.records import Policy, is_right
 from configs.schema.config import Config
 from grpo_train.policies.model import load_policy
 from grpo_train.problems.splits import load_problems
@@ -89,7 +89,7 @@ def measured(share: float, seed: int, num_steps: int, num_problems: int) -> dict
         greedy = Sampling(1, 0.0, config.grpo_config.max_response_length)
         completions = sample(model, tokenizer, dev, greedy, seed=0, policy_id="trained")
         scores = score(dev, completions, [reward for reward in rewards if reward.name == config.checker])
-    accuracy = fmean((row.parts[config.checker] or 0.0) >= 1 for row in scores)
+    accuracy = fmean(is_right(row.parts[config.checker]) for row in scores)
     values = [sampled_tokens(steps), *(mean(steps, key) for key in METRICS), accuracy]
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class RegroupError(Exception):
-    """Base class of every exception that Regroup raises on purpose."""
+    """Base class of the errors that a user or a caller can act on; other exceptions are bugs or come from libraries."""
 
 
 class ConfigError(RegroupError, ValueError):
@@ -35,7 +35,5 @@ class StageStopped(RegroupError):
     """The stage was asked to stop and ended at a step boundary (exit code 130)."""
 
 
-BY_NAME: dict[str, type[RegroupError]] = {
-    kind.__name__: kind for kind in (ConfigError, RewardError, WorkspaceBusy, TrainingDiverged, JobFailed, StageStopped)
-}
+BY_NAME: dict[str, type[RegroupError]] = {kind.__name__: kind for kind in RegroupError.__subclasses__()}
 """{class name: class}, to raise again an error that a child process reported by name"""

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs.disk.checkpoints import CHECKPOINTS, last_saved_step
-from configs.disk.files import digest_json
+from configs.disk.files import MANIFEST, digest_json
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.records import Policy, Problem
@@ -114,7 +114,7 @@ def export_champion(root: Path, name: str, folder: Path) -> None:
     champion = champion_of(root, name)
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name a folder that does not")
-    shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns("checkpoints", "manifest.json"))
+    shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns(CHECKPOINTS, MANIFEST))
     terminal = Terminal()
     terminal.say(f"policy {champion.id[:12]} of run {name}, round {champion.round}; load it with")
     terminal.say(f'  AutoModelForCausalLM.from_pretrained("{folder}")')

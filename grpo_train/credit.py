@@ -1,4 +1,4 @@
-"""Computes advantages from scores as the configuration says; the arithmetic is in `objective/`."""
+"""Computes advantages from scores as the configuration says; the arithmetic is in `updating/`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.schema.config import Config
 from grpo_train.groups import Groups, left_out, parts_matrix, without
-from grpo_train.objective.advantages import Advantages, Floats, group_advantages
-from grpo_train.objective.step_advantages import add_steps, token_steps
+from grpo_train.updating.advantages import Advantages, Floats, group_advantages
+from grpo_train.updating.step_advantages import add_steps, token_steps
 from reward_training.weighing import Weighing
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.records import Completion, Problem, Score, is_right
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.advantages import Bools, Floats
+from grpo_train.updating.advantages import Bools, Floats
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grpo_train.groups import Groups
-from grpo_train.objective.advantages import Bools
+from grpo_train.updating.advantages import Bools
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Refilled:
     batch: Groups
     refused: Groups
     """dead groups that were replaced, in the order of their replacement"""
-    num_rounds: int
+    num_refills: int
     """number of refill rounds"""
 
 
 def refill(
-    batch: Groups, max_rounds: int, *, is_dead: Callable[[Groups], Bools], ask: Callable[[int, int], Groups]
+    batch: Groups, max_refills: int, *, is_dead: Callable[[Groups], Bools], ask: Callable[[int, int], Groups]
 ) -> Refilled:
-    """Replace dead groups by groups of fresh problems, in at most `max_rounds` refill rounds.
+    """Replace dead groups by groups of fresh problems, in at most `max_refills` refill rounds.
 
     Args:
         is_dead: (G,) which of the groups are dead; must judge each group independently of the others.
@@ -39,14 +39,14 @@ def refill(
             refill round `attempt`, counted from 1.
     """
     refused = Groups()
-    for attempt in range(1, max_rounds + 1):
+    for attempt in range(1, max_refills + 1):
         dead = np.flatnonzero(is_dead(batch)).tolist()
         fresh = ask(attempt, len(dead)) if dead else Groups()
         if not fresh.problems:
             return Refilled(batch, refused, attempt - 1)
-        replaced = dead[: len(fresh.problems)]
-        refused += batch.chosen(replaced)
+        places = dead[: len(fresh.problems)]
+        refused += batch.chosen(places)
         # fresh group i has index len(batch.problems) + i in batch + fresh
-        new_index = dict(zip(replaced, range(len(batch.problems), len(batch.problems) + len(replaced)), strict=True))
+        new_index = dict(zip(places, range(len(batch.problems), len(batch.problems) + len(places)), strict=True))
         batch = (batch + fresh).chosen([new_index.get(i, i) for i in range(len(batch.problems))])
-    return Refilled(batch, refused, max_rounds)
+    return Refilled(batch, refused, max_refills)

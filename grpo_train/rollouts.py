@@ -15,8 +15,6 @@ from configs.records import Completion, Problem, Score
 from configs.schema.config import Config
 from configs.seeds import seed_for
 from grpo_train.groups import Groups
-from grpo_train.objective.advantages import Advantages, Bools
-from grpo_train.objective.learner import Learner
 from grpo_train.observers.response_cache import Reuse, nothing_kept
 from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.problems.prompt_variants import varied
@@ -24,6 +22,8 @@ from grpo_train.refill import Refilled, refill
 from grpo_train.sampling.early_stop import EarlyStop
 from grpo_train.sampling.generation import OnGroup, Sampling, sample, stop_token_ids
 from grpo_train.sampling.vllm_engine import VllmEngine
+from grpo_train.updating.advantages import Advantages, Bools
+from grpo_train.updating.learner import Learner
 from reward_training.reward import Reward
 from reward_training.scorer import Scoring, check_unscored
 from reward_training.transformer.positions import Positions
@@ -159,16 +159,13 @@ class Rollouts:
             top_k=grpo.top_k,
             max_rows=grpo.generation_rows,
         )
-        provenance: dict[str, Any] = {
-            "seed": seed_for(
-                self.config.seed, "train sampling", round_index=self.round_index, step=step, index=attempt
-            ),
-            "policy_id": f"{self.learner.policy.id}+{step - 1}",
-            "step": step,
-        }
+        seed = seed_for(self.config.seed, "train sampling", round_index=self.round_index, step=step, index=attempt)
+        policy_id = f"{self.learner.policy.id}+{step - 1}"
         if self.engine is not None:
-            self.engine.follow(self.learner.actor, provenance["policy_id"])
-            return self.engine.sample(self.tokenizer, problems, group_sizes, sampling, **provenance)
+            self.engine.follow(self.learner.actor, policy_id)
+            return self.engine.sample(
+                self.tokenizer, problems, group_sizes, sampling, seed=seed, policy_id=policy_id, step=step
+            )
         return sample(
             self.learner.actor,
             self.tokenizer,
@@ -178,7 +175,9 @@ class Rollouts:
             early_stop=self._early_stop(problems),
             on_group=on_group,
             positions=settings.positions,
-            **provenance,
+            seed=seed,
+            policy_id=policy_id,
+            step=step,
         )
 
     def _early_stop(self, problems: list[Problem]) -> EarlyStop | None:

@@ -19,14 +19,14 @@ from configs.schema.config import Config
 from configs.seeds import seed_for
 from grpo_train.credit import Credit
 from grpo_train.groups import left_out
-from grpo_train.objective.checkpoint import Component
-from grpo_train.objective.learner import Learner
 from grpo_train.observers.all import Observers
 from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
 from grpo_train.observers.watch import Alarm
 from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.rollouts import Rollouts, StepSettings, rollout_rows
+from grpo_train.updating.checkpoint import Component
+from grpo_train.updating.learner import Learner
 from reward_training.reward import Reward, take_metrics
 from reward_training.transformer.positions import Positions
 from reward_training.weighing import Weighing
@@ -42,6 +42,8 @@ class StepResult:
     rollouts: list[dict[str, Any]]
     """one row per response, refused groups included, for rollouts.jsonl and the tables"""
     alarms: list[Alarm]
+    ending_alarm: Alarm | None
+    """the alarm that ends training with this step"""
 
 
 class Stepper:
@@ -62,8 +64,6 @@ class Stepper:
         self.rollouts = Rollouts(learner, tokenizer, rewards, config, round_index)
         self.credit = Credit(config, self.objectives, tokenizer)
         self.observers = Observers(config, self.objectives, picker)
-        self.stopped_by: Alarm | None = None
-        """the alarm that ended training with the last step"""
 
     def components(self) -> dict[str, Component]:
         """Everything that the next step depends on, under its name in a checkpoint."""
@@ -103,7 +103,7 @@ class Stepper:
             advantages=advantages,
             refused=collected.refused,
             refused_advantages=refused_advantages,
-            num_refills=collected.num_rounds,
+            num_refills=collected.num_refills,
             positions=self._on_all_ranks(settings.positions, self.learner.positions),
             metrics=metrics,
         )
@@ -112,10 +112,10 @@ class Stepper:
         record.metrics.update(step_metrics(record, with_refills=grpo.refill > 0) | take_metrics(self.rewards))
         record.metrics.update(settings.timer.metrics(record.num_sampled_tokens))
         self.observers.look(record)
-        self.stopped_by = self.learner.ranks.from_main(self.observers.ending_alarm)
+        ending_alarm = self.learner.ranks.from_main(self.observers.ending_alarm)
         rollouts = rollout_rows(step, batch, advantages)
         rollouts += rollout_rows(step, collected.refused, refused_advantages, is_refused=True)
-        return StepResult(step, record.metrics, rollouts, self.observers.watch.alarms)
+        return StepResult(step, record.metrics, rollouts, self.observers.watch.alarms, ending_alarm)
 
     def _weighing(self, step: int) -> Weighing:
         """The configured weights at this step; a reward that the configuration does not name keeps its own weight."""

@@ -17,11 +17,12 @@ from configs.errors import StageStopped
 from configs.records import Policy, Problem
 from configs.schema.config import Config
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.checkpoint import read_component, read_components, write_components
-from grpo_train.objective.learner import Learner
+from grpo_train.observers.watch import Alarm
 from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.step import Stepper, StepResult
 from grpo_train.train_result import TrainResult
+from grpo_train.updating.checkpoint import read_component, read_components, write_components
+from grpo_train.updating.learner import Learner
 from reward_training.scorer import Reward
 
 
@@ -69,24 +70,26 @@ def train(
     rolls_back = any(rule.action == "roll_back" for rule in config.watch)
     if rolls_back and num_done == 0 and checkpoints is not None:
         _save(checkpoints, 0, stepper)
+    ending_alarm: Alarm | None = None
     for step in range(num_done + 1, total + 1):
         if learner.ranks.from_main(should_stop()):
             if checkpoints is not None and checkpoints.wanted(step - 1):
                 _save(checkpoints, step - 1, stepper)
             raise StageStopped(f"stopped before step {step} of {total}")
-        on_step(stepper.step(step, is_last=step == total))
-        if stepper.stopped_by is not None:
+        result = stepper.step(step, is_last=step == total)
+        on_step(result)
+        if (ending_alarm := result.ending_alarm) is not None:
             break
         if checkpoints is not None and step < total and checkpoints.due(step):
             _save(checkpoints, step, stepper)
     return TrainResult(
         num_updates=step * grpo.updates_per_batch,
-        stopped_by=None if stepper.stopped_by is None else str(stepper.stopped_by),
+        stopped_by=None if ending_alarm is None else str(ending_alarm),
         advantage_share=stepper.observers.contributions.shares,
         tokens=stepper.observers.ledger.totals,
         curriculum=picker.handed_on(),
-        rolled_back_to=_roll_back(checkpoints, stepper),
-        extra_rounds=0 if stepper.stopped_by is None else stepper.stopped_by.rule.extra_rounds,
+        rolled_back_to=_roll_back(checkpoints, stepper, ending_alarm),
+        extra_rounds=0 if ending_alarm is None else ending_alarm.rule.extra_rounds,
     )
 
 
@@ -100,9 +103,8 @@ def _resume(checkpoints: Checkpoints | None, stepper: Stepper) -> int:
     return seal.step
 
 
-def _roll_back(checkpoints: Checkpoints | None, stepper: Stepper) -> int | None:
+def _roll_back(checkpoints: Checkpoints | None, stepper: Stepper, alarm: Alarm | None) -> int | None:
     """Restore the last weights from before the alarm that ended training, if its rule says so; returns their step."""
-    alarm = stepper.stopped_by
     if alarm is None or alarm.rule.action != "roll_back" or checkpoints is None:
         return None
     folder = checkpoints.newest_before(alarm.since)

@@ -15,8 +15,8 @@ from configs.schema.config import Config
 from configs.seeds import rng_for, seed_for
 from flows.doctor.checks import Finding
 from grpo_train.groups import parts_matrix
-from grpo_train.objective.advantages import Floats, group_advantages
 from grpo_train.sampling.generation import Sampling, sample
+from grpo_train.updating.advantages import Floats, group_advantages
 from reward_training.scorer import build_rewards, score
 from reward_training.weighing import Weighing
 

@@ -13,10 +13,10 @@ from configs.records import Completion, Problem
 from configs.schema.config import Config
 from configs.seeds import seed_for
 from grpo_train.measuring.evaluation import num_responses
-from grpo_train.objective.loss import BatchSize, policy_loss
-from grpo_train.objective.response_logprobs import micro_batches, response_logprobs
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.trainer import num_steps
+from grpo_train.updating.loss import BatchSize, policy_loss
+from grpo_train.updating.response_logprobs import micro_batches, response_logprobs
 from reward_training.transformer.precision import autocast_dtype
 
 T = TypeVar("T")

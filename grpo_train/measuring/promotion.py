@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from configs.errors import ConfigError
 from configs.records import Estimate, Record
 from configs.schema.config import PeopleConfig, PromotionConfig
 from reward_training.statistics import bootstrap_mean, wilson_mean
@@ -96,5 +97,5 @@ def _paired_gains(champion: list[dict[str, Any]], challenger: list[dict[str, Any
         )
     known = set.intersection(*(set(row) for row in [*before.values(), *after.values()]))
     if metric not in known:
-        raise ValueError(f"promotion.metric={metric!r} is no column of results.jsonl; columns are {sorted(known)}")
+        raise ConfigError(f"promotion.metric={metric!r} is no column of results.jsonl; columns are {sorted(known)}")
     return [float(after[key][metric]) - float(before[key][metric]) for key in before]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from grpo_train.objective.advantages import Advantages
 from grpo_train.observers.observer import StepRecord
+from grpo_train.updating.advantages import Advantages
 
 
 class Contributions:

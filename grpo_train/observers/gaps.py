@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from grpo_train.objective.advantages import Floats
 from grpo_train.observers.observer import StepRecord
+from grpo_train.updating.advantages import Floats
 
 
 class Gaps:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.records import Completion
-from grpo_train.objective.advantages import Advantages, Bools, Floats
 from grpo_train.observers.observer import StepRecord
+from grpo_train.updating.advantages import Advantages, Bools, Floats
 
 
 def step_metrics(step: StepRecord, *, with_refills: bool) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from grpo_train.groups import Groups
-from grpo_train.objective.advantages import Advantages, Floats
+from grpo_train.updating.advantages import Advantages, Floats
 from reward_training.transformer.positions import Positions
 
 

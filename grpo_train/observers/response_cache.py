@@ -33,8 +33,8 @@ import numpy as np
 
 from configs.records import Completion, Problem, Record, Score
 from configs.schema.grpo import ResponseCacheConfig
-from grpo_train.objective.advantages import Bools, Floats
 from grpo_train.observers.observer import StepRecord
+from grpo_train.updating.advantages import Bools, Floats
 
 Item = TypeVar("Item")
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from configs.records import Completion
 from grpo_train.groups import Groups
-from grpo_train.objective.advantages import Advantages
 from grpo_train.observers.observer import StepRecord
+from grpo_train.updating.advantages import Advantages
 from reward_training.transformer.positions import Positions
 
 CLASSES = ("useful", "truncated", "dead", "unscored", "aborted", "old")

@@ -78,10 +78,10 @@ class ProblemPicker:
         """The next `num_problems` problems, all distinct.
 
         Raises:
-            ValueError: there are fewer training problems than that.
+            ConfigError: there are fewer training problems than that.
         """
         if len(self.problems) < num_problems:
-            raise ValueError(
+            raise ConfigError(
                 f"a batch asks {num_problems} problems (batch_size / group_size) and there are {len(self.problems)} "
                 "to train on; lower grpo_config.batch_size or give more problems"
             )

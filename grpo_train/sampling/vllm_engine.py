@@ -5,7 +5,7 @@ The user starts the server, as TRL's guide says:
     VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs --weight-transfer-config '{"backend": "nccl"}'
 
 Before it samples for a step, the server is sent the policy's weights. Its arithmetic differs from the trainer's, so its
-responses are slightly off-policy: the loss weights each token by `grpo_train.objective.loss.truncated_weights`.
+responses are slightly off-policy: the loss weights each token by `grpo_train.updating.loss.truncated_weights`.
 Evaluation and regeneration use the sampler in `generation`. A resumed run goes on with the right weights, but the
 server's draws are not reproduced bit for bit.
 """

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from reward_training.answers import number
+
 EMPHASIS = "*`"
 """Markdown's marks around a word"""
 DECORATION = EMPHASIS + "_\"'\u201c\u201d "
@@ -28,7 +30,7 @@ THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;! ]|\{,\})(?=\d)")
 DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")
 TIMES = r"\\(?:times|cdot)(?![a-zA-Z])"
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-FRACTION_OF_NUMBERS = re.compile(r"\\[dt]?frac\{([-+]?\d+(?:\.\d+)?)\}\{(\d+(?:\.\d+)?)\}")
+FRACTION_OF_NUMBERS = re.compile(rf"\\[dt]?frac\{{([-+]?{number.unsigned()})\}}\{{({number.unsigned()})\}}")
 MIXED_NUMBER = re.compile(r"(?<=\d)\s*\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 

@@ -4,7 +4,7 @@ The steps of a text are its lines or sentences. With `checked_by: arithmetic` th
 With the name of another reward (a reward model or a judge), that reward scores the text up to the end of each step. A
 response's value is the mean or the minimum over its steps (the paper's section 2.6 takes the product; the minimum is
 from arXiv 2312.08935). With `per_step` the step values are kept, and a token's advantage depends on the steps that end
-at it or later (`grpo_train/objective/step_advantages.py`). Left out: step labels by people.
+at it or later (`grpo_train/updating/step_advantages.py`). Left out: step labels by people.
 
 Steps that cannot be checked (no equation, a judge that did not answer) are ignored, so a policy that stops writing
 equations does not lower its mean. A response without any step to check gets `if_none`; it is unscored if the checker

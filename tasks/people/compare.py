@@ -16,7 +16,7 @@ from tasks.people.asking import desk_of
 from tasks.people.review_desk import ReviewDesk
 from tasks.running.run import Run
 from tasks.running.stage import Context, StageSpec, run_stage
-from tasks.runs.stage_files import COMPARISON, EXAMPLES
+from tasks.runs.stage_files import COMPARISON, EXAMPLES, ITEMS, VERDICTS
 from tasks.runs.workspace import round_folder
 from tasks.showing.page import paused_for_people
 
@@ -68,8 +68,8 @@ def body(spec: CompareSpec, out_dir: Path, context: Context, *, desk: ReviewDesk
     answers = desk.wait(items, minutes=people.wait_minutes, enough=None, context=context)
     opinions = [(item, opinion(answers[item.id])) for item in items if item.id in answers]
     leanings = [_for_challenger(item, spec, leaning) for item, leaning in opinions if leaning is not None]
-    write_jsonl(out_dir / "items.jsonl", items)
-    write_jsonl(out_dir / "verdicts.jsonl", [verdict for verdicts in answers.values() for verdict in verdicts])
+    write_jsonl(out_dir / ITEMS, items)
+    write_jsonl(out_dir / VERDICTS, [verdict for verdicts in answers.values() for verdict in verdicts])
     rate = win_rate(leanings)
     write_json(out_dir / COMPARISON, {"asked": len(items), "win_rate": rate.model_dump(mode="json") if rate else None})
 

@@ -15,6 +15,7 @@ from tasks.people.review_desk import Answers, ReviewDesk
 from tasks.running.run import Run
 from tasks.running.stage import Context, StageSpec, run_stage
 from tasks.runs.history import PAIRS, pair_files, review_files
+from tasks.runs.stage_files import VERDICTS
 from tasks.runs.workspace import round_folder
 from tasks.showing.page import paused_for_people
 
@@ -76,7 +77,7 @@ def body(spec: LabelsSpec, out_dir: Path, context: Context, *, desk: ReviewDesk)
         used |= answers
         metrics |= _metrics(name, last_items, answers, new)
     write_jsonl(out_dir / PAIRS, pairs)
-    write_jsonl(out_dir / "verdicts.jsonl", [verdict for verdicts in used.values() for verdict in verdicts])
+    write_jsonl(out_dir / VERDICTS, [verdict for verdicts in used.values() for verdict in verdicts])
     Journal(out_dir / JOURNAL).write(spec.round, metrics)
 
 

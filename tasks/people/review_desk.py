@@ -17,6 +17,7 @@ from configs.disk.files import json_line, read_jsonl
 from configs.errors import StageStopped
 from configs.records import Record, ReviewItem, Verdict
 from tasks.running.stage import Context
+from tasks.runs.stage_files import ITEMS, VERDICTS
 
 POLL_S = 3.0
 
@@ -51,8 +52,8 @@ class ReviewDesk:
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._items = root / "review" / "items.jsonl"
-        self._verdicts = root / "review" / "verdicts.jsonl"
+        self._items = root / "review" / ITEMS
+        self._verdicts = root / "review" / VERDICTS
         self._take_in = take_in
         self._told_to_go_on = told_to_go_on
         self._now = now

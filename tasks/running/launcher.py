@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from configs import errors
-from configs.disk.files import write_json
+from configs.disk.files import whole_lines, write_json
 from configs.schema.config import LauncherConfig
 from reward_training.transformer.precision import pick_device
 from tasks.running.job_events import EVENTS, JOB, LOOK_EVERY_S, STOP, Event, Job, StageKind
@@ -62,28 +61,30 @@ def _run_job(command: list[str], job_dir: Path, stage: str, context: Context) ->
     Raises:
         JobFailed: it ended with a code other than 0. An error of ours that it reported is raised as itself instead.
     """
-    output = job_dir / "output.log"
-    with output.open("wb") as log, _started(command, log) as process, (job_dir / EVENTS).open("a+b") as events:
-        events.seek(0)
+    output, events = job_dir / "output.log", job_dir / EVENTS
+    with output.open("wb") as log, _started(command, log) as process:
+        offset = 0
         failure: Event | None = None
         ended = False
         while not ended:
             ended = process.poll() is not None  # one more pass after the end, for the last events
-            for event in _new_events(events):
-                failure = _pass_on(event, context) or failure
+            lines = whole_lines(events, offset) if events.exists() else []
+            offset += sum(map(len, lines))
+            for line in lines:
+                failure = _pass_on(Event.model_validate_json(line), context) or failure
             if context.should_stop():
                 (job_dir / STOP).touch()
             if not ended:
                 time.sleep(LOOK_EVERY_S)
-    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-    logging.getLogger("regroup").info("%s, child job:\n%s", stage, "\n".join(lines))
+    written = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    logging.getLogger("regroup").info("%s, child job:\n%s", stage, "\n".join(written))
     if failure is not None and failure.error in errors.BY_NAME:
         raise errors.BY_NAME[failure.error](failure.text)
     if process.returncode != 0:
         why = f" ({failure.error}: {failure.text})" if failure is not None else ""
         raise errors.JobFailed(
             f"the child job of {stage} ended with {_exit_reason(process.returncode)}{why}; the same command goes on from the last "
-            f"checkpoint. Its last lines:\n" + "\n".join(lines[-LAST_LINES:])
+            f"checkpoint. Its last lines:\n" + "\n".join(written[-LAST_LINES:])
         )
 
 
@@ -111,17 +112,6 @@ def _environment() -> dict[str, str]:
     if pick_device().type == "cpu":
         environment |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": environment.get("GLOO_SOCKET_IFNAME", "lo")}
     return environment
-
-
-def _new_events(events: IO[bytes]) -> Iterator[Event]:
-    """The events in whole lines that were added since the last call."""
-    while True:
-        start = events.tell()
-        line = events.readline()
-        if not line.endswith(b"\n"):
-            events.seek(start)
-            return
-        yield Event.model_validate(json.loads(line))
 
 
 def _pass_on(event: Event, context: Context) -> Event | None:

@@ -23,6 +23,7 @@ from grpo_train.train_result import TrainResult
 from reward_training.statistics import bootstrap_mean
 from tasks.runs import stage_files
 from tasks.runs.history import rounds_wanted
+from tasks.runs.run_file import RUN_FILE
 from tasks.runs.stage_files import Row
 from tasks.runs.workspace import BY_HAND
 
@@ -152,7 +153,7 @@ def read_run_records(folder: Path) -> RunRecords:
         FileNotFoundError: `folder` holds no run.json.
         ConfigError: its configuration was written by a version with other fields.
     """
-    run_file = json.loads((folder / "run.json").read_bytes())
+    run_file = json.loads((folder / RUN_FILE).read_bytes())
     given = run_file.get("given_policy")
     rounds = [RoundRecords(int(path.name.removeprefix("round_")), path) for path in sorted(folder.glob("round_[0-9]*"))]
     return RunRecords(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.disk.files import Journal, JournalLine, Manifest, read_manifest, read_rows
+from configs.disk.files import JOURNAL, MANIFEST, Journal, JournalLine, Manifest, read_manifest, read_rows
 from configs.records import Estimate, EvalReport, RewardModelReport
 from grpo_train.measuring.promotion import Decision
 from grpo_train.train_result import TrainResult
@@ -14,7 +14,9 @@ from tasks.runs.workspace import BY_HAND
 
 REPORT, RESULTS, EXAMPLES = "report.json", "results.jsonl", "examples.jsonl"
 DECISION, COMPARISON = "decision.json", "comparison.json"
-RESULT, CURRICULUM = "result.json", "curriculum.json"
+RESULT, CURRICULUM, ROLLOUTS = "result.json", "curriculum.json", "rollouts.jsonl"
+COMPLETIONS, SCORES = "completions.jsonl", "scores.jsonl"
+ITEMS, VERDICTS = "items.jsonl", "verdicts.jsonl"
 
 Row = dict[str, Any]
 
@@ -30,7 +32,7 @@ def rows(path: Path) -> list[Row]:
 
 def journal(stage_dir: Path) -> list[JournalLine]:
     """All lines of the stage's journal, in the order of writing."""
-    return Journal(stage_dir / "journal.jsonl").read()
+    return Journal(stage_dir / JOURNAL).read()
 
 
 def evaluation_reports(stage_dir: Path) -> dict[str, EvalReport]:
@@ -67,6 +69,6 @@ def people_win_rate(stage_dir: Path) -> Estimate | None:
 
 def round_manifests(round_dir: Path) -> list[Manifest]:
     """Manifests of the round's finished stages in the order they ran; reward models retrained by hand are left out."""
-    stages = [path.parent for path in round_dir.rglob("manifest.json") if BY_HAND not in path.parts]
+    stages = [path.parent for path in round_dir.rglob(MANIFEST) if BY_HAND not in path.parts]
     manifests = [manifest for stage in stages if (manifest := read_manifest(stage)) is not None]
     return sorted(manifests, key=lambda manifest: manifest.started_ms)

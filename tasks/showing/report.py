@@ -22,7 +22,7 @@ from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
 from tasks.runs.stage_files import Row
 from tasks.showing.figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off
 
-REPORT = "report.html"
+REPORT_PAGE = "report.html"
 MISSING = Markup('<span class="missing" title="not there">–</span>')
 
 
@@ -42,7 +42,7 @@ class Sample:
 
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` into the run's folder from the files there so far; returns its path."""
-    path = run_folder / REPORT
+    path = run_folder / REPORT_PAGE
     # a tokenizer may decode to lone surrogates, which UTF-8 cannot encode
     write_atomic(path, render(read_run_records(run_folder)).encode(errors="replace"))
     return path

@@ -12,19 +12,19 @@ from configs.errors import TrainingDiverged
 from configs.records import Policy, Problem, RoundState
 from configs.schema.problems import ThresholdCurriculum
 from configs.seeds import seed_for
-from grpo_train.objective.ranks import Ranks
 from grpo_train.observers.watch import Alarm
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.policies.model import load_policy, open_policy, save_policy
 from grpo_train.problems.splits import shard_name
 from grpo_train.step import StepResult
 from grpo_train.trainer import num_steps, train
+from grpo_train.updating.ranks import Ranks
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.running.launcher import launched
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.facts import ModelFact, Outcome
-from tasks.runs.stage_files import CURRICULUM, RESULT
+from tasks.runs.stage_files import CURRICULUM, RESULT, ROLLOUTS
 from tasks.runs.workspace import round_folder
 from tasks.stages.regenerate import pass_rates
 from tasks.stages.reward_ids import model_ids, rubric_ids
@@ -134,7 +134,7 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
         if not ranks.is_main:
             return
         journal.write(result.step, result.metrics)
-        append_jsonl(out_dir / "rollouts.jsonl", result.rollouts)
+        append_jsonl(out_dir / ROLLOUTS, result.rollouts)
         for alarm in result.alarms:
             context.warn(f"round {spec.round}, step {result.step}: {alarm}{what_now(alarm, spec)}")
         context.written()

@@ -27,6 +27,7 @@ from tasks.people.asking import ask_people
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.history import PAIRS, REVIEW
+from tasks.runs.stage_files import COMPLETIONS, SCORES
 from tasks.runs.workspace import round_folder
 from tasks.stages.reward_ids import model_ids, rubric_ids
 
@@ -92,8 +93,8 @@ def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
     check_unscored(scores, spec.config.combination.max_unscored_share)
     items = _review_items(spec, aligned_problems, completions, scores)
     pairs = _pairs(spec, aligned_problems, completions, scores, items)
-    write_jsonl(out_dir / "completions.jsonl", completions)
-    write_jsonl(out_dir / "scores.jsonl", scores)
+    write_jsonl(out_dir / COMPLETIONS, completions)
+    write_jsonl(out_dir / SCORES, scores)
     write_jsonl(out_dir / PAIRS, pairs)
     if items:
         write_jsonl(out_dir / REVIEW, items)
@@ -137,9 +138,9 @@ def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: 
 def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -> dict[str, float]:
     """{source: share of the policy's scored completions that are right}; empty if the checker is no reward."""
     sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
-    completions = read_jsonl(out_dir / "completions.jsonl", Completion)
+    completions = read_jsonl(out_dir / COMPLETIONS, Completion)
     right: dict[str, list[bool]] = {}
-    for completion, scored in zip(completions, read_jsonl(out_dir / "scores.jsonl", Score), strict=True):
+    for completion, scored in zip(completions, read_jsonl(out_dir / SCORES, Score), strict=True):
         if completion.policy_id == policy.id and (value := scored.parts.get(checker)) is not None:
             right.setdefault(sources[completion.problem_key], []).append(is_right(value))
     return {source: fmean(verdicts) for source, verdicts in right.items()}

@@ -20,7 +20,7 @@ from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.facts import ModelFact, Outcome
 from tasks.runs.history import ModelRef, accepted_model, last_accepted, last_finished_round, pair_files
-from tasks.runs.stage_files import reward_model_report
+from tasks.runs.stage_files import REPORT, reward_model_report
 from tasks.runs.workspace import by_hand_folder, models_folder, reward_model_folder
 from tasks.showing.page import show
 from tasks.stages.prepare import given_policy
@@ -228,7 +228,7 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
             num_replayed_pairs=num_replayed,
             seed=seed_for(spec.config.seed, f"check {spec.name}", round_index=spec.round),
         )
-    write_json(out_dir / "report.json", report.model_dump(mode="json") | {"path": "model"})
+    write_json(out_dir / REPORT, report.model_dump(mode="json") | {"path": "model"})
     Journal(out_dir / JOURNAL).write(spec.round, metrics(report))
 
 

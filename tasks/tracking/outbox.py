@@ -17,6 +17,7 @@ from pydantic import Field
 from configs.disk.files import JOURNAL, JournalLine, whole_lines
 from configs.records import Record
 from tasks.runs.facts import Outcome, StageFacts, Status, load
+from tasks.runs.stage_files import COMPLETIONS, EXAMPLES, ROLLOUTS, SCORES
 
 TRACKING = ".tracking.json"
 TABLE_ROWS = 512
@@ -98,7 +99,7 @@ def _lines_from(path: Path, offset: int) -> tuple[list[bytes], int]:
 
 def rollout_tables(folder: Path, offset: int) -> tuple[dict[str, list[dict[str, Any]]], int]:
     """{artifact path: rows}, a table per step, of the rollouts from byte `offset` on, and the offset after them."""
-    lines, end = _lines_from(folder / "rollouts.jsonl", offset)
+    lines, end = _lines_from(folder / ROLLOUTS, offset)
     rows = [json.loads(line) for line in lines]
     steps = groupby(rows, key=lambda row: row["step"])
     return {f"completions/{step:06d}.json": [flat_row(row) for row in group] for step, group in steps}, end
@@ -106,8 +107,8 @@ def rollout_tables(folder: Path, offset: int) -> tuple[dict[str, list[dict[str, 
 
 def final_tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """{artifact path: rows} of the tables of a finished evaluation or regeneration."""
-    tables = {"tables/examples.json": _rows(folder / "examples.jsonl")}
-    completions, scores = _rows(folder / "completions.jsonl"), _rows(folder / "scores.jsonl")
+    tables = {"tables/examples.json": _rows(folder / EXAMPLES)}
+    completions, scores = _rows(folder / COMPLETIONS), _rows(folder / SCORES)
     shown = ("problem_key", "index", "text", "finish_reason", "policy_id")
     tables["tables/completions.json"] = [
         {name: completion[name] for name in shown} | {"parts": score["parts"], "total": score["total"]}

@@ -11,12 +11,13 @@ from typing import Any
 
 from configs.disk.files import MANIFEST, digest, read_manifest
 from tasks.runs.facts import ROUND_FILE, ModelFact, RoundFile, Status, load, save
+from tasks.runs.run_file import RUN_FILE
 from tasks.tracking import outbox
 from tasks.tracking.outbox import TRACKING, RoundTracking, RunTracking, StageTracking
 from tasks.tracking.store import Store
 
 TAG_LENGTH = 8000
-RUN_FILES = ("run.json", "summary.json", "report.html", "log.txt")
+RUN_FILES = (RUN_FILE, "summary.json", "report.html", "log.txt")
 
 
 def send_missing(store: Store, run_dir: Path) -> None:

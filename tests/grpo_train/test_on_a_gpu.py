@@ -13,10 +13,10 @@ from configs.records import Completion, Policy
 from grpo_train.policies.model import save_policy
 from reward_training.transformer.precision import autocast_dtype
 from tests.grpo_train.conftest import make_problem
-from tests.grpo_train.objective.test_learner import advantages, learner, written_by
 from tests.grpo_train.sampling.test_generation import QUESTIONS, draw
 from tests.grpo_train.test_resume import EVERYTHING, attempt, same, stopped
 from tests.grpo_train.test_trainer import tiny_config
+from tests.grpo_train.updating.test_learner import advantages, learner, written_by
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +38,7 @@ def update(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     completions = written_by(model)
 
     def on(device: torch.device, **settings: Any) -> Update:
-        monkeypatch.setattr("grpo_train.objective.ranks.pick_device", lambda: device)
+        monkeypatch.setattr("grpo_train.updating.ranks.pick_device", lambda: device)
         return _update(model.to(device), completions, settings)
 
     return on

@@ -57,7 +57,7 @@ def test_fresh_groups_take_the_places_of_dead_ones_until_none_is_dead():
     assert answers(filled.batch) == ["a", "e", "c", "f"]
     assert answers(filled.refused) == ["dead"] * 3
     assert ask.calls == [(1, 2), (2, 1)]
-    assert filled.num_rounds == 2
+    assert filled.num_refills == 2
     assert [completion.text for completion in filled.batch.completions[2:4]] == ["e 0", "e 1"]
     assert [score.total for score in filled.batch.scores] == [0.0, 1.0] * 4
 
@@ -67,18 +67,18 @@ def test_bound_is_respected_and_what_is_dead_stays():
     filled = refill(groups("a", "dead", "dead"), 2, is_dead=is_dead, ask=ask)
     assert ask.calls == [(1, 2), (2, 2)]
     assert answers(filled.batch) == ["a", "dead", "dead"]
-    assert (len(filled.refused.problems), filled.num_rounds) == (4, 2)
+    assert (len(filled.refused.problems), filled.num_refills) == (4, 2)
 
 
 def test_off_asks_nothing():
     batch, ask = groups("a", "dead"), Asker("e")
     filled = refill(batch, 0, is_dead=is_dead, ask=ask)
-    assert (filled.batch, filled.refused, filled.num_rounds, ask.calls) == (batch, Groups(), 0, [])
+    assert (filled.batch, filled.refused, filled.num_refills, ask.calls) == (batch, Groups(), 0, [])
 
 
 def test_a_batch_without_dead_groups_asks_nothing():
     ask = Asker("e")
-    assert refill(groups("a", "b"), 3, is_dead=is_dead, ask=ask).num_rounds == 0
+    assert refill(groups("a", "b"), 3, is_dead=is_dead, ask=ask).num_refills == 0
     assert ask.calls == []
 
 
@@ -86,4 +86,4 @@ def test_when_problems_run_out_the_batch_keeps_its_size():
     ask = Asker("e")
     filled = refill(groups("dead", "b", "dead"), 3, is_dead=is_dead, ask=ask)
     assert answers(filled.batch) == ["e", "b", "dead"]
-    assert (answers(filled.refused), filled.num_rounds) == (["dead"], 1)
+    assert (answers(filled.refused), filled.num_refills) == (["dead"], 1)

@@ -15,11 +15,11 @@ from configs.disk.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
 from configs.records import Completion, Policy
 from configs.schema.config import Config
-from grpo_train.objective.checkpoint import Weights
 from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.step import Stepper, StepResult
 from grpo_train.train_result import TrainResult
 from grpo_train.trainer import train
+from grpo_train.updating.checkpoint import Weights
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights
 
 STATES = ["weights", "optimizer", "schedule", "picker", "watch", "ledger", "contributions", "gaps", "cache"]

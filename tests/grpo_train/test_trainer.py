@@ -14,14 +14,14 @@ from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema.config import Config
 from configs.seeds import seed_for
-from grpo_train.objective.learner import Learner
-from grpo_train.objective.response_logprobs import micro_batches
 from grpo_train.observers.token_ledger import CLASSES
 from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.train_result import TrainResult
 from grpo_train.trainer import num_steps, train
+from grpo_train.updating.learner import Learner
+from grpo_train.updating.response_logprobs import micro_batches
 from reward_training.reward import Unscored
 from reward_training.transformer.rendering import encode_prompt
 from tests.grpo_train.conftest import make_problem
@@ -114,7 +114,7 @@ def test_micro_batch_tokens_do_not_change_the_update(policy):
 
 def test_dead_groups_cost_no_backward_pass_and_change_nothing(policy, monkeypatch):
     calls = []
-    monkeypatch.setattr("grpo_train.objective.learner.response_logprobs", lambda *args: calls.append(args))
+    monkeypatch.setattr("grpo_train.updating.learner.response_logprobs", lambda *args: calls.append(args))
     model, steps, _ = run(policy, tiny_config("grpo_config.max_updates=2"), reward=lambda completion: 0.5)
     assert calls == []
     assert steps[0].metrics["groups/dead_share"] == 1.0
@@ -207,7 +207,7 @@ def test_every_token_of_a_step_and_of_the_round_is_in_one_class(policy):
 
 def test_diverging_stops_with_the_last_good_weights(policy, monkeypatch):
     """A NaN loss must not reach the optimizer."""
-    import grpo_train.objective.learner as learner
+    import grpo_train.updating.learner as learner
 
     real, calls = learner.policy_loss, []
 
@@ -426,7 +426,7 @@ def test_steps_ask_in_different_wordings_and_train_on_the_prompt_that_was_seen(p
                 trained.append((path[: len(completions[row].prompt_ids)], completions[row]))
             yield batch
 
-    monkeypatch.setattr("grpo_train.objective.learner.micro_batches", spy)
+    monkeypatch.setattr("grpo_train.updating.learner.micro_batches", spy)
     config = tiny_config("grpo_config.max_updates=4", "grpo_config.epochs=4")
     _, steps, _ = run(policy, config, problems=worded)
     _, tokenizer = load_policy(policy.path, device="cpu")

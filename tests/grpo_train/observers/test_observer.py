@@ -5,9 +5,9 @@ import pytest
 
 from configs.records import Completion, Score
 from grpo_train.groups import Groups
-from grpo_train.objective.advantages import group_advantages
 from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
+from grpo_train.updating.advantages import group_advantages
 from reward_training.transformer.positions import Positions
 from tests.grpo_train.conftest import make_problem
 

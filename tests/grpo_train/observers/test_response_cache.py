@@ -11,13 +11,13 @@ import torch
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
 from configs.schema.grpo import GrpoConfig, ResponseCacheConfig
-from grpo_train.objective.advantages import group_advantages
-from grpo_train.objective.learner import Learner
 from grpo_train.observers.response_cache import ResponseCache, effective_share, near_enough
 from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
+from grpo_train.updating.advantages import group_advantages
+from grpo_train.updating.learner import Learner
 from tests.grpo_train.conftest import make_problem
 from tests.paths import TINY
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from configs.records import Completion, Score
 from grpo_train.groups import Groups
-from grpo_train.objective.advantages import group_advantages
 from grpo_train.observers.token_ledger import CLASSES, TokenLedger, token_counts, token_metrics
+from grpo_train.updating.advantages import group_advantages
 from reward_training.transformer.positions import Positions
 from tests.grpo_train.conftest import make_problem
 

@@ -7,7 +7,7 @@ from configs.errors import ConfigError
 from configs.schema.grpo import LoraConfig
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.policies.model import load_policy, save_policy
-from tests.grpo_train.objective.test_learner import advantages, learner, written_by
+from tests.grpo_train.updating.test_learner import advantages, learner, written_by
 
 MERGE, CARRY_ON = LoraConfig(rank=2, alpha=4), LoraConfig(rank=2, alpha=4, between_rounds="carry_on")
 

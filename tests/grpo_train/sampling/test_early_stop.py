@@ -12,12 +12,12 @@ from configs.reader import load_config
 from configs.records import Completion, Policy, Problem
 from configs.schema.grpo import EarlyStopConfig, GrpoConfig, LoopStop
 from grpo_train.groups import left_out, without
-from grpo_train.objective.advantages import group_advantages
 from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.sampling.early_stop import EarlyStop, loops
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
+from grpo_train.updating.advantages import group_advantages
 from reward_training.reward import Unscored
 from tests.grpo_train.conftest import make_problem
 from tests.paths import TINY

@@ -18,11 +18,11 @@ from trl.generation import vllm_client
 
 from configs.errors import ConfigError
 from configs.schema.grpo import GrpoConfig, VllmConfig
-from grpo_train.objective.loss import BatchSize, policy_loss, truncated_weights
 from grpo_train.sampling.generation import Sampling
 from grpo_train.sampling.vllm_engine import VllmEngine
+from grpo_train.updating.loss import BatchSize, policy_loss, truncated_weights
 from tests.grpo_train.conftest import make_problem
-from tests.grpo_train.objective.test_learner import advantages, learner, logprobs_of, written_by
+from tests.grpo_train.updating.test_learner import advantages, learner, logprobs_of, written_by
 
 PROBLEMS = [make_problem("1+1", "2"), make_problem("What is two plus three?")]
 

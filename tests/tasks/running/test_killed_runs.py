@@ -13,7 +13,7 @@ import pytest
 
 from configs.disk.files import JOURNAL, Journal, read_manifest
 from configs.schema.config import Config
-from grpo_train.objective.learner import Learner
+from grpo_train.updating.learner import Learner
 from reward_training.reward_models.trainer import PackedRewardTrainer
 from tests.tasks.running.kills import KILLED, arm, in_child
 from tests.tasks.stage_kit import tiny

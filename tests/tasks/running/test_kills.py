@@ -13,9 +13,9 @@ import pytest
 
 import configs.disk.checkpoints
 import configs.disk.files
-import grpo_train.objective.checkpoint
-import grpo_train.objective.learner
 import grpo_train.rollouts
+import grpo_train.updating.checkpoint
+import grpo_train.updating.learner
 import tasks.running.stage
 import tasks.stages.policy as policy_stage
 import tasks.stages.reward_model as reward_model_stage
@@ -138,14 +138,14 @@ POLICY_POINTS: dict[str, tuple[Callable[[], None], list[int]]] = {
     "before anything is written": (lambda: arm(Journal, "write"), []),
     "while a group is sampled": (lambda: arm(grpo_train.rollouts, "sample", 4), [2]),
     "between two updates of the weights": (
-        lambda: arm(grpo_train.objective.learner.Learner, "_refresh_actor", 6),
+        lambda: arm(grpo_train.updating.learner.Learner, "_refresh_actor", 6),
         [2, 4],
     ),
-    "between update and journal": (lambda: arm(grpo_train.objective.learner.Learner, "update", 3, "after"), [2]),
+    "between update and journal": (lambda: arm(grpo_train.updating.learner.Learner, "update", 3, "after"), [2]),
     "half-way in a journal line": (lambda: tear(Journal, "write", _journal_path, 4), [2]),
     "between journal and rollouts": (lambda: arm(policy_stage, "append_jsonl", 5), [2, 4]),
     "half-way in the rollouts": (lambda: tear(policy_stage, "append_jsonl", lambda path, _: path, 7), [4, 6]),
-    "half-way in a checkpoint": (lambda: arm(grpo_train.objective.checkpoint, "save_file", 4), [2]),
+    "half-way in a checkpoint": (lambda: arm(grpo_train.updating.checkpoint, "save_file", 4), [2]),
     "before a checkpoint is sealed": (lambda: arm(configs.disk.checkpoints, "digest_files", 1), []),
     "before a checkpoint gets its name": (lambda: arm(Path, "rename", 2), [2]),
     "after a checkpoint got its name": (lambda: arm(Path, "rename", 3, "after"), [2, 4, 6]),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-import grpo_train.objective.learner as learner
+import grpo_train.updating.learner as learner
 from configs.errors import TrainingDiverged
 from configs.records import Policy
 from configs.schema.config import WatchRule

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.advantages import group_advantages
-from grpo_train.objective.loss import BatchSize, Loss, policy_loss
-from grpo_train.objective.response_logprobs import micro_batches, response_logprobs
-from tests.grpo_train.objective.test_response_logprobs import completion
+from grpo_train.updating.advantages import group_advantages
+from grpo_train.updating.loss import BatchSize, Loss, policy_loss
+from grpo_train.updating.response_logprobs import micro_batches, response_logprobs
+from tests.grpo_train.updating.test_response_logprobs import completion
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Score
 from configs.schema.rewards import CombinationConfig
-from grpo_train.objective.advantages import EPSILON, Advantages, Bools, Floats
+from grpo_train.updating.advantages import EPSILON, Advantages, Bools, Floats
 
 Steps = Sequence[tuple[int, float]]
 """(number of tokens up to the end of the step, its value) for each step, in order"""

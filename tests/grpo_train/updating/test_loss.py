@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.loss import BatchSize, k3, kl_estimate, policy_loss
+from grpo_train.updating.loss import BatchSize, k3, kl_estimate, policy_loss
 
 LOSSES = list(get_args(GrpoConfig.model_fields["loss"].annotation))
 GRPO = GrpoConfig()

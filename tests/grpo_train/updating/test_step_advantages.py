@@ -11,9 +11,9 @@ import torch
 
 from configs.records import Completion, Score
 from configs.schema.rewards import CombinationConfig
-from grpo_train.objective.advantages import Advantages, group_advantages
-from grpo_train.objective.step_advantages import Steps, add_steps, token_steps
-from tests.grpo_train.objective.test_learner import gradient_of, learner, logprobs_of, written_by
+from grpo_train.updating.advantages import Advantages, group_advantages
+from grpo_train.updating.step_advantages import Steps, add_steps, token_steps
+from tests.grpo_train.updating.test_learner import gradient_of, learner, logprobs_of, written_by
 
 EPSILON = 1e-4
 

@@ -10,7 +10,7 @@ import pytest
 from configs.records import Completion
 from configs.schema.grpo import GrpoConfig
 from grpo_train.groups import left_out, without
-from grpo_train.objective.advantages import group_advantages
+from grpo_train.updating.advantages import group_advantages
 
 NAN = float("nan")
 TWO = np.array([1.0, 1.0])

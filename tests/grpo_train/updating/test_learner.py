@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from configs.errors import ConfigError
 from configs.records import Completion, Policy
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.advantages import Advantages, group_advantages
-from grpo_train.objective.learner import Learner
+from grpo_train.updating.advantages import Advantages, group_advantages
+from grpo_train.updating.learner import Learner
 
 POLICY = Policy(path="nowhere", id="p", round=0)
 LENGTHS = [5, 1, 3, 7, 2, 2, 6, 4]

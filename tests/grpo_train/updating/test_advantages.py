@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_train.objective.advantages import group_advantages
+from grpo_train.updating.advantages import group_advantages
 
 ONE = np.array([1.0])
 NAN = float("nan")

@@ -5,7 +5,7 @@ import torch
 
 from grpo_train.sampling.generation import Sampling, sample
 from tests.grpo_train.conftest import make_problem
-from tests.grpo_train.objective.test_learner import advantages, learner, logprobs_of
+from tests.grpo_train.updating.test_learner import advantages, learner, logprobs_of
 
 LENGTH = 1100
 

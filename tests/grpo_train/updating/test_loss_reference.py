@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.loss import BatchSize, policy_loss
+from grpo_train.updating.loss import BatchSize, policy_loss
 
 LOSSES = list(get_args(GrpoConfig.model_fields["loss"].annotation))
 SIZE = BatchSize(8, 29)

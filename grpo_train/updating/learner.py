@@ -22,11 +22,12 @@ from transformers import PreTrainedModel, get_scheduler
 from configs.errors import TrainingDiverged
 from configs.records import Completion, Policy
 from configs.schema.grpo import GrpoConfig
-from grpo_train.objective.advantages import Advantages, Bools, Floats
-from grpo_train.objective.checkpoint import Component, OptimizerState, ScheduleState, Weights
-from grpo_train.objective.loss import BatchSize, Loss, policy_loss, truncated_weights
-from grpo_train.objective.ranks import Ranks
-from grpo_train.objective.response_logprobs import (
+from grpo_train.policies.model import load_policy
+from grpo_train.updating.advantages import Advantages, Bools, Floats
+from grpo_train.updating.checkpoint import Component, OptimizerState, ScheduleState, Weights
+from grpo_train.updating.loss import BatchSize, Loss, policy_loss, truncated_weights
+from grpo_train.updating.ranks import Ranks
+from grpo_train.updating.response_logprobs import (
     MicroBatch,
     known_logprobs,
     micro_batches,
@@ -35,7 +36,6 @@ from grpo_train.objective.response_logprobs import (
     recompute_layers,
     response_logprobs,
 )
-from grpo_train.policies.model import load_policy
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.precision import autocast_dtype, deterministic_kernels
 

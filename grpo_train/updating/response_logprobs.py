@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from configs.errors import ConfigError
 from configs.records import Completion
-from grpo_train.objective.loss import k3, response_means
+from grpo_train.updating.loss import k3, response_means
 from reward_training.transformer.attention import fit_attention
 from reward_training.transformer.packing import (
     Packed,

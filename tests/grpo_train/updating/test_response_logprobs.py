@@ -3,7 +3,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from configs.records import Completion
-from grpo_train.objective.response_logprobs import (
+from grpo_train.updating.response_logprobs import (
     known_logprobs,
     micro_batches,
     padded_logprobs,
@@ -95,7 +95,7 @@ def test_what_responses_begin_with_in_common_is_computed_once(tiny):
 
 
 def test_a_next_token_that_two_responses_share_is_chosen_once(tiny, monkeypatch):
-    import grpo_train.objective.response_logprobs as module
+    import grpo_train.updating.response_logprobs as module
 
     chosen = []
     original = module.token_logprobs
