@@ -37,9 +37,10 @@ Four presets are in [`configs/`](../configs): `tiny.yaml` (a small random model,
 responses of up to 4,096 tokens). The last two are untried so far.
 
 An existing run can only be resumed with the configuration that it was started with, except that `rounds` may be raised
-and fields that do not change the results may change: the blocks `run`, `tracking` and `launcher`, the fields
-`save_steps`, `keep_checkpoints`, `wait_minutes` and `enough`, and of a judge `base_url`, `api_key_env`, `concurrency`,
-`max_retries`, `max_calls`, `max_tokens`, `prices` and `cache`.
+and fields may change that say how and where a run works, not what it is asked to compute: the blocks `run`, `tracking`
+and `launcher`, the fields `save_steps`, `keep_checkpoints`, `wait_minutes` and `enough`, and of a judge `base_url`,
+`api_key_env`, `concurrency`, `max_retries`, `max_calls`, `max_tokens`, `prices` and `cache`. A finished stage stays
+valid when they change.
 """
 
 COMMANDS = """# Commands

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Versions: pebble 5.2.3, Python 3.11. Seen on 2026-11-28.
 # Guess: a worker process that ends in the middle of a task is noticed at once, whatever its exit code, as in concurrent.futures.
-# Behaviour: pebble's ProcessPool tells a dead worker by a code other than zero. After a task that ends its process with code 0 the pool
-#   waits until the task's time limit and tells a timeout. What looks like slow tasks can thus be a library that ends the process.
+# Behaviour: pebble's ProcessPool recognises a dead worker by a non-zero exit code. After a task that ends its process with code 0 the pool
+#   waits until the task's time limit and reports a timeout. What looks like slow tasks can thus be a library that ends the process.
 # Output seen (limit 3 s):
 #   pebble, code 1: ProcessExpired after 0.1 s
 #   pebble, code 0: TimeoutError after 3.0 s

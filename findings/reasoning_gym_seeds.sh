@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Versions: reasoning-gym 0.1.25, Python 3.11. Seen on 2026-11-28.
 # Guess: two seeds give two independent sets, so seed 0 is for training and seed 1 for the test.
-# Behaviour: item i is drawn from random.Random(seed + i), in 102 of 105 data sets. Seed 1 is seed 0 moved on by one: of a training
-#   set of 1000 items with seed 0 and a test set of 100 with seed 1, every test item is a training item.
+# Behaviour: in 7 of the 8 data sets that are tried here, seed 1 is seed 0 moved on by one. Of a chain_sum training set of 1000
+#   items with seed 0 and a test set of 100 with seed 1, every test question is a training question.
 # Output seen:
 #   chain_sum: 100 of 100 test questions are training questions, as item i + 1
 #   data sets where seed 1 is seed 0 moved on by one: 7 of 8; not gsm_symbolic

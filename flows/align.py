@@ -1,6 +1,6 @@
 """The main loop of a run as Prefect flows.
 
-    problems -> train reward models -> train policy -> evaluate -> promote? -> regenerate -> next round
+    prepare -> train reward models -> train policy -> evaluate -> promote? -> regenerate -> next round
 
 A task returns at once if its stage is done, so a resumed run executes the same code from the start.
 """

@@ -133,7 +133,7 @@ def _flow(name: str) -> Callable[[Config], Any]:
 
 
 def _show(root: Path, summary: Summary, terminal: Terminal) -> None:
-    """Print the table of rounds, the time, where report and pages are, and on the last line the path of summary.json."""
+    """Print the table of rounds, the time, where report and pages are, and last the path of summary.json."""
     folder = run_folder(root, summary["run"])
     terminal.print(rounds_table(summary))
     terminal.print("accuracy is greedy, over its 95% interval; dev promotes, test only reports")

@@ -12,7 +12,7 @@ MESSAGE = b"\nstopping at the next step boundary; Ctrl-C again ends at once\n"
 
 
 class Stop:
-    """A stop request. A stage calls it between two steps: it returns True once a signal has arrived."""
+    """A stop request; calling it returns True once a signal has arrived."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -25,7 +25,8 @@ class Stop:
         """Handle the signals while the block runs, then restore the previous handlers.
 
         Prefect installs its own SIGTERM handler at the start of each flow and removes it at the end, so the body of
-        every flow has to open this block. Outside the main thread Python cannot set handlers, and the block does nothing.
+        every flow has to open this block. Outside the main thread Python cannot set handlers, and the block does
+        nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

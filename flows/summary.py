@@ -78,7 +78,7 @@ def read_summary(root: Path, name: str) -> Summary | None:
 
 
 def finished_summary(root: Path, name: str, rounds: int) -> Summary | None:
-    """The summary if `rounds` and all rounds that watch rules added are done according to their manifests, else None."""
+    """The summary if `rounds` and all rounds that watch rules added are done by their manifests, else None."""
     summary = read_summary(root, name)
     wanted = rounds_wanted(run_folder(root, name), rounds)
     if summary is None or summary["status"] != "done" or len(summary["rounds"]) != wanted + 1:

@@ -31,7 +31,7 @@ Found = Value | Stepwise
 
 
 class Reward(Protocol):
-    """One objective."""
+    """A reward: its name, weight, and values for completions."""
 
     @property
     def name(self) -> str: ...

@@ -122,7 +122,7 @@ class Checkpoints:
     def rewind(self) -> Seal | None:
         """Restore the stage's folder to the newest checkpoint and return its seal; without one, empty the folder.
 
-        Growing files are truncated to their size at the checkpoint; everything newer is deleted.
+        Growing files are truncated to their size at the checkpoint; newer checkpoints and all other files are deleted.
         """
         newest = self.newest()
         lengths = newest[1].lengths if newest else {}

@@ -1,9 +1,11 @@
-"""Marks the configuration fields that do not change the results of a run, such as its name, launcher and checkpoints.
+"""Marks the fields that say how and where a run works, not what it is asked to compute: its name, its launcher.
 
     save_steps: Annotated[int, OPERATIONAL] = 10
 
-An existing run may be resumed with other values of such a field, no stage is run again because of it, and it is not
-logged as an MLflow parameter, since those cannot change. A mark on a block applies to the whole block.
+A finished stage stays valid when they change: an existing run may be resumed with other values of such a field, no
+stage is run again because of it, and it is not logged as an MLflow parameter, since those cannot change. Some of them
+still show in results: `max_calls` and `max_tokens` leave responses unscored, and `wait_minutes` and `enough` decide
+which labels of people count. A mark on a block applies to the whole block.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ OPERATIONAL = Operational()
 
 
 def without_operational(block: BaseModel) -> dict[str, Any]:
-    """The block as JSON values without its operational fields, at any depth; what remains decides the results."""
+    """The block as JSON values without its operational fields, at any depth: what the run is asked to compute."""
     pruned: dict[str, Any] = _pruned(block, block.model_dump(mode="json"))
     return pruned
 

@@ -1,6 +1,7 @@
 """The command `regroup doctor CONFIG`: checks a configuration before a run, and estimates the time of a round.
 
-`regroup run` starts with the same checks, but without sampling, without timing, and without worker processes for checkers.
+`regroup run` starts with the same checks, but without sampling, without timing, and without worker processes
+for checkers.
 """
 
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Ite
 
 
 def refuse_faulty(config: Config, workspace: Path) -> DoctorReport:
-    """The report of the quick checks with which `run` starts.
+    """Run the quick checks; returns the report.
 
     Raises:
         ConfigError: a check failed; the message has every failure with its remedy.

@@ -16,7 +16,7 @@ from grpo_train.problems.curriculum import ProblemPicker
 
 
 class Observers:
-    """Those whose state others need have a name of their own."""
+    """All observers of a training. The ones that other code reads are attributes too."""
 
     def __init__(self, config: Config, objectives: Sequence[str], picker: ProblemPicker) -> None:
         self.contributions = Contributions(objectives)

@@ -18,7 +18,7 @@ class Contributions:
         self.sums = dict.fromkeys(objectives, 0.0)
 
     def look(self, step: StepRecord) -> dict[str, float]:
-        """Adds no metrics: the shares of a single step are among its reward metrics."""
+        """Add the step's contributions to the sums; returns no metrics, for the step's reward metrics have them."""
         self.add(step.advantages)
         return {}
 

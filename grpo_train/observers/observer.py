@@ -26,10 +26,11 @@ class StepRecord:
     parts: Floats
     """(N, K) score of each response under each objective, NaN where the reward could not score"""
     advantages: Advantages
-    """of the batch"""
+    """advantages of the batch's N responses"""
     refused: Groups
     """dead groups that were replaced by fresh ones"""
     refused_advantages: Advantages
+    """advantages of the refused groups' responses"""
     num_refills: int
     """number of refill rounds that replaced them"""
     positions: Positions

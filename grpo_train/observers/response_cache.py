@@ -193,7 +193,9 @@ class ResponseCache:
 
 
 def effective_share(log_ratios: Floats) -> float:
-    """(sum w)^2 / (m sum w^2) of m weights given by their logs: 1 where all are equal, 1 / m where one outweighs the others.
+    """(sum w)^2 / (m sum w^2) of m weights given by their logs.
+
+    It is 1 where all are equal, and 1 / m where one outweighs the others.
 
     >>> round(effective_share(np.log([1.0, 1.0, 2.0])), 3)  # 4^2 / (3 * 6)
     0.889

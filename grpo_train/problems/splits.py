@@ -52,7 +52,8 @@ def load_problems(
     """Load all splits of a run.
 
     Raises:
-        ConfigError: a source is at fault, the splits overlap, or there are too few problems; the message names the remedy.
+        ConfigError: a source is at fault, the splits overlap, or there are too few problems; the message names the
+            remedy.
     """
     sources = [read_source(source) for source in config.sources]
     loaded = [problem for rows in sources for problem in rows.problems]

@@ -4,8 +4,8 @@ Take token t of response i with advantage A, log-probability lp, and ratio r = e
 it. With N responses in the batch and T_i tokens in response i, the loss is the mean of
 -surrogate + kl_coefficient * KL estimate:
 
-- grpo (DeepSeekMath, arXiv 2402.03300, eq. 3): surrogate min(r A, clip(r) A); mean over each response's tokens, then over
-  the responses: sum_i sum_t / (N T_i).
+- grpo (DeepSeekMath, arXiv 2402.03300, eq. 3): surrogate min(r A, clip(r) A); mean over each response's tokens, then
+  over the responses: sum_i sum_t / (N T_i).
 - dapo (arXiv 2503.14476, eq. 8): the same surrogate; mean over all tokens, sum_i sum_t / sum_i T_i. The paper takes
   this mean over a group; here, as in TRL, it is over the batch.
 - bnpo (TRL's name): dapo with the mean over a local batch. Over less than the whole batch the mean would depend on
@@ -13,8 +13,8 @@ it. With N responses in the batch and T_i tokens in response i, the loss is the 
 - dr_grpo (arXiv 2503.20783, section 3.2): the same surrogate; a constant divisor:
   sum_i sum_t / (N max_response_length).
 - gspo (arXiv 2507.18071, eq. 5 to 7): grpo with one ratio per response, the geometric mean of its tokens' ratios.
-- cispo (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5): surrogate sg[min(r, 1 + clip_range_high)] A lp, so that a clipped token
-  keeps its gradient; mean over all tokens.
+- cispo (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5): surrogate sg[min(r, 1 + clip_range_high)] A lp, so that a clipped
+  token keeps its gradient; mean over all tokens.
 
 All divisors are those of the whole batch, including rows that skip the backward pass for their zero advantage, so the
 losses of micro-batches add up to the batch's loss whatever their size. With one update per batch,
@@ -37,7 +37,7 @@ class BatchSize:
 
     num_responses: int
     num_tokens: int
-    """of all responses together"""
+    """number of tokens in all responses together"""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ X_BETWEEN_DIGITS = re.compile(r"(?<=\d) ?x ?(?=\d)")
 def equations(text: str) -> list[bool]:
     """One verdict for each equation of numbers that has an operator, in the order of the text: True where it is right.
 
-    A number with decimals is right to within half of its last place: 2 / 3 = 0.67. The time grows in proportion to the text's length.
+    A number with decimals is right to within half of its last place: 2 / 3 = 0.67. The time grows in proportion to the
+    text's length.
 
     >>> equations("17 + 25 = 42, and half of it: 42 / 2 = 22")
     [True, False]
@@ -61,7 +62,7 @@ class _Side:
 
 
 def _left_of(before: str) -> _Side | None:
-    """The expression at the end of a text; None where there is none, or it is the end of one with unknowns: x + 2 + 3."""
+    """The expression at the end of a text; None without one, or if it ends one with unknowns: x + 2 + 3."""
     rest = before.rstrip(CHARACTERS_OF_SUMS)
     whole = before[len(rest) :]
     run = BREAK.split(whole)[-1]
@@ -73,7 +74,7 @@ def _left_of(before: str) -> _Side | None:
 
 
 def _right_of(after: str) -> _Side | None:
-    """The expression at the beginning of a text; None where there is none, or it is the beginning of one with unknowns: 5x."""
+    """The expression at the beginning of a text; None without one, or if it begins one with unknowns: 5x."""
     rest = after.lstrip(CHARACTERS_OF_SUMS)
     whole = after[: len(after) - len(rest)]
     run = BREAK.split(whole)[0]
@@ -100,7 +101,7 @@ def _side(text: str) -> _Side | None:
 
 
 def _tokens(text: str) -> list[str]:
-    """Numbers, operators and brackets; none where the text has anything else, too many of them, or too long a number."""
+    """Numbers, operators and brackets; none if the text has anything else, too many, or too long a number."""
     if len(text) > MAX_NUMBER_LENGTH * MAX_TOKENS:
         return []
     tokens: list[str] = []

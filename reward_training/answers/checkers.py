@@ -1,4 +1,7 @@
-"""Checkers, which compare an extracted answer with the gold answer. Pure functions that never evaluate text as code or import torch."""
+"""Checkers, which compare an extracted answer with the gold answer.
+
+They are pure functions that never evaluate text as code or import torch.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,8 @@ def exact(answer: str, gold: str) -> bool:
 def numeric(answer: str, gold: str, tolerance: float = ROUNDING, question: str = "") -> bool:
     """Whether two answers are numbers, in any notation, that differ by no more than a relative tolerance.
 
-    The unit must not differ from the gold answer's, or from the one that the question asks for. Up to a tolerance of ROUNDING, whole
-    numbers have to be equal.
+    The unit must not differ from the gold answer's, or from the one that the question asks for. Up to a tolerance
+    of ROUNDING, whole numbers have to be equal.
 
     >>> numeric("$1,250.50", "1250.5"), numeric("3/4", "0.75"), numeric("15 m", "15 cm"), numeric("4 or 5", "4")
     (True, True, False, False)
@@ -70,7 +73,7 @@ def choice(answer: str, gold: str, choices: Mapping[str, str]) -> bool:
 
 
 def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
-    """The letter of the one choice that a short text names; None where it names none, or a letter with the text of another."""
+    """The letter of the one choice that a short text names; None if it names none, or a letter with another's text."""
     marks = markup.DECORATION + "$"
     text = markup.spaces(markup.unwrapped(plain(answer))).strip().strip(marks).rstrip(".").strip(marks)
     folded = {letter: _words_of(words) for letter, words in choices.items()}
@@ -97,7 +100,7 @@ def _words_of(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """The text with compatibility characters and case folded, single spaces, and no HTML, Markdown or full stops around it."""
+    """The text with compatibility characters and case folded, single spaces, and no HTML, Markdown or stops around."""
     folded = unicodedata.normalize("NFKC", markup.without_formatting_tags(visible(text))).casefold()
     one_space = " ".join(re.sub(r"(?<=\d)\s*([,:])\s+(?=\d)", r"\1", folded).split())
     return one_space.lstrip(markup.EMPHASIS + " ").rstrip(markup.EMPHASIS + ". ")

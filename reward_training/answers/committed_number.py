@@ -1,8 +1,8 @@
 """Finds the last number that a text commits to, for texts that mark no place for the answer.
 
-The last number in a text is often not its answer: it may be denied, one end of a range, an operand, a list number, the exponent of a
-unit, an echo of the prompt, or part of a question, an unfinished sentence, a check or a footer. Such numbers are passed over, or make
-the text commit to nothing.
+The last number in a text is often not its answer: it may be denied, one end of a range, an operand, a list number, the
+exponent of a unit, an echo of the prompt, or part of a question, an unfinished sentence, a check or a footer. Such
+numbers are passed over, or make the text commit to nothing.
 """
 
 from __future__ import annotations

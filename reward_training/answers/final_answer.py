@@ -80,7 +80,7 @@ def final_answer(
 
 
 def without_thoughts(text: str) -> str:
-    """The text without reasoning in <think> and without words attributed to a grader or user; it ends where a <think> is not closed."""
+    """The text without <think> reasoning and words attributed to a grader or user; an unclosed <think> ends it."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL | re.IGNORECASE)
     text = OTHERS_WORDS.sub("", text)
     return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
@@ -222,7 +222,7 @@ LETTER_NAMED = re.compile(
 
 
 def committed_letter(text: str) -> str | None:
-    """The one choice that a text names as its answer, alone in a sentence or as an option; None where it names none or several.
+    """The one choice that a text names, alone in a sentence or as an option; None where it names none or several.
 
     >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
     ('B', None)
@@ -245,7 +245,7 @@ def _innermost(places: list[Place]) -> list[Place]:
 
 
 def _last(text: str, places: list[Place]) -> str | None:
-    """The answer in the last place that is no placeholder; None where it is denied, withdrawn, or contradicts another place."""
+    """The answer in the last place that is no placeholder; None if it is denied, withdrawn or contradicted."""
     real = [place for place in sorted(places, key=lambda p: p.start) if _may_count(text, place)]
     if not real:
         return None
@@ -295,9 +295,9 @@ ALTERNATIVE = re.compile(r"\b(?:or|another|others?|alternatively|also|either|els
 
 
 def _is_replaced(between: str, rest: str) -> bool:
-    """Whether the text between two answers makes the second one replace the first: it has two words, or one that corrects.
+    """Whether the text between two answers makes the second one replace the first.
 
-    `rest` is the end of the second answer's sentence.
+    It does if the text has two words, or one that corrects. `rest` is the end of the second answer's sentence.
     """
     if (
         WITHDRAWN.search(between)
@@ -326,7 +326,7 @@ TURN = re.compile(r"[,;:]?\s*\b(?:but|so|it's|it is|hence|therefore)\b\s*(?:it's
 
 
 def _committed(content: str) -> str | None:
-    """The part of a short answer that is no denial: `Paris` of `Paris, not Lyon`, `B` of `not A, so B`; None where all is denied."""
+    """What a short answer does not deny: `Paris` of `Paris, not Lyon`, `B` of `not A, so B`; None if all is denied."""
     content = re.sub(r"^none other than\s+", "", content.strip(), flags=re.IGNORECASE)
     if "\n" in content or len(content) > MAX_SHORT:
         return content or None

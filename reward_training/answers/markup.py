@@ -1,7 +1,8 @@
-r"""Taking LaTeX, Markdown and HTML off a text. Each function takes off one thing; a caller composes those that it needs.
+r"""Taking LaTeX, Markdown and HTML off a text.
 
-Order matters to a caller in two places: wrappers such as \text{} come off before spaces, and thousands become commas before spaces
-do, because a LaTeX space between digits separates thousands.
+Each function takes off one thing; a caller composes those that it needs. Order matters to a caller in two places:
+wrappers such as \text{} come off before spaces, and thousands become commas before spaces do, because a LaTeX space
+between digits separates thousands.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def unsigned(*, spaces: bool = False, open_point: bool = False) -> str:
     """The regular expression of a number without its sign.
 
     Args:
-        spaces: groups may have spaces between them too (1 000 000). For a reader that takes 1 000 for one number; elsewhere in
-            running text it is two that stand side by side.
+        spaces: groups may have spaces between them too (1 000 000). For a reader that takes 1 000 for one number;
+            elsewhere in running text it is two that stand side by side.
         open_point: a point without decimals belongs to the number (5. cm). Elsewhere it ends a sentence.
     """
     grouped = f"{GROUPED}|{GROUPED_BY_SPACES}" if spaces else GROUPED
@@ -52,7 +52,7 @@ ANY_NOTATION = re.compile(rf"{SIGN}\s*{unsigned(spaces=True, open_point=True)}")
 
 
 def as_fraction(written: str) -> Fraction | None:
-    """The exact value of a number; None where the text is no number, or one with a larger exponent or more digits than the limits.
+    """The exact value of a number; None where the text is no number, or its exponent or digits are over the limits.
 
     >>> as_fraction("-1,250.50"), as_fraction("2.5e3"), as_fraction("1,00"), as_fraction("1e1001")
     (Fraction(-2501, 2), Fraction(2500, 1), None, None)
@@ -62,8 +62,9 @@ def as_fraction(written: str) -> Fraction | None:
 
 
 def as_decimal(written: str) -> Decimal | None:
-    """The exact value as a decimal; None as for `as_fraction`, except that the limit on digits is MAX_EXPONENT before the point,
-    or zeros after it.
+    """The exact value as a decimal; None as for `as_fraction`, with another limit on digits.
+
+    That limit is MAX_EXPONENT before the point, or zeros after it.
 
     >>> as_decimal("1,250.50"), as_decimal("9" * 1002)
     (Decimal('1250.50'), None)
@@ -89,7 +90,7 @@ def num_decimals(written: str) -> int:
 
 
 def _in_python_notation(written: str) -> str | None:
-    """The number as Fraction and Decimal read it: no separators, an ASCII minus. None where it is no number, or its exponent is too large."""
+    """The number as Fraction and Decimal read it; None where it is no number, or its exponent is too large."""
     if not ANY_NOTATION.fullmatch(written):
         return None
     compact = re.sub(r"[\s,]", "", written).replace("\u2212", "-")

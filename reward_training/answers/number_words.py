@@ -1,4 +1,4 @@
-"""Numbers in words: English ones up to a thousand, simple Chinese numerals, and the words that multiply a number before them."""
+"""Numbers in words: English up to a thousand, simple Chinese numerals, and words that multiply a number before them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ HAN_MYRIADS = {"万": 10**4, "亿": 10**8}
 
 
 def english(text: str) -> tuple[int, str] | None:
-    """The value of a number in English words, and the one word that may follow it as its unit; None if it is no such
-    number.
+    """The value of a number in English words, and the one word that may follow it as its unit; None for other texts.
 
     >>> english("thirty-five apples"), english("two hundred and nine"), english("five million")
     ((35, 'apples'), (209, ''), None)
@@ -74,7 +73,7 @@ def english(text: str) -> tuple[int, str] | None:
 
 
 def chinese(text: str) -> int | None:
-    """The value of Chinese numerals, with units (三千五百) or digit by digit (二〇二四); None where the text is anything else.
+    """The value of Chinese numerals, with units (三千五百) or digit by digit (二〇二四); None for other texts.
 
     >>> chinese("三千零五"), chinese("十二万"), chinese("二〇二四"), chinese("五六百")
     (3005, 120000, 2024, None)

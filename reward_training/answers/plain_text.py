@@ -1,4 +1,4 @@
-"""Folds the many characters of Unicode for a digit, a sign or a space into ASCII's, and drops those that cannot be seen.
+"""Folds the many characters of Unicode for a digit, a sign or a space into ASCII's, and drops invisible ones.
 
 Letters of other scripts are not folded: a Cyrillic Ve is no B, and a Greek Alpha is no A.
 """

@@ -1,8 +1,8 @@
-"""Reads a short text as one number: with separators, as a fraction, a percentage, a power of ten, in words, with a unit, or as an
-equation.
+"""Reads a short text as one number.
 
-A text with more than one value (a list, a range, two alternatives, a false equation) is no number, nor is one with a value that
-would have to be computed (5!, 5^2, a product). Only fractions and the two sides of an equation are evaluated.
+The number may have separators or a unit, and be a fraction, a percentage, a power of ten, words, or an equation. A text
+with more than one value (a list, a range, two alternatives, a false equation) is no number, nor is one with a value
+that would have to be computed (5!, 5^2, a product). Only fractions and the two sides of an equation are evaluated.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _equation(text: str) -> Quantity | None:
 
 
 def _with_aside(before: str, inside: str) -> Quantity | None:
-    """The number before an aside that names no other value, `8 (eight)`, or denies it, `18 (not 20)`; None where it names another."""
+    """The number before an aside that names no other, `8 (eight)`, or denies one, `18 (not 20)`; else None."""
     found = quantity(before)
     if found is None or re.match(r"\s*(?:not|instead of|rather than)\b", inside, re.IGNORECASE):
         return found

@@ -1,4 +1,4 @@
-"""Compares the unit of an answer with the one that its question asks for: kilometres are wrong where metres are wanted."""
+"""Compares an answer's unit with the one that its question asks for: kilometres are wrong where metres are wanted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASKED = re.compile(r"\b(?:in|how many)\s+([a-z$€£¥°]+)", re.IGNORECASE)
 
 
 def is_another_unit(unit: str, question: str) -> bool:
-    """Whether an answer's `unit` differs from the last one of the same kind that the question asks for; False for unknown units.
+    """Whether `unit` differs from the last one of its kind that the question asks for; False for unknown units.
 
     >>> is_another_unit("km", "How wide is it in metres?"), is_another_unit("m", "How wide is it in metres?")
     (True, False)

@@ -31,7 +31,7 @@ JOBS_PER_WORKER = 16
 
 @dataclass(frozen=True)
 class Check:
-    """A call of a function of `reward_training.answers.checkers`. The arguments have to be values that JSON can hold."""
+    """A call of a function of `reward_training.answers.checkers`, with arguments that JSON can hold."""
 
     checker: Literal["reasoning_gym", "math_verify", "regex"]
     arguments: tuple[Any, ...]
@@ -89,7 +89,8 @@ class _Worker:
 class CheckerPool:
     """Runs checks in parallel. A worker that hangs or dies costs one check and is replaced.
 
-    Threads may share a pool; their calls are served one after the other. Close the pool when you are done, or use `with`.
+    Threads may share a pool; their calls are served one after the other. Close the pool when you are done, or
+    use `with`.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class CheckerPool:
             self._workers.pop().stop()
 
     def run(self, checks: Sequence[Check]) -> list[Value]:
-        """Return a value for each check, in order. It is Unscored where a check took too long, raised, or ended its worker.
+        """Return a value for each check, in order; Unscored where it took too long, raised, or ended its worker.
 
         Raises:
             RuntimeError: a worker cannot start.
@@ -151,7 +152,7 @@ class CheckerPool:
                     continue  # the worker has died: _collect sees that and leaves its job unscored
 
     def _collect(self, results: list[Value | None]) -> None:
-        """Wait for the next message or deadline, then take the results that have arrived and end the workers that are too late."""
+        """Wait for the next message or deadline, then take arrived results and end workers that are too late."""
         busy = [worker for worker in self._workers if not worker.ready or worker.job is not None]
         with selectors.DefaultSelector() as selector:
             for worker in busy:

@@ -1,8 +1,8 @@
-"""The program that each worker of the checker pool runs. It reads jobs from standard input and writes results to standard output.
+"""The program that each worker of the checker pool runs: jobs from standard input, results to standard output.
 
-`python -m reward_training.rewards.checker_worker MODULE ...` imports the modules, writes that it is ready, and then answers jobs
-until its input ends. Jobs and results are one line of JSON each. The pool starts it as a new program and does not fork, so a worker
-has no torch in memory and none of the parent's locks and threads.
+`python -m reward_training.rewards.checker_worker MODULE ...` imports the modules, writes that it is ready, and then
+answers jobs until its input ends. Jobs and results are one line of JSON each. The pool starts it as a new program and
+does not fork, so a worker has no torch in memory and none of the parent's locks and threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _private_output() -> TextIO:
-    """Return a private copy of standard output for the results; what libraries print goes to standard error from here on."""
+    """Return a private copy of standard output for the results; from here on libraries print to standard error."""
     sys.stdout.flush()
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

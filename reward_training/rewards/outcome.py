@@ -23,7 +23,7 @@ IN_POOL = ("reasoning_gym", "math_verify", "regex")
 
 
 class OutcomeReward(WorksElsewhere):
-    """The checkers in IN_POOL need a `pool`; the others run in this process."""
+    """1 for a right final answer, else 0. Checkers in IN_POOL run in worker processes of `pool`."""
 
     def __init__(self, config: OutcomeRewardConfig, pool: CheckerPool | None = None) -> None:
         assert pool is not None or config.checker not in IN_POOL

@@ -27,7 +27,7 @@ LINE_END = re.compile(r"\n+")
 
 
 class ProcessReward:
-    """`checker` is the reward that scores the steps; None for arithmetic."""
+    """Scores reasoning steps with `checker`, or by their equations if it is None."""
 
     def __init__(self, config: ProcessRewardConfig, checker: Reward | None = None) -> None:
         self.name = config.name

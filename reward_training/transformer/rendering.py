@@ -35,7 +35,7 @@ def conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, respon
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, conversations: list[str]) -> list[list[int]]:
-    """Token ids of rendered conversations. A template writes its own special tokens; plain text gets the tokenizer's."""
+    """Token ids of rendered conversations. A template writes its special tokens; plain text gets the tokenizer's."""
     if not conversations:
         return []
     ids = tokenizer(conversations, add_special_tokens=tokenizer.chat_template is None)["input_ids"]

@@ -1,4 +1,4 @@
-"""`Run`: what every stage of a run needs."""
+"""A run in progress: configuration, folders, and what its stages report to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.tracking.tracker import Tracking
 
 @dataclass(frozen=True)
 class Run:
-    """A run in progress: its configuration and folders, and what its stages report to (MLflow, terminal, clock)."""
+    """What every stage of a run needs; the stages report to `tracking`, `console` and `clock`."""
 
     config: Config
     name: str

@@ -100,7 +100,10 @@ class StageSpec(Record):
         return digest_json(self.config_part())
 
     def older_config_digest(self) -> str:
-        """The digest of version 0.1.0, which covers `save_steps` if all of `grpo_config` or `reward_models` is read."""
+        """The digest of manifests written before `save_steps` was marked OPERATIONAL.
+
+        It covers `save_steps` if all of `grpo_config` or `reward_models` is read.
+        """
         part = self.config_part()
         if "grpo_config" in part:
             part["grpo_config"]["save_steps"] = self.config.grpo_config.save_steps

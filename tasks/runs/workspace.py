@@ -157,7 +157,7 @@ def _read_holder(path: Path) -> Holder:
 
 
 def refuse_when_held(root: Path) -> None:
-    """For a command to say so before it starts anything; the lock itself is taken later.
+    """Check that no other process holds the workspace, before a command starts anything.
 
     Raises:
         WorkspaceBusy: another process holds the workspace.

@@ -1,4 +1,4 @@
-"""Which fields change no result, and that everything that asks is told the same."""
+"""Which fields say how and where a run works, and that everything that asks is told the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that version 0.1.0 began goes on: the digests in its manifests are still those of its configuration."""
+"""A run begun before `save_steps` was marked OPERATIONAL goes on: the digests in its manifests still count."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SPECS: list[tuple[StageSpec, str]] = [
         "0b0fe0b5d2cbc9efd99d5074efb47e770af77e07e967a94f3548bd39bd5bfe4a",
     ),
 ]
-"""each stage of configs/tiny.yaml, and the digest that its manifest got from 0.1.0"""
+"""each stage of configs/tiny.yaml, and the digest of its manifest before `save_steps` was marked OPERATIONAL"""
 
 
 @pytest.mark.parametrize(("spec", "digest"), SPECS, ids=[type(spec).__name__ for spec, _ in SPECS])
@@ -57,6 +57,6 @@ def test_the_digest_of_0_1_0_is_still_known(spec: StageSpec, digest: str) -> Non
 
 @pytest.mark.parametrize("spec", [spec for spec, _ in SPECS], ids=[type(spec).__name__ for spec, _ in SPECS])
 def test_no_stage_runs_again_because_checkpoints_are_made_more_seldom(spec: StageSpec) -> None:
-    """In 0.1.0 evaluation and regeneration did: they read all of `grpo_config`, `save_steps` too."""
+    """Before the mark evaluation and regeneration did: they read all of `grpo_config`, `save_steps` too."""
     seldom = tiny("grpo_config.save_steps=7", "reward_models.taste.save_steps=9", "keep_checkpoints=5")
     assert spec.model_copy(update={"config": seldom}).config_digest() == spec.config_digest()
