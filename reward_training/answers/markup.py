@@ -132,8 +132,8 @@ def operators(text: str) -> str:
 def fractions_of_numbers(text: str) -> str:
     r"""The text with a/b for each \frac{a}{b} of two numbers, apart from a whole number before it.
 
-    >>> fractions_of_numbers(r"\frac{3}{4}"), fractions_of_numbers(r"2\dfrac{1}{2}"), fractions_of_numbers(r"\frac{x}{2}")
-    ('3/4', '2 1/2', '\\frac{x}{2}')
+    >>> fractions_of_numbers(r"\frac{1,000}{4}"), fractions_of_numbers(r"2\dfrac{1}{2}"), fractions_of_numbers(r"\frac{x}{2}")
+    ('1,000/4', '2 1/2', '\\frac{x}{2}')
     """
     return FRACTION_OF_NUMBERS.sub(r"\1/\2", MIXED_NUMBER.sub(r" \1/\2", text))
 

@@ -1,5 +1,6 @@
 import pytest
 
+from configs.errors import ConfigError
 from configs.schema.config import PeopleConfig, PromotionConfig
 from grpo_train.measuring.promotion import decide, win_rate
 
@@ -50,7 +51,7 @@ def test_order_of_rows_does_not_matter():
 def test_other_problems_and_unknown_metrics_are_refused():
     with pytest.raises(ValueError, match="same split"):
         decide(rows([1, 0]), rows([1, 0, 1]), config=PromotionConfig(), seed=0, draws=10)
-    with pytest.raises(ValueError, match=r"accuracy_of_dreams.*greedy_accuracy"):
+    with pytest.raises(ConfigError, match=r"accuracy_of_dreams.*greedy_accuracy"):
         judge([1], [1], metric="accuracy_of_dreams")
 
 

@@ -77,7 +77,7 @@ def test_order_depends_on_seed_round_and_pass():
 
 
 def test_too_few_problems_for_a_batch_are_refused_with_numbers():
-    with pytest.raises(ValueError, match=r"11 problems.* 10 to train on"):
+    with pytest.raises(ConfigError, match=r"11 problems.* 10 to train on"):
         picker().pick(11)
 
 
