@@ -87,10 +87,14 @@ def _runner(name: str) -> "Runner":
 
 
 def _ask_runs_to_stop() -> None:
-    """Send SIGTERM to the flow runs among this process's children; each stops at its next step boundary."""
+    """Send SIGTERM to the flow runs among this process's children; each stops at its next step boundary.
+
+    Children that have ended are passed over: Ctrl-C reaches them too, and may end them first.
+    """
     for child in psutil.Process().children():
-        if "uvicorn" not in child.cmdline():
-            child.terminate()
+        with suppress(psutil.NoSuchProcess):
+            if "uvicorn" not in child.cmdline():
+                child.terminate()
 
 
 def _check_cron(cron: str) -> None:
