@@ -28,6 +28,8 @@ class Problem(Record):
     prompt: Prompt
     """chat messages or a plain string, before the model's chat template"""
     answer: str
+    answer_type: str = ""
+    """what the gold answer is read as: number, expression, tuple, words, ...; empty where there is none"""
     source: str
     meta: dict[str, Any] = {}
     """JSON data that a scorer needs, for instance a reasoning-gym entry"""

@@ -34,10 +34,23 @@ AnswerPattern = Annotated[
     str | None,
     Field(description="regular expression with one group, which captures the gold answer in the answer column"),
 ]
+AnswerPlace = Annotated[
+    Literal["boxed", "hash", "answer_is", "tag", "json", "final"] | None,
+    Field(
+        description="take the gold answer out of a solution in the answer column, by the rules of the outcome reward's "
+        "`extract`: `boxed` for MATH, `hash` for GSM8K; rows without one are left out and counted"
+    ),
+]
 WholeSplit = Annotated[
     Literal["train", "dev", "test"] | None,
     Field(description="use the whole source for this split; default: its problems are split by hash"),
 ]
+
+
+def refuse_both(place: str | None, pattern: str | None) -> None:
+    """Raise ValueError where both say how the answer is found."""
+    if place is not None and pattern is not None:
+        raise ValueError(f"answer_place={place} and answer_pattern={pattern!r} both find the answer; give one of them")
 
 
 class JsonlSource(Block):
@@ -46,8 +59,14 @@ class JsonlSource(Block):
     kind: Literal["jsonl"] = "jsonl"
     path: str = Field(description="the file, relative to the current folder")
     columns: Columns = Field(Columns(), description="column names")
+    answer_place: AnswerPlace = None
     answer_pattern: AnswerPattern = None
     split: WholeSplit = None
+
+    @model_validator(mode="after")
+    def _one_way_to_the_answer(self) -> "JsonlSource":
+        refuse_both(self.answer_place, self.answer_pattern)
+        return self
 
 
 class DatasetSource(Block):
@@ -59,8 +78,14 @@ class DatasetSource(Block):
     revision: str | None = Field(None, description="commit of the hub repository")
     dataset_split: str = Field("train", description="split of the data set to read")
     columns: Columns = Field(Columns(), description="column names")
+    answer_place: AnswerPlace = None
     answer_pattern: AnswerPattern = None
     split: WholeSplit = None
+
+    @model_validator(mode="after")
+    def _one_way_to_the_answer(self) -> "DatasetSource":
+        refuse_both(self.answer_place, self.answer_pattern)
+        return self
 
 
 Source = Annotated[ReasoningGymSource | JsonlSource | DatasetSource, Field(discriminator="kind")]

@@ -69,11 +69,11 @@ class OutcomeRewardConfig(RewardBlock):
     )
     tag: Name = Field("answer", description="name of the tag for `extract: tag`")
     field: Name = Field("answer", description="name of the field for `extract: json`")
-    checker: Literal["exact", "numeric", "choice", "regex", "reasoning_gym", "math_verify"] = Field(
+    checker: Literal["exact", "numeric", "choice", "regex", "reasoning_gym", "math"] = Field(
         "exact",
         description="how the answer is compared with the gold answer: exact: equal after normalising; numeric: an "
         "equal number in any notation, within `tolerance`; choice: the letter or the text of one of the problem's "
-        "`choices`; regex: matches `pattern`; reasoning_gym: the family's scorer; math_verify: the math-verify library",
+        "`choices`; regex: matches `pattern`; reasoning_gym: the family's scorer; math: equal as mathematics, by type (`math_verify`, its name until 0.2, is still read)",
     )
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1e-6,
@@ -88,9 +88,14 @@ class OutcomeRewardConfig(RewardBlock):
     )
     timeout_s: PositiveFloat = Field(
         5.0,
-        description="seconds for one check by regex, reasoning_gym or math_verify; an answer that takes longer is "
+        description="seconds for one check by regex or reasoning_gym; an answer that takes longer is "
         "unscored",
     )
+
+    @field_validator("checker", mode="before")
+    @classmethod
+    def _earlier_name(cls, checker: object) -> object:
+        return "math" if checker == "math_verify" else checker
 
     @field_validator("pattern")
     @classmethod

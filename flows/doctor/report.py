@@ -24,9 +24,10 @@ from flows.doctor.checks import (
     check_tokenizer,
     check_vllm,
 )
+from flows.doctor.golds import check_answer_types, check_gold_answers
 from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
 from flows.doctor.resources import check_disk, check_memory
-from flows.doctor.rewards import check_gold_answers, check_rewards
+from flows.doctor.rewards import check_rewards
 from flows.doctor.timing import RoundTime, time_a_round
 from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
@@ -64,7 +65,7 @@ class DoctorReport:
 def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorReport:
     """Check everything that the configuration names; a model that is not there yet is built or downloaded.
 
-    `quick` leaves out gold answers for checkers that need worker processes (reasoning_gym, math_verify, regex).
+    `quick` leaves out gold answers for checkers that need worker processes (reasoning_gym, regex).
     """
     findings = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
     try:
@@ -92,6 +93,7 @@ def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Ite
     yield from check_splits(config, problems.counts)
     yield check_batches(config, problems.counts["train"])
     all_problems = [problem for members in problems.by_split.values() for problem in members]
+    yield from check_answer_types(all_problems)
     yield from check_gold_answers(config, all_problems, quick=quick)
 
 

@@ -1,12 +1,10 @@
-"""Checks that rewards and reward models are usable, and that each outcome reward accepts the gold answers."""
+"""Checks that rewards and reward models are usable, and that what decides about promotion is measured."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.records import Completion, Problem, is_right
 from configs.schema.config import Config
 from configs.schema.policy import PolicyConfig
 from configs.schema.problems import ReasoningGymSource
@@ -16,15 +14,11 @@ from flows.doctor.checks import Finding
 from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from reward_training.judges.client import JudgeClient
 from reward_training.judges.judge import read_rubric
-from reward_training.rewards.outcome import IN_POOL
 from reward_training.rewards.python_function import load_function
-from reward_training.scorer import build_rewards, score
 from tasks.runs.workspace import models_folder
 
 PROBE_TIMEOUT_S = 30.0
 """long enough for a judge that loads its model at the first request"""
-GOLD_SAMPLE = 16
-"""number of problems of each source whose gold answer is checked"""
 
 
 def check_rewards(config: Config) -> Iterator[Finding]:
@@ -58,7 +52,7 @@ def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Findi
     others = [source.path for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
     if others:
         detail = f"checker reasoning_gym cannot score {', '.join(others)}"
-        yield Finding(f"reward {reward.name}", "fail", detail, "use checker: exact or math_verify")
+        yield Finding(f"reward {reward.name}", "fail", detail, "use checker: exact or math")
 
 
 def _check_judge(reward: JudgeRewardConfig) -> Finding:
@@ -121,66 +115,3 @@ def promotion_metrics(config: Config) -> list[str]:
         f"maj_at_{num_samples}",
         *(f"{kind}/{name}" for name in names for kind in ("greedy", "sampled")),
     ]
-
-
-def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Finding]:
-    """Whether each outcome reward accepts the gold answers; `quick` leaves out checkers that need worker processes."""
-    rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
-    asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
-    sample = _sample_by_source([problem for problem in problems if problem.answer])
-    if not asked or not sample:
-        return
-    with build_rewards(asked, {}) as built:
-        for settings, reward in zip(asked, built, strict=True):
-            scores = score(sample, [_gold(problem, settings) for problem in sample], [reward])
-            right = [is_right(row.parts[reward.name]) for row in scores]
-            yield _judge_gold(settings, sample, right)
-
-
-def _sample_by_source(problems: Sequence[Problem]) -> list[Problem]:
-    by_source: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_source.setdefault(problem.source, []).append(problem)
-    return [problem for members in by_source.values() for problem in members[:GOLD_SAMPLE]]
-
-
-def _gold(problem: Problem, reward: OutcomeRewardConfig) -> Completion:
-    return Completion(
-        problem_key=problem.key,
-        index=0,
-        prompt_ids=[],
-        token_ids=[],
-        text=written_as_asked(problem.answer, reward),
-        finish_reason="stop",
-        logprobs=[],
-        policy_id="gold",
-        step=0,
-        seed=0,
-    )
-
-
-def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
-    """A response that has the answer where the reward extracts it."""
-    match reward.extract:
-        case "tag":
-            return f"<{reward.tag}>{answer}</{reward.tag}>"
-        case "boxed":
-            return f"\\boxed{{{answer}}}"
-        case "hash":
-            return f"#### {answer}"
-        case "answer_is" | "final":
-            return f"The answer is {answer}"
-        case "json":
-            return json.dumps({reward.field: answer})
-        case "last_number" | "whole":
-            return answer
-
-
-def _judge_gold(reward: OutcomeRewardConfig, problems: Sequence[Problem], right: Sequence[bool]) -> Finding:
-    name = f"gold answers, {reward.name}"
-    wrong = [problem for problem, passes in zip(problems, right, strict=True) if not passes]
-    if not wrong:
-        return Finding(name, "ok", f"{len(problems)} of {len(problems)} pass")
-    detail = f"{len(wrong)} of {len(problems)} fail, for instance {wrong[0].answer[:60]!r} of {wrong[0].source}"
-    remedy = f"extract: {reward.extract} with checker: {reward.checker} does not fit these answers; change either"
-    return Finding(name, "fail" if 2 * len(wrong) > len(problems) else "warn", detail, remedy)

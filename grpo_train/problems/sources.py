@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from configs.errors import ConfigError
 from configs.records import Message
 from configs.schema.problems import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
 from grpo_train.problems.overlap import normalized
+from reward_training.answers.gold import gold_in_solution
 
 DRAWS_PER_PROBLEM = 20
 SPARE_DRAWS = 1000
@@ -52,7 +54,7 @@ class RawProblem:
 
 @dataclass(frozen=True)
 class SourceRows:
-    """The problems of one source; `num_unmatched` rows were left out because the answer pattern did not match."""
+    """The problems of one source; `num_unmatched` rows were left out because no answer was found in them."""
 
     problems: list[RawProblem]
     num_unmatched: int = 0
@@ -129,29 +131,47 @@ def _create_family(source: ReasoningGymSource, size: int) -> Any:
 
 
 def _from_rows(source: JsonlSource | DatasetSource, name: str, rows: Iterable[Row]) -> SourceRows:
-    pattern = _compiled(source.answer_pattern, name)
+    taken = _taker(source, name)
     problems, num_unmatched = [], 0
     for location, row in rows:
         question = _question(column(row, source.columns.question, "columns.question", location), location)
-        answer = _answer(column(row, source.columns.answer, "columns.answer", location), pattern, location)
+        answer = _answer(column(row, source.columns.answer, "columns.answer", location), taken, location)
         if answer is None:
             num_unmatched += 1
             continue
         meta, difficulty = _other_columns(row, source.columns), _column_difficulty(row, source.columns, location)
         problems.append(RawProblem(question, answer, name, meta=meta, difficulty=difficulty, split=source.split))
     if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
+        asked = f"answer_place={source.answer_place}" if source.answer_place else f"answer_pattern={source.answer_pattern!r}"
         raise ConfigError(
-            f"{name}: answer_pattern={source.answer_pattern!r} is missing in {num_unmatched} of "
-            f"{len(problems) + num_unmatched} answers; mend the pattern or columns.answer"
+            f"{name}: {asked} is missing in {num_unmatched} of {len(problems) + num_unmatched} answers; "
+            f"mend the {'place' if source.answer_place else 'pattern'} or columns.answer"
         )
     if not problems:
         raise ConfigError(f"{name} is empty; it needs a row a problem with a question and an answer")
     return SourceRows(problems, num_unmatched)
 
 
-def _compiled(pattern: str | None, name: str) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
+Taker = Callable[[str], str | None]
+"""takes the gold answer out of the text of its column; None where it is not there"""
+
+
+def _taker(source: JsonlSource | DatasetSource, name: str) -> Taker:
+    """What the configuration says about how the gold answer is found; by default it is the whole text."""
+    if source.answer_place is not None:
+        return partial(gold_in_solution, place=source.answer_place)
+    if source.answer_pattern is None:
+        return str
+    pattern = _compiled(source.answer_pattern, name)
+
+    def captured(text: str) -> str | None:
+        match = pattern.search(text)
+        return match[1].strip() if match and match[1] else None
+
+    return captured
+
+
+def _compiled(pattern: str, name: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -174,17 +194,14 @@ def _question(value: Any, location: str) -> str | list[Message]:
     )
 
 
-def _answer(value: Any, pattern: re.Pattern[str] | None, location: str) -> str | None:
-    """The gold answer as text; None where the pattern does not match."""
+def _answer(value: Any, taken: Taker, location: str) -> str | None:
+    """The gold answer as text; None where it is not found."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(f"{location}: the answer is {shortened(value)}; it must be a text or a number")
     text = str(value).strip()
-    if pattern is not None:
-        match = pattern.search(text)
-        return match[1].strip() if match and match[1] else None
-    if not text:
+    if not text and taken is str:
         raise ConfigError(f"{location}: the answer is empty; give the gold answer, or leave the row out")
-    return text
+    return taken(text)
 
 
 def _column_difficulty(row: dict[str, Any], columns: Columns, location: str) -> float | None:

@@ -18,6 +18,7 @@ from configs.schema.config import RegenerationConfig
 from configs.schema.problems import OverlapConfig, ProblemsConfig
 from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized
 from grpo_train.problems.sources import RawProblem, read_source
+from reward_training.answers.gold import type_of
 from reward_training.transformer.rendering import encode_prompt
 
 
@@ -28,7 +29,7 @@ class ProblemSet:
     by_split: dict[str, list[Problem]]
     """train, dev, test, regenerate_000 and so on"""
     counts: dict[str, int]
-    """numbers loaded, unmatched (answer pattern not found), duplicates, overlong, overlap_exact, overlap_ngram (both of
+    """numbers loaded, unmatched (no answer found), duplicates, overlong, overlap_exact, overlap_ngram (both of
     dropped problems), and in each split"""
 
 
@@ -120,6 +121,7 @@ def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedToken
         key=raw.key,
         prompt=build_prompt(raw.question, config, has_chat_template=has_chat_template),
         answer=raw.answer,
+        answer_type=type_of(raw.answer),
         source=raw.source,
         meta=raw.meta,
         difficulty=raw.difficulty,

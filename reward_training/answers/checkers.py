@@ -17,14 +17,17 @@ from typing import Any
 from reward_training.answers import markup
 from reward_training.answers.number import NUMBER, as_decimal
 from reward_training.answers.plain_text import plain, visible
-from reward_training.answers.quantity import in_words, quantity
-from reward_training.answers.units import is_another_unit
+from reward_training.answers.committed_number import only_number
+from reward_training.answers.equality import are_units_equal, is_equal, is_rounded
+from reward_training.answers.final_answer import final_answer
+from reward_training.answers.gold import gold_value
+from reward_training.answers.quantity import Quantity, in_words
+from reward_training.answers.value import Expression, Named, Value, Words, read, tidy
 
 ROUNDING = 1e-6
 """the largest relative tolerance that only allows for rounded digits; whole numbers have to be equal under it"""
 
-OR = re.compile(rf"\s*(?:{markup.WRAPPER}\{{\s*or\s*\}}|\bor\b)\s*")
-OR_AND_COMMA = re.compile(rf"\s*(?:{markup.WRAPPER}\{{\s*(?:or|and)\s*\}}|\bor\b|\band\b|,)\s*")
+TAKES_BACK = re.compile(r"\b(?:not|wrong|incorrect|or|unless|if|false|no|never|neither|either)\b|n't\b", re.IGNORECASE)
 
 
 def exact(answer: str, gold: str) -> bool:
@@ -52,14 +55,31 @@ def numeric(answer: str, gold: str, tolerance: float = ROUNDING, question: str =
     >>> numeric("10000000001", "10000000000"), numeric("10000000001", "10000000000", tolerance=0.01)
     (False, True)
     """
-    found, wanted = quantity(answer), quantity(gold)
-    if found is None or wanted is None or (found.unit and wanted.unit and found.unit != wanted.unit):
+    value = gold_value(gold)
+    found, wanted = _number(_stated(answer, value)), _number(value)
+    if found is None or wanted is None or not are_units_equal(found.unit, wanted.unit, question):
         return False
-    if not wanted.unit and is_another_unit(found.unit, question):
-        return False
-    if tolerance <= ROUNDING and found.value.denominator == wanted.value.denominator == 1:
+    if tolerance <= ROUNDING and wanted.value.denominator == 1:
         return found.value == wanted.value
-    return abs(found.value - wanted.value) <= Fraction(tolerance) * abs(wanted.value)
+    if abs(found.value - wanted.value) <= Fraction(repr(tolerance)) * abs(wanted.value):
+        return True
+    return is_rounded(found.value, wanted.value) or is_rounded(wanted.value, found.value)
+
+
+def _number(value: Value) -> Quantity | None:
+    """The number that a value is, or that has a name: 5 in x = 5."""
+    value = value.value if isinstance(value, Named) else value
+    return value if isinstance(value, Quantity) else None
+
+
+def _stated(answer: str, wanted: Value) -> Value:
+    """The value of an answer; where a number is wanted, also the only one of a sentence, `She has 42 apples left.`"""
+    value = read(answer)
+    if isinstance(value, Words) and "\\boxed" in answer and len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}", answer)) > 1:
+        return read(final_answer(answer, "boxed") or answer)  # a whole response
+    if isinstance(value, Words) and not value.has_formula and _number(wanted) is not None:
+        return read(only_number(answer) or answer)
+    return value
 
 
 def choice(answer: str, gold: str, choices: Mapping[str, str]) -> bool:
@@ -89,9 +109,18 @@ def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
     if match is None:
         return None
     letter, rest = match.group(1).upper(), match.group(2).strip(" *")
+    if match.group(0)[: match.start(2)].rstrip().endswith(",") and _names_nothing_else(rest, letters, folded):
+        return letter
     rest = re.sub(r"^\((.*)\)$", r"\1", rest)
     named = _words_of(re.sub(r"\s*\([^()]*\)$", "", rest))
     return letter if not rest or folded[letter] in (_words_of(rest), named) else None
+
+
+def _names_nothing_else(rest: str, letters: str, folded: Mapping[str, str]) -> bool:
+    """Whether what follows a letter and a comma is only a remark: it names no letter, no choice, and takes nothing back."""
+    words = _words_of(rest)
+    names_choice = any(text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", words) for text in folded.values())
+    return not (names_choice or re.search(rf"\b[{letters}]\b(?!')", rest) or TAKES_BACK.search(rest))
 
 
 def _words_of(text: str) -> str:
@@ -130,39 +159,19 @@ def regex(answer: str, pattern: str) -> float:
     return float(re.fullmatch(pattern, answer) is not None)
 
 
-def math_verify(answer: str, gold: str) -> float:
-    """1.0 where math-verify finds the answer equal to the gold answer as mathematics, else 0.0.
+def math_equal(answer: str, gold: str, question: str = "") -> float:
+    """1.0 where the answer is equal to the gold answer as mathematics, by their types, else 0.0.
 
-    The library looks for the answer in prose and in texts with marked formulas; any other text is one formula.
+    The question says which unit is asked for, and whether the order of several values matters.
     """
-    library = importlib.import_module("math_verify")
-    readings = [_formula(gold), _formula(answer)]
-    if None in readings:
-        return 0.0
-    golds, answers = (list(library.parse(text, parsing_timeout=None)) for text in readings)
-    return float(library.verify(golds, answers, timeout_seconds=None))
+    wanted = gold_value(gold)
+    return float(is_equal(_stated(answer, wanted), wanted, question) and not _repeats(answer, wanted, question))
 
 
-def _formula(text: str) -> str | None:
-    """The text that math-verify is given; None for a number too large to be written out.
-
-    Numbers are written without exponents, because the library reads 5e999 as 5, and $5e3$ as the product of 5, e and 3.
-    """
-    if NUMBER.fullmatch(normalised(text)):
-        number = as_number(text)
-        return None if number is None else f"${number:f}$"
-    text = _solutions_as_set(text)
-    is_prose = re.search(r"\s", text) and re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
-    return text if markup.has_marked_maths(text) or is_prose else f"${text}$"
-
-
-def _solutions_as_set(text: str) -> str:
-    """The set of solutions in `x = 1 or x = 2` or `1 or 2`, as LaTeX; other texts come back as they are."""
-    alternatives = OR.split(text)
-    if len(alternatives) > 1 and all(quantity(part) is not None for part in alternatives):
-        return "$\\{" + ", ".join(part.strip("$ ") for part in alternatives) + "\\}$"
-    parts = OR_AND_COMMA.split(text)
-    solutions = [re.fullmatch(r"([a-z])\s*=\s*(.+)", part.strip()) for part in parts]
-    if len(parts) < 2 or not all(solutions) or len({match[1] for match in solutions if match}) > 1:
-        return text
-    return "$\\{" + ", ".join(match[2] for match in solutions if match) + "\\}$"
+def _repeats(answer: str, wanted: Value, question: str) -> bool:
+    """Whether an answer is only a sum or product that the question has as well, and the gold answer is its result."""
+    found = read(answer)
+    if not isinstance(found, Expression) or not isinstance(wanted, Quantity):
+        return False
+    asked = re.sub(r"[\s$]", "", tidy(question))
+    return re.sub(r"\s", "", tidy(answer)) in asked

@@ -14,21 +14,25 @@ from reward_training.answers import markup
 from reward_training.answers.denials import DENIED_AFTER, DENIED_VERB, DENIES, DOUBTS, NEAR, TAKEN_BACK
 from reward_training.answers.number import GROUPED, SIGN, unsigned
 from reward_training.answers.number_words import LARGE
+from reward_training.answers.evaluation import CONSTANTS
 from reward_training.answers.plain_text import plain
+from reward_training.answers.quantity import Quantity
+from reward_training.answers.units import unit_after
+from reward_training.answers.value import Expression, Named, Words, read
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 3
 """number of words that may follow the number in an unfinished sentence"""
 MAX_CHARACTERS = 8000
 """characters at the end of a text that are read; its answer is there"""
-CANDIDATE = re.compile(rf"(?<![\w.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/]))?")
+CANDIDATE = re.compile(rf"(?<![\w.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/]))?|[\ue000-\uf770]")
 """a number or a fraction that stands apart from words and other numbers"""
 LIST_MARK = re.compile(
     r"(?m)^\s*(?:\(?\d{1,2}[.)](?=\s)|(?:step|part|method|case|line|question|q)\s*\d{1,2}\s*[:.)-]|[-*•]\s+(?=\D))",
     re.IGNORECASE,
 )
 CIRCLED_NUMBER = re.compile(r"[①-⑳⓪❶-❿]")
-EXPONENT_OF_UNIT = re.compile(r"(?<=[a-zA-Z])\^\{?-?\d+\}?")
+EXPONENT_OF_UNIT = re.compile(r"(?<=[a-zA-Z])\^\{?(-?\d+)\}?")
 SENTENCE = re.compile(r"[^\n.!?;]*(?:\.(?=\d)[^\n.!?;]*)*(?:[.!?;]+|\n|$)")
 CHECKS = re.compile(r"^\s*(?:let me |to |we )?(?:check|verify|proof|double-check|test|sanity)\b", re.IGNORECASE)
 BOILERPLATE = re.compile(
@@ -62,13 +66,78 @@ OPERATOR_AFTER = re.compile(
 )
 
 
-def committed_number(text: str, prompt: str = "") -> str | None:
-    """The number in ASCII digits, otherwise as it is written; None where the text commits to none.
+def committed_number(text: str, prompt: str = "", *, units: bool = True) -> str | None:
+    r"""The number, or the inline formula, in ASCII digits, otherwise as it is written; None without one.
+
+    With `units`, the unit behind it is part of it.
 
     >>> committed_number("So he has 9 cards, not 8."), committed_number("There are 40-50 people."), committed_number("5 + 3 = 8")
     ('9', None, '8')
+    >>> committed_number(r"The speed is $3 \times 10^{8}$ m/s.")
+    '3 \\times 10^{8} m/s'
     """
-    asked, text = plain(prompt), text[-MAX_CHARACTERS:]
+    asked = plain(prompt)
+    text, formulas = _with_marks(text[-MAX_CHARACTERS:])
+    found = _committed(text, asked, units)
+    return None if found is None else FORMULA_MARK.sub(lambda match: formulas[ord(match.group()) - FIRST_MARK], found)
+
+
+FIRST_MARK, MAX_FORMULAS = 0xE000, 6000
+FORMULA_MARK = re.compile("[\ue000-\uf770]")
+"""stands for a formula while its sentence is read"""
+INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]{1,400}?)(?<!\\)\$", re.DOTALL)
+PLAIN = re.compile(rf"\s*{SIGN}\s*{unsigned(spaces=True)}\s*(?:\\?%)?\s*")
+
+
+def _with_marks(text: str) -> tuple[str, list[str]]:
+    """The text with a mark for each inline formula that is a value by itself and no plain number; and those formulas."""
+    formulas: list[str] = []
+
+    def marked(match: re.Match[str]) -> str:
+        content = next(group for group in match.groups() if group is not None)
+        if len(formulas) >= MAX_FORMULAS or not _is_result(content):
+            return match.group()
+        formulas.append(content.strip())
+        return chr(FIRST_MARK + len(formulas) - 1)
+
+    return INLINE.sub(marked, FORMULA_MARK.sub(" ", text)), formulas
+
+
+def _is_result(formula: str) -> bool:
+    """Whether an inline formula may be an answer that is more than a plain number, a name or a true equation of numbers."""
+    if PLAIN.fullmatch(formula) or ("\\" not in formula and formula[:1].isspace() != formula[-1:].isspace()):
+        return False
+    value = read(formula)
+    if isinstance(value, Named):
+        return not isinstance(value.value, Quantity)
+    if isinstance(value, Quantity):
+        return "=" not in formula
+    is_name = isinstance(value, Expression) and value.tree.operation == "symbol" and value.tree.name not in CONSTANTS
+    return not isinstance(value, Words) and not is_name
+
+
+def only_number(text: str) -> str | None:
+    """The number that a short text states in prose, with its unit; None where it has several, or bounds or changes it.
+
+    >>> only_number("There are 42 pupils."), only_number("one of 40, 41 and 42"), only_number("half of 42")
+    ('42', None, None)
+    """
+    if not PROSE.fullmatch(text) or len(CANDIDATE.findall(_readable(text))) != 1 or CHANGES.search(text):
+        return None
+    return committed_number(text)
+
+
+PROSE = re.compile(r"(?=.*[A-Za-z]{2})[\w ,.'\u2019\"()$%:/°*\\{}\n!-]+", re.ASCII)
+CHANGES = re.compile(
+    r"\b(?:half|third|quarter|twice|thrice|double|triple|square[sd]?|cube[sd]?|root|percent|percentage|more|less|fewer|greater|smaller|larger"
+    r"|times|dozens?|most|least|than|up to|if|unless|multiples?|factors?|divisors?|power|inverse|reciprocal|minus|negative|hundreds?|thousands?|"
+    r"millions?|billions?|nearly|almost|roughly|around|over|under|above|below|until|before|after|exceeds?|some|per|base|modulo|mod|or|guess|but|except|anything|other|not|never|no|neither|nor|cannot|without|false|wrong|incorrect)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+"""words beside a number that make it another one, or a bound"""
+
+
+def _committed(text: str, asked: str, units: bool) -> str | None:
     sentences = [s for s in _sentences(_readable(text), asked) if not CHECKS.match(s) and not BOILERPLATE.search(s)]
     if sentences and SUPPOSES.match(sentences[-1]) and not _is_finished(sentences[-1]):
         del sentences[-1]
@@ -77,7 +146,7 @@ def committed_number(text: str, prompt: str = "") -> str | None:
         if TAKEN_BACK.search(sentence) and not _speaks_of_numbers(sentence):
             return None
         if _speaks_of_numbers(sentence):
-            return _in_sentence(sentence)
+            return _in_sentence(sentence, units)
     return None
 
 
@@ -87,7 +156,7 @@ def _readable(text: str) -> str:
     text = re.sub(r"\bnone other than\b", "", REFERENCE.sub(" ", text), flags=re.IGNORECASE)
     text = markup.fractions_of_numbers(markup.operators(text))
     text = CIRCLED_NUMBER.sub(" ", LIST_MARK.sub(" ", plain(text)))
-    text = markup.thousands(EXPONENT_OF_UNIT.sub("", text))
+    text = markup.thousands(EXPONENT_OF_UNIT.sub(lambda match: "\u00b2\u00b3"[int(match[1]) - 2] if match[1] in "23" else "", text))
     return re.sub(r"[$€£₹\\]", "", text)
 
 
@@ -123,7 +192,7 @@ def _is_finished(sentence: str) -> bool:
     return sentence.rstrip()[-1:] in ".!;" or sentence.endswith("\n")
 
 
-def _in_sentence(sentence: str) -> str | None:
+def _in_sentence(sentence: str, units: bool) -> str | None:
     """The last number that a sentence states as its result; None where it states none, or leaves open which."""
     matches = list(CANDIDATE.finditer(sentence))
     if not matches or _leaves_open(sentence, num_numbers=len(matches)):
@@ -139,7 +208,14 @@ def _in_sentence(sentence: str) -> str | None:
     if _is_operand(before, after) or _is_division(match.group()):
         return None
     large = LARGE.match(after)
-    return match.group().strip().replace(" ", "") + (large.group().lower() if large else "")
+    rest = after[large.end() :] if large else after
+    variables = VARIABLES.match(rest)
+    unit = variables.group() if variables else unit_after(rest) if units else ""
+    return match.group().strip().replace(" ", "") + (large.group().lower() if large else "") + unit.rstrip()
+
+
+VARIABLES = re.compile(r"(?!st\b|nd\b|rd\b|th\b)[A-Za-z]+(?![A-Za-z\u00b2\u00b3])")
+"""letters right after a number: 12x"""
 
 
 def _around(sentence: str, match: re.Match[str]) -> tuple[str, str]:
@@ -161,7 +237,7 @@ def _is_denied(before: str, after: str) -> bool:
 
 def _goes_on(after: str) -> bool:
     """Whether the text after a number in an unfinished sentence is more than a unit."""
-    following = re.split(r",?\s*\b(?:not|rather than|instead of|and not)\b", after)[0]
+    following = re.split(r",?\s*\b(?:not|rather than|instead of|and not|because|since|as)\b", after)[0]
     return bool(GOES_ON.search(following)) or len(re.findall(r"[A-Za-z]+", following)) > MAX_UNIT_WORDS
 
 

@@ -57,7 +57,13 @@ def extractor(config: OutcomeRewardConfig) -> Extractor:
 
     def strictly(text: str, prompt: str = "") -> str | None:
         return final_answer(
-            text, config.extract, tag=config.tag, field=config.field, prompt=prompt, letters=config.checker == "choice"
+            text,
+            config.extract,
+            tag=config.tag,
+            field=config.field,
+            prompt=prompt,
+            letters=config.checker == "choice",
+            units=config.checker in ("numeric", "math"),
         )
 
     return strictly if config.strict or config.extract not in ("last_number", "tag", "whole") else plainly

@@ -21,8 +21,9 @@ from typing import Any
 from reward_training.answers import markup
 from reward_training.answers.committed_number import committed_number
 from reward_training.answers.denials import DENIED_AFTER, DOUBTED, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
-from reward_training.answers.plain_text import visible
-from reward_training.answers.quantity import quantity
+from reward_training.answers.plain_text import plain, visible
+from reward_training.answers.quantity import Quantity, quantity
+from reward_training.answers.value import Words, read
 
 PLACEHOLDER = re.compile(
     r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|(?-i:N/A|NA|n/?a)|null",
@@ -40,10 +41,16 @@ MAX_CONTENT = 1000
 """number of characters after a phrase that are searched for the end of its sentence"""
 PHRASE = re.compile(
     r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40})?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\s*:?|(?:\*\*)?:)\s*"
+    r"|\u7b54\u6848\s*(?:\u662f|\u4e3a|[:\uff1a])\s*"
     r"|\banswer\s*(?=isn't|is not)|\b(?:final|my)\s+answer\s*[:\-]?\s+(?=\S)",
     re.IGNORECASE,
 )
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+OPEN_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*((?:[-+]?(?:\d[\d,/]*(?:\.\d+)?|\.\d+)|\\[dtc]?frac\s*(?:\d\s*\d|\{[^{}]*\}\s*\{[^{}]*\})|\\sqrt\s*(?:\d|\{[^{}]*\})"
+    r"|\\(?:pi|infty)(?![A-Za-z])|\\text\s*\{[^{}]*\}|(?!a)[A-Za-z](?![A-Za-z]))+)"
+)
+"""a box without braces: \\boxed 7"""
 BOX_ALONE = re.compile(r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", re.DOTALL)
 """a content that is a box, and nothing else"""
 SENTENCE_END = re.compile(r"\n|[.!?]+(?=\s|$)|;")
@@ -63,20 +70,30 @@ class Place:
 
 
 def final_answer(
-    text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = "", letters: bool = False
+    text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = "", letters: bool = False, units: bool = True
 ) -> str | None:
     """The answer in the place that `extract` names, stripped; None where the text commits to nothing there.
 
-    With `letters`, `final` looks for a letter in texts without such a place, before it looks for a number.
+    With `letters`, `final` looks for a letter in texts without such a place, before it looks for a number. With
+    `units`, a number in a sentence brings its unit.
     """
     text = without_thoughts(visible(text))
     if extract == "whole":
         return _committed(text.strip())
     if extract == "last_number":
-        return committed_number(text, prompt)
+        return committed_number(text, prompt, units=units)
     if extract == "final":
-        return _final(text, tag, field, prompt, letters=letters)
-    return _last(text, list(FINDERS[extract](text, tag, field)))
+        return _final(text, tag, field, prompt, letters=letters, units=units)
+    places = list(FINDERS[extract](text, tag, field))
+    return _last(text, _innermost_phrases(places) if extract == "answer_is" else places)
+
+
+def boxed(gold: str) -> str | None:
+    """The content of the last box of a gold answer that is written as a solution; several side by side are a list."""
+    if "boxed" not in gold:
+        return None
+    places = _joined(gold, sorted(_boxes(gold, "", ""), key=lambda place: place.start))
+    return places[-1].content if places else None
 
 
 def without_thoughts(text: str) -> str:
@@ -98,6 +115,8 @@ def _tags(text: str, tag: str, field: str) -> Iterator[Place]:
 
 
 def _boxes(text: str, tag: str, field: str) -> Iterator[Place]:
+    for match in list(OPEN_BOX.finditer(text))[-MAX_PLACES:]:
+        yield Place("boxed", match.start(), match.end(), match.group(1).rstrip(","))
     for match in list(BOX.finditer(text))[-MAX_PLACES:]:
         end = _end_of_group(text, match.end())
         if end is None:
@@ -202,8 +221,10 @@ FINDERS: dict[str, Callable[[str, str, str], Iterator[Place]]] = {
 # ---- choosing one place ---------------------------------------------------------------------------------------------
 
 
-def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool) -> str | None:
+def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units: bool) -> str | None:
     places = [place for find in FINDERS.values() for place in find(text, tag, field)]
+    if not places and (bare := _bare(text, letters=letters)) is not None:
+        return bare
     answer = _last(text, _innermost(places))
     if answer is not None:
         return answer
@@ -211,7 +232,29 @@ def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool) -> st
     rest = text[max(ends, default=0) :]
     if ends and not WITHDRAWN.search(rest):
         return None  # several answers without a correction, or a denied one
-    return (committed_letter(rest) if letters else None) or committed_number(rest, prompt)
+    found = (committed_letter(rest) if letters else None) or committed_number(rest, prompt, units=units)
+    return found or (None if re.search(r"\d", plain(rest)) else committed_letter(rest))
+
+
+MAX_BARE_WORDS = 6
+COMMAND = re.compile(r"\\(?:begin|end|text|mathrm|mathbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+VERB = re.compile(r"\b(?:is|are|was|were|it's|i'm|think|believe|know|must|can|cannot)\b", re.IGNORECASE)
+CLOCK = re.compile(r"\W*\d+:\d+\W*")
+SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])(?!and\b|or\b|a?sin|a?cos|a?tan|arc|log\b|ln|sqrt|pi\b|inf)[A-Za-z]{3,}|\b(?:is|it|so|we)\b")
+"""a word that a bare formula does not have"""
+
+
+def _bare(text: str, *, letters: bool) -> str | None:
+    """The text itself where it is an answer and nothing else: a formula, or a few words without a number."""
+    line = text.strip()
+    if not line or "\n" in line or line.endswith("?") or _is_placeholder(line) or letters:
+        return None
+    value = read(line)
+    if isinstance(value, Words):
+        is_short = len(line.split()) <= MAX_BARE_WORDS and not re.search(r"\d", plain(line)) and not VERB.search(line)
+        return _committed(line) if is_short or CLOCK.fullmatch(line) else None
+    is_plain_number = isinstance(value, Quantity) and not re.search(r"[\\^$]", line)
+    return None if is_plain_number or SENTENCE_WORD.search(COMMAND.sub(" ", line)) else _committed(line)
 
 
 LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
@@ -219,6 +262,13 @@ LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
 LETTER_NAMED = re.compile(
     rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)(?:\s+is)?\s*:?\s*{LETTER}(?![\w'])"
 )
+LETTER_AT_END = re.compile(
+    r"\b(?:it\s+is|it's|(?:must|has to|should|can only) be|leaves(?: us with)?|so|thus|therefore|hence|namely),?\s+"
+    r"[(\[*]{0,3}(?-i:([A-H]))(?=[)\]*]{0,3}(?:[.,;!\n]|\s*$))",
+    re.IGNORECASE,
+)
+"""after a word that leads to the result, and at the end of its clause: `Therefore it is D.`"""
+LETTER_CALLED_RIGHT = re.compile(rf"{LETTER}\s+is\s+(?:the\s+)?(?:correct|right|answer|best)\b")
 
 
 def committed_letter(text: str) -> str | None:
@@ -227,9 +277,8 @@ def committed_letter(text: str) -> str | None:
     >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
     ('B', None)
     """
-    found = {
-        match.group(1) for pattern in (LETTER_ALONE, LETTER_NAMED) for match in pattern.finditer(text[-MAX_CONTENT:])
-    }
+    patterns = (LETTER_ALONE, LETTER_NAMED, LETTER_AT_END, LETTER_CALLED_RIGHT)
+    found = {match.group(1) for pattern in patterns for match in pattern.finditer(text[-MAX_CONTENT:])}
     return found.pop() if len(found) == 1 else None
 
 
@@ -239,14 +288,38 @@ def _innermost(places: list[Place]) -> list[Place]:
     phrases = [
         p for p in places if p.kind == "answer_is" and not any(p.start < m.end and m.start < p.end for m in marked)
     ]
-    return phrases + [
+    return _innermost_phrases(phrases) + [
         m for m in marked if not any(o is not m and m.start <= o.start and o.end <= m.end for o in marked)
     ]
 
 
+def _innermost_phrases(phrases: list[Place]) -> list[Place]:
+    """The phrases without those that introduce another one: `Final Answer: The final answer is 6.`"""
+    return [p for p in phrases if not any(p.start < other.start < p.end for other in phrases)]
+
+
+JOINT = re.compile(r"(?:[\s,;.&$]|\\[()\[\]]|\\q?quad|\\text\s*\{\s*and\s*\}|\band\b)*")
+"""what stands between boxes that give the parts of one answer"""
+
+
+def _joined(text: str, places: list[Place]) -> list[Place]:
+    """The places, with one for boxes that stand side by side or have only `and` between them: they are a list."""
+    joined: list[Place] = []
+    for place in places:
+        before = joined[-1] if joined else None
+        if before and before.kind == place.kind == "boxed" and JOINT.fullmatch(text[before.end : place.start]):
+            same = _is_same(before.content, place.content)
+            content = place.content if same else f"{before.content}, {place.content}"
+            joined[-1] = Place("boxed", before.start, place.end, content)
+        else:
+            joined.append(place)
+    return joined
+
+
 def _last(text: str, places: list[Place]) -> str | None:
     """The answer in the last place that is no placeholder; None if it is denied, withdrawn or contradicted."""
-    real = [place for place in sorted(places, key=lambda p: p.start) if _may_count(text, place)]
+    places = _joined(text, sorted(places, key=lambda p: p.start))
+    real = [place for place in places if _may_count(text, place)]
     if not real:
         return None
     last, rest = real[-1], text[real[-1].end :]
@@ -259,10 +332,14 @@ def _last(text: str, places: list[Place]) -> str | None:
     return _committed(last.content.strip())
 
 
+CALLED_WRONG = re.compile(r"\b(?:was|were|is) (?:a |an |the |my )?(?:wrong|incorrect|false|mistaken)\b", re.IGNORECASE)
+
+
 def _may_count(text: str, place: Place) -> bool:
     """Whether a place has an answer in it that the text before does not call false."""
     before = text[max(place.start - NEAR, 0) : place.start]
-    return not _is_placeholder(place.content) and not SAID_TO_BE_FALSE.search(before)
+    is_denied = SAID_TO_BE_FALSE.search(before) or CALLED_WRONG.search(place.content)
+    return not _is_placeholder(place.content) and not is_denied
 
 
 def _contradicts(text: str, before: Place, after: Place) -> bool:
@@ -302,7 +379,7 @@ def _is_replaced(between: str, rest: str) -> bool:
     if (
         WITHDRAWN.search(between)
         or RESTATED.search(between)
-        or re.search(r"(?i)\b(?:no|so|then|thus|hence)\b", between)
+        or re.search(r"(?i)\b(?:no|so|then|thus|hence|final|finally)\b|##", between)
     ):
         return True
     if ALTERNATIVE.search(f"{between} {rest}") and not SENTENCE_END.search(between):
@@ -315,7 +392,8 @@ DENIAL = re.compile(r"^(?:not|isn't|is not|never|n't|neither)\b\s*", re.IGNORECA
 EXCLUSION = re.compile(r"^(?:anything|everything|all|any\w*)\s+(?:but|except)\b", re.IGNORECASE)
 ASIDE_DENIAL = re.compile(r"\s*\(\s*(?:and not|not|rather than|instead of)\b[^()]*\)", re.IGNORECASE)
 TRAILING_DENIAL = re.compile(
-    r",?\s*\b(?:and not|not|rather than|instead of|as opposed to)\b(?!\s+sure)[^,;()]*$", re.IGNORECASE
+    r"(?:,\s*|(?<!\bis)(?<!\bare)(?<!\bbut)(?<!\bdo)(?<!\bdoes)(?<!\bcan)(?<!\bwas)\s+|^)\b(?:and not|not|rather than|instead of|as opposed to)\b(?!\s+sure)[^,;()]*$",
+    re.IGNORECASE,
 )
 ASSURANCE = re.compile(
     r",?\s*(?:(?:no|without(?: a)?) doubt|of course|certainly|indeed|obviously|for sure|i am sure|definitely|exactly)\s*$",
@@ -335,5 +413,6 @@ def _committed(content: str) -> str | None:
     content = ASSURANCE.sub("", CORRECTION.split(content)[-1])
     if DENIAL.match(content):
         turn = TURN.search(content)
-        return content[turn.end() :].strip() or None if turn else None
+        is_word = turn is None and not re.search(r"\d", plain(content))
+        return content if is_word else (content[turn.end() :].strip() or None) if turn else None
     return TRAILING_DENIAL.sub("", ASIDE_DENIAL.sub("", content)).strip() or None

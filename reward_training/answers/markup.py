@@ -20,14 +20,14 @@ FORMATTING_TAG = re.compile(r"</?(?:b|i|u|em|strong|p|span|div|br|code)\s*/?>", 
 ANY_TAG = re.compile(r"<[^<>]{0,200}>")
 CODE_OR_BOLD = re.compile(r"```\w*|\*\*|`")
 
-WRAPPER = r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*"
+WRAPPER = r"\\(?:text|textnormal|textrm|textit|mathrm|mathbf|textbf|mbox|operatorname)\s*"
 r"""a command that sets its argument in another font: \text, to be followed by {...}"""
 WRAPPED = re.compile(WRAPPER + r"\{([^{}]*)\}")
 PHANTOM = re.compile(r"\\[hv]?phantom\s*\{[^{}]*\}")
 MATHS_DELIMITERS = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"))
 MARKED_MATHS = re.compile(r"\$|\\\(|\\\[|\\boxed")
 SPACE = re.compile(r"\\[,;:! ]")
-THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;! ]|\{,\})(?=\d)")
+THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;! ]|\{,\}|,\\!\s*|,\{\})(?=\d)")
 DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")
 TIMES = r"\\(?:times|cdot)(?![a-zA-Z])"
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")

@@ -16,6 +16,7 @@ from reward_training.answers.arithmetic import equations
 from reward_training.answers.number import SIGN, as_fraction, power_of_ten, unsigned
 from reward_training.answers.number_words import LARGE, LARGE_VALUES, MAGNITUDES, chinese, english
 from reward_training.answers.plain_text import plain
+from reward_training.answers.units import canonical, is_known, unit_after
 
 MAX_CHARACTERS = 2000
 """of a short text; a longer one is no number"""
@@ -58,7 +59,7 @@ class Quantity:
 
     value: Fraction
     unit: str = ""
-    """in lower case, without spaces; empty where there is none"""
+    """as `units.canonical` spells it; empty where there is none"""
 
 
 def quantity(text: str) -> Quantity | None:
@@ -190,9 +191,30 @@ def _mixed(match: re.Match[str]) -> Fraction | None:
     return _sign(sign) * (int(whole) + Fraction(int(top), int(bottom))) if int(bottom) else None
 
 
+ORDINAL = re.compile(r"(?:st|nd|rd|th)$")
+GREEK = re.compile(r"[\u0370-\u03ff]")
+MIN_WORD = 4
+"""letters of a word that may be a unit right after a number; shorter ones have to be known: 12ab is a product"""
+
+
+def _is_variable(rest: str, words: list[str]) -> bool:
+    """Whether the letters after a number are variables: 12x, 12 x y, 12π."""
+    first = re.match(r"[A-Za-z]*", words[0] if words else "")
+    letters = first.group() if first else ""
+    if GREEK.search(rest):
+        return True
+    if not letters or is_known(letters):
+        return len(letters) == 1 and not rest[0].isspace() and not unit_after(rest)
+    if rest[0].isspace() or rest[0] == "-":
+        return len(letters) == 1 or (len(letters) == 2 and len(words) == 1)
+    return len(letters) < MIN_WORD
+
+
 def _unit(rest: str) -> str | None:
     """The unit, or the few words, after a number, folded; None where they may change the value."""
     if not rest.strip():
+        return ""
+    if ORDINAL.fullmatch(rest):
         return ""
     match = UNIT.fullmatch(rest)
     if match is None or rest[0] in "^.,":
@@ -203,6 +225,6 @@ def _unit(rest: str) -> str | None:
         return None
     if OTHER_VALUES.search(text) or len(words) > MAX_UNIT_WORDS:
         return None
-    if any(word.strip(".").lower() in MAGNITUDES for word in words) or re.match(r"[a-zA-Z]\b(?!$)", rest):
+    if any(word.strip(".").lower() in MAGNITUDES for word in words) or _is_variable(rest, words):
         return None
-    return re.sub(r"[\s.]", "", text).lower()
+    return canonical(text)

@@ -1,6 +1,6 @@
 """Runs checkers that are not our code in worker processes with a time limit.
 
-These are reasoning-gym, math-verify and the user's patterns. Such a checker may hang or crash on some text. The pool
+These are reasoning-gym and the user's patterns. Such a checker may hang or crash on some text. The pool
 then kills or replaces its worker and leaves that one check unscored. The workers run `checker_worker`; a job and its
 result are one line of JSON each.
 """
@@ -33,7 +33,7 @@ JOBS_PER_WORKER = 16
 class Check:
     """A call of a function of `reward_training.answers.checkers`, with arguments that JSON can hold."""
 
-    checker: Literal["reasoning_gym", "math_verify", "regex"]
+    checker: Literal["reasoning_gym", "regex"]
     arguments: tuple[Any, ...]
     timeout_s: float
 
@@ -94,7 +94,7 @@ class CheckerPool:
     """
 
     def __init__(
-        self, modules: Sequence[str] = ("reasoning_gym", "math_verify"), num_workers: int | None = None
+        self, modules: Sequence[str] = ("reasoning_gym",), num_workers: int | None = None
     ) -> None:
         self._modules = list(modules)
         self._num_workers = num_workers or max(1, min(8, len(os.sched_getaffinity(0))))

@@ -12,13 +12,12 @@ from string import ascii_uppercase
 from configs.errors import RewardError
 from configs.records import Completion, Problem, Prompt
 from configs.schema.rewards import OutcomeRewardConfig
-from reward_training.answers.checkers import choice, exact, numeric
+from reward_training.answers.checkers import choice, exact, math_equal, numeric
 from reward_training.answers.extraction import extractor
-from reward_training.answers.plain_text import plain
 from reward_training.reward import Value, WorksElsewhere
 from reward_training.rewards.checker_pool import Check, CheckerPool
 
-IN_POOL = ("reasoning_gym", "math_verify", "regex")
+IN_POOL = ("reasoning_gym", "regex")
 """checkers that are other people's code or a user's pattern, which may hang on some text"""
 
 
@@ -54,8 +53,8 @@ class OutcomeReward(WorksElsewhere):
                 return float(numeric(answer, problem.answer, self._config.tolerance, asked(problem.prompt)))
             case "choice":
                 return float(choice(answer, problem.answer.strip(), self._choices(problem)))
-            case "math_verify":
-                return 1.0 if exact(answer, problem.answer) or numeric(answer, problem.answer, 0.0) else None
+            case "math":
+                return math_equal(answer, problem.answer, asked(problem.prompt))
             case "reasoning_gym" | "regex":
                 return None
 
@@ -90,12 +89,10 @@ class OutcomeReward(WorksElsewhere):
     def _check(self, problem: Problem, answer: str) -> Check:
         if self._config.checker == "regex":
             return Check("regex", (answer, self._config.pattern), self._config.timeout_s)
-        if self._config.checker == "math_verify":
-            return Check("math_verify", (plain(answer), problem.answer), self._config.timeout_s)
         if not {"family", "entry"} <= problem.meta.keys():
             raise RewardError(
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no reasoning-gym entry; "
-                "use checker: exact or math_verify for this source"
+                "use checker: exact or math for this source"
             )
         return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)
 

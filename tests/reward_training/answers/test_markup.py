@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reward_training.answers import markup
 from reward_training.answers.arithmetic import equations
-from reward_training.answers.checkers import chosen, exact, normalised
+from reward_training.answers.checkers import chosen, exact, normalised, numeric
 from reward_training.answers.committed_number import committed_number
 from reward_training.answers.final_answer import final_answer
 from reward_training.answers.quantity import Quantity, quantity
@@ -114,7 +114,8 @@ def test_a_decorated_choice_is_the_choice(text: str, decoration: str) -> None:
 @pytest.mark.parametrize("fraction", [r"\frac{3}{8}", r"\dfrac{3}{8}", r"\tfrac{3}{8}"])
 def test_every_size_of_a_fraction_is_read_in_every_place(fraction: str) -> None:
     """\\dfrac{3}{8} in running text was read as 8 once, and no sum with it was checked."""
-    assert committed_number(f"So the share is ${fraction}$.") == "3/8"
+    assert committed_number(f"So the share is ${fraction}$.") == fraction
+    assert numeric(fraction, "3/8")
     assert equations(f"{fraction} + 1 = 1.375") == [True]
     assert equations(f"{fraction} + 1 = 1.5") == [False]
     assert quantity(fraction) == quantity("3/8") == Quantity(Fraction(3, 8))
@@ -143,4 +144,4 @@ def test_text_is_compared_without_html_and_emphasis() -> None:
 
 def test_wrapped_contents_are_the_same_answer() -> None:
     assert final_answer(r"\boxed{\text{Oslo}} $\boxed{\mathrm{Oslo}}$", "boxed") == r"\mathrm{Oslo}"
-    assert final_answer(r"\boxed{\text{Oslo}} \boxed{\text{Rome}}", "boxed") is None
+    assert final_answer(r"\boxed{\text{Oslo}} \boxed{\text{Rome}}", "boxed") == r"\text{Oslo}, \text{Rome}"

@@ -1,0 +1,152 @@
+"""Checks the gold answers: what they are read as, and whether each outcome reward tells them from wrong ones.
+
+A gold answer that is compared with itself alone proves little: a checker that accepts everything passes. So each is also
+written in other ways, which are right, and changed at one place, which is wrong.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from configs.records import Completion, Problem, is_right
+from configs.schema.config import Config
+from configs.schema.rewards import OutcomeRewardConfig
+from flows.doctor.checks import Finding
+from reward_training.answers.variants import changed, rewritten
+from reward_training.rewards.outcome import IN_POOL
+from reward_training.reward import Reward
+from reward_training.scorer import build_rewards, score
+
+SAMPLE, SAMPLE_IN_POOL = 128, 16
+"""problems of each source whose gold answers are tried, by checkers in our own process and by those in worker processes"""
+READS_NOTATION = ("numeric", "math")
+"""checkers that accept other writings of a value"""
+TELLS_CHANGES = ("exact", "numeric", "math")
+"""checkers that refuse a changed value"""
+SHOWN_CHARACTERS = 60
+
+
+def check_answer_types(problems: Sequence[Problem]) -> Iterator[Finding]:
+    """How many gold answers there are of each type; a warning where some are formulas that cannot be read."""
+    types = Counter(problem.answer_type for problem in problems if problem.answer_type)
+    if not types:
+        return
+    detail = ", ".join(f"{name} {count:,}" for name, count in types.most_common())
+    unread = next((problem for problem in problems if problem.answer_type == "unread"), None)
+    if unread is None:
+        yield Finding("answers", "ok", detail)
+        return
+    example = f"unread is, for instance, {unread.answer[:SHOWN_CHARACTERS]!r} of {unread.source}"
+    remedy = "such an answer is right only where it is equal as text; if it is cut off, take it by answer_place"
+    yield Finding("answers", "warn", f"{detail}; {example}", remedy)
+
+
+def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Finding]:
+    """Whether each outcome reward accepts the gold answers, also in other writings, and refuses changed ones.
+
+    `quick` leaves out checkers that need worker processes.
+    """
+    rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
+    asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
+    with_answer = [problem for problem in problems if problem.answer]
+    if not asked or not with_answer:
+        return
+    with build_rewards(asked, {}) as built:
+        for settings, reward in zip(asked, built, strict=True):
+            sample = _sample_by_source(with_answer, SAMPLE_IN_POOL if settings.checker in IN_POOL else SAMPLE)
+            yield _accepted(settings, reward, sample)
+            if settings.checker in READS_NOTATION:
+                yield _rewritten_accepted(settings, reward, sample)
+            if settings.checker in TELLS_CHANGES and settings.tolerance <= OutcomeRewardConfig(name="x").tolerance:
+                yield _changed_refused(settings, reward, sample)
+
+
+def _sample_by_source(problems: Sequence[Problem], size: int) -> list[Problem]:
+    by_source: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_source.setdefault(problem.source, []).append(problem)
+    return [problem for members in by_source.values() for problem in members[:size]]
+
+
+def _accepted(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:
+    name = f"gold answers, {settings.name}"
+    wrong = [row for row, right in _verdicts(settings, reward, problems, lambda gold: [gold]) if not right]
+    if not wrong:
+        return Finding(name, "ok", f"{len(problems)} of {len(problems)} pass")
+    detail = f"{len(wrong)} of {len(problems)} fail, for instance {_shown(*wrong[0])}"
+    remedy = f"extract: {settings.extract} with checker: {settings.checker} does not fit these answers; change either"
+    return Finding(name, "fail" if 2 * len(wrong) > len(problems) else "warn", detail, remedy)
+
+
+def _rewritten_accepted(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:
+    name = f"other writings, {settings.name}"
+    tried = _verdicts(settings, reward, problems, rewritten)
+    refused = [row for row, right in tried if not right]
+    if not refused:
+        return Finding(name, "ok", f"{len(tried)} of {len(tried)} pass: other white space, LaTeX spelling, $")
+    detail = f"{len(refused)} of {len(tried)} fail, for instance {_shown(*refused[0])}"
+    return Finding(name, "warn", detail, f"a right answer written so is refused by checker: {settings.checker}")
+
+
+def _changed_refused(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:
+    name = f"changed answers, {settings.name}"
+    tried = _verdicts(settings, reward, problems, _changed_at_either_end)
+    passed = [row for row, right in tried if right]
+    if not passed:
+        return Finding(name, "ok", f"{len(tried)} of {len(tried)} fail, as they should")
+    detail = f"{len(passed)} of {len(tried)} pass, for instance {_shown(*passed[0])}"
+    return Finding(name, "warn", detail, f"extract: {settings.extract} does not read these answers whole; change it")
+
+
+def _changed_at_either_end(gold: str) -> list[str]:
+    answers = changed(gold)
+    return list(dict.fromkeys([answers[0], answers[-1]]))
+
+
+def _verdicts(
+    settings: OutcomeRewardConfig,
+    reward: Reward,
+    problems: Sequence[Problem],
+    written: Callable[[str], list[str]],
+) -> list[tuple[tuple[Problem, str], bool]]:
+    """Each problem with a text that `written` makes of its gold answer, and whether the reward accepts it."""
+    rows = [(problem, text) for problem in problems for text in written(problem.answer)]
+    responses = [_response(problem, written_as_asked(text, settings)) for problem, text in rows]
+    scores = score([problem for problem, _ in rows], responses, [reward])
+    return [(row, is_right(found.parts[reward.name])) for row, found in zip(rows, scores, strict=True)]
+
+
+def _shown(problem: Problem, text: str) -> str:
+    return f"{text[:SHOWN_CHARACTERS]!r} of {problem.source}"
+
+
+def _response(problem: Problem, text: str) -> Completion:
+    return Completion(
+        problem_key=problem.key,
+        index=0,
+        prompt_ids=[],
+        token_ids=[],
+        text=text,
+        finish_reason="stop",
+        logprobs=[],
+        policy_id="gold",
+        step=0,
+        seed=0,
+    )
+
+
+def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
+    """A response that has the answer where the reward extracts it."""
+    match reward.extract:
+        case "tag":
+            return f"<{reward.tag}>{answer}</{reward.tag}>"
+        case "boxed":
+            return f"\\boxed{{{answer}}}"
+        case "hash":
+            return f"#### {answer}"
+        case "answer_is" | "final":
+            return f"The answer is {answer}"
+        case "json":
+            return json.dumps({reward.field: answer})
+        case "last_number" | "whole":
+            return answer

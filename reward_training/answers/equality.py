@@ -1,0 +1,237 @@
+"""Whether two values are equal, by their types: a set is no tuple, an open interval no closed one, 5 feet no 5 metres."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import mpmath
+
+from reward_training.answers.evaluation import constant, is_multiple, is_same
+from reward_training.answers.formula import Node, number, parsed
+from reward_training.answers.quantity import Quantity
+from reward_training.answers.units import is_another_unit
+from reward_training.answers.value import Brackets, Expression, Matrix, Named, Relation, Set, Several, Union, Value, Words
+
+IN_ORDER = re.compile(
+    r"\b(?:order(?:ed)?|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|sequence|ascending|descending|first|followed by|left to right|starting with|beginning with"
+    r"|(?:least|smallest|smaller|lowest|shortest|youngest) to|(?:greatest|largest|larger|highest|longest|oldest) to|next (?:two|three|four|\d))\b",
+    re.IGNORECASE,
+)
+"""what a question says where the order of an answer's values matters"""
+MIN_DIGITS = 6
+"""significant digits, or decimals with at least MIN_SIGNIFICANT of them, from which a decimal may be a rounded value"""
+MIN_SIGNIFICANT = 4
+DOUBLE_DIGITS = 15
+ENDLESS = 10
+"""decimals from which a number is taken for one whose decimals do not end"""
+MAX_DECIMALS = 30
+
+
+def order_matters(question: str) -> bool:
+    """Whether a question asks for its values in an order.
+
+    >>> order_matters("Sort 3, 1, 2."), order_matters("Find all roots of x^2 = 4.")
+    (True, False)
+    """
+    return IN_ORDER.search(question) is not None
+
+
+def is_equal(answer: Value, gold: Value, question: str = "") -> bool:
+    """Whether an answer has the value of the gold answer. The question says which unit and whether an order is asked.
+
+    >>> from reward_training.answers.value import read
+    >>> is_equal(read("(1, 2)"), read("(1,2)")), is_equal(read(r"\\{1, 2\\}"), read("(1,2)"))
+    (True, False)
+    """
+    if answer == gold:
+        return True
+    if isinstance(answer, Named) or isinstance(gold, Named):
+        return _are_named_equal(answer, gold, question)
+    match answer, gold:
+        case Quantity() | Expression(), Quantity() | Expression():
+            if are_units_equal(answer.unit, gold.unit, question) and _are_numbers_equal(answer, gold):
+                return not _is_share_of_whole(answer, gold, question)
+            return _are_shares_equal(answer, gold) or _are_letters_equal(answer, gold)
+        case Several() | Set(), Several() | Set():
+            in_order = isinstance(answer, Several) and isinstance(gold, Several) and order_matters(question)
+            in_order = in_order or _are_named(answer) != _are_named(gold)
+            match_all = _all_in_order if in_order else _all_in_any_order
+            return match_all(answer.items, gold.items, question)
+        case Brackets(), Brackets():
+            same_brackets = (answer.opening, answer.closing) == (gold.opening, gold.closing)
+            return same_brackets and _all_in_order(answer.items, gold.items, question)
+        case Union(), Union():
+            return _all_in_any_order(answer.items, gold.items, question)
+        case Matrix(), Matrix():
+            same_shape = [len(row) for row in answer.rows] == [len(row) for row in gold.rows]
+            return same_shape and _all_in_order(sum(answer.rows, ()), sum(gold.rows, ()), question)
+        case Relation(), Relation():
+            return answer.sign == gold.sign and is_multiple(answer.tree, gold.tree, positive=answer.sign not in "=≠")
+        case Words(), Words():
+            return answer.text == gold.text
+        case _:
+            return _are_other_forms(answer, gold, question)
+
+
+def _are_other_forms(answer: Value, gold: Value, question: str) -> bool:
+    """Whether two values of different types say the same.
+
+    A set or list of one value is that value; values with names, x = 1 and y = 2, are a tuple in the names' order; a list
+    in its brackets is the list, where order matters or the brackets are square.
+    """
+    match answer, gold:
+        case (Set(items=(item,)) | Brackets(opening="[", closing="]", items=(item,))), _:
+            return is_equal(item, gold, question)
+        case _, Set(items=(item,)):
+            return is_equal(answer, item, question)
+        case Several(), Brackets(opening="(", closing=")"):
+            return _all_in_order(_by_name(answer.items), gold.items, question)
+        case Brackets(opening="(", closing=")"), Several() if _by_name(gold.items):
+            return _all_in_order(answer.items, _by_name(gold.items), question)
+        case Brackets(opening=opening), Several() if opening == "[" or order_matters(question):
+            return _all_in_order(answer.items, gold.items, question)
+        case _:
+            return False
+
+
+def _are_named(value: Several | Set) -> bool:
+    """Whether values have names of their own: x = 1, y = 2."""
+    return any(isinstance(item, Named) for item in value.items)
+
+
+def _by_name(items: Sequence[Value]) -> tuple[Value, ...]:
+    """The values in the order of their names; none where one has no name."""
+    named = sorted((item for item in items if isinstance(item, Named)), key=lambda item: item.name)
+    return tuple(item.value for item in named) if len(named) == len(items) else ()
+
+
+def _are_named_equal(answer: Value, gold: Value, question: str) -> bool:
+    """As is_equal, where a side has a name: `x = 5` is 5, but `y = 5` is not `x = 5`."""
+    if isinstance(answer, Named) and isinstance(gold, Named):
+        if answer.equation and gold.equation and is_multiple(answer.equation.tree, gold.equation.tree):
+            return True
+        if answer.name != gold.name and _is_variable(answer.name) == _is_variable(gold.name):
+            return not _is_variable(gold.name) and "(" not in gold.name and is_equal(answer.value, gold.value, question)
+        return is_equal(answer.value, gold.value, question)
+    if isinstance(gold, Named):
+        if isinstance(answer, Relation):
+            return gold.equation is not None and is_equal(answer, gold.equation)
+        return is_equal(answer, gold.value, question)
+    assert isinstance(answer, Named)
+    if isinstance(gold, Relation):
+        return answer.equation is not None and is_equal(answer.equation, gold)
+    return is_equal(answer.value, gold, question)
+
+
+def _is_variable(name: str) -> bool:
+    return len(name.lstrip("\\").split("_")[0]) == 1 and "(" not in name
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+def are_units_equal(answer: str, gold: str, question: str) -> bool:
+    """Whether the units do not differ; without one in the gold answer, the question's counts."""
+    if answer and gold:
+        return answer == gold
+    return not is_another_unit(answer, question)
+
+
+def _are_numbers_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
+    if isinstance(answer, Quantity) and isinstance(gold, Quantity):
+        return answer.value == gold.value or is_rounded(answer.value, gold.value) or is_rounded(gold.value, answer.value)
+    if is_same(_tree(answer), _tree(gold)):
+        return True
+    decimal, formula = (answer, gold) if isinstance(answer, Quantity) else (gold, answer)
+    exact = constant(_tree(formula))
+    return isinstance(decimal, Quantity) and exact is not None and is_rounded(decimal.value, exact)
+
+
+PERCENT = parsed("1/100")
+
+
+def _are_shares_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
+    """Whether one side is the other in percent: 33.5% is 0.335."""
+    if (answer.unit == "%") == (gold.unit == "%") or {answer.unit, gold.unit} != {"", "%"}:
+        return False
+    trees = [Node("*", (_tree(side), PERCENT)) if side.unit == "%" else _tree(side) for side in (answer, gold)]
+    return is_same(*trees)
+
+
+def _is_share_of_whole(answer: Quantity | Expression, gold: Quantity | Expression, question: str) -> bool:
+    """Whether a gold answer without % is a share of 1, so that the same number in percent is another."""
+    if answer.unit != "%" or gold.unit or not isinstance(gold, Quantity) or re.search("percent|%", question):
+        return False
+    return gold.value.denominator > 1 and abs(gold.value) < 1
+
+
+def _are_letters_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
+    """Whether both are one letter, in whichever case."""
+    trees = [_tree(answer), _tree(gold)]
+    are_letters = all(tree.operation == "symbol" and len(tree.name) == 1 for tree in trees)
+    return are_letters and trees[0].name.casefold() == trees[1].name.casefold()
+
+
+def _tree(value: Quantity | Expression) -> Node:
+    return number(value.value) if isinstance(value, Quantity) else value.tree
+
+
+def is_rounded(decimal: Fraction, exact: Fraction | mpmath.mpf) -> bool:
+    """Whether a decimal with enough digits is an exact value that was rounded at its last place.
+
+    >>> is_rounded(Fraction("0.333333"), Fraction(1, 3)), is_rounded(Fraction("0.33"), Fraction(1, 3))
+    (True, False)
+    """
+    places = _decimals(decimal)
+    if not places or isinstance(exact, mpmath.mpc):
+        return False
+    if isinstance(exact, Fraction) and (_decimals(exact) or MAX_DECIMALS) < max(places + 1, ENDLESS):
+        return False  # the other one has all of its digits
+    significant = len(str(abs(decimal.numerator * 10**places // decimal.denominator)))
+    has_enough = significant >= MIN_DIGITS or (places >= MIN_DIGITS and significant >= MIN_SIGNIFICANT)
+    difference = abs(_minus(decimal, exact)) * 10**places
+    limit = 0.5 if significant < DOUBLE_DIGITS else 1.0  # a double's last digit need not be right
+    return has_enough and bool(difference <= limit)
+
+
+def _minus(decimal: Fraction, exact: Fraction | mpmath.mpf) -> Fraction | mpmath.mpf:
+    if isinstance(exact, Fraction):
+        return decimal - exact
+    with mpmath.workdps(50):
+        return mpmath.mpf(decimal.numerator) / decimal.denominator - exact
+
+
+def _decimals(value: Fraction) -> int | None:
+    """How many decimals a value has; None where they do not end, or not soon."""
+    for places in range(MAX_DECIMALS + 1):
+        if (10**places) % value.denominator == 0:
+            return places
+    return None
+
+
+# ---- collections ----------------------------------------------------------------------------------------------------
+
+
+def _all_in_order(answers: Sequence[Value], golds: Sequence[Value], question: str) -> bool:
+    if len(answers) != len(golds) or not golds:
+        return False
+    return all(is_equal(answer, gold, question) for answer, gold in zip(answers, golds, strict=True))
+
+
+def _all_in_any_order(answers: Sequence[Value], golds: Sequence[Value], question: str) -> bool:
+    """Whether each answer has a gold answer of its own that it equals. Equality is no matter of who comes first."""
+    left = list(golds)
+    if len(answers) != len(golds):
+        return False
+    for answer in answers:
+        index = _first(left, lambda gold, answer=answer: is_equal(answer, gold, question))  # type: ignore[misc]
+        if index is None:
+            return False
+        del left[index]
+    return True
+
+
+def _first(items: Sequence[Value], fits: Callable[[Value], bool]) -> int | None:
+    return next((index for index, item in enumerate(items) if fits(item)), None)

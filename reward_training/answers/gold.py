@@ -1,0 +1,33 @@
+"""Gold answers: what type they have, and where they stand in a solution."""
+
+from __future__ import annotations
+
+from reward_training.answers.final_answer import boxed, final_answer
+from reward_training.answers.value import Value, kind, read
+
+
+def gold_value(gold: str) -> Value:
+    r"""The value of a gold answer, which may also be a solution with a box in it.
+
+    >>> gold_value(r"So \(x = \boxed{3}\).") == gold_value("3")
+    True
+    """
+    return read(boxed(gold) or gold)
+
+
+def type_of(gold: str) -> str:
+    """What a gold answer is read as; empty where there is none.
+
+    >>> type_of("3,000"), type_of("(1, 2)"), type_of("Paris"), type_of("")
+    ('number', 'tuple', 'words', '')
+    """
+    return kind(gold_value(gold)) if gold.strip() else ""
+
+
+def gold_in_solution(solution: str, place: str) -> str | None:
+    r"""The gold answer in the place of a solution that `place` names, as `extract` does; None without one.
+
+    >>> gold_in_solution("5 + 3 = 8\n#### 8", "hash"), gold_in_solution(r"It is $\boxed{\frac{1}{2}}$.", "boxed")
+    ('8', '\\frac{1}{2}')
+    """
+    return (boxed(solution) or None) if place == "boxed" else final_answer(solution, place, units=False)
