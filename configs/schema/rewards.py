@@ -73,7 +73,7 @@ class OutcomeRewardConfig(RewardBlock):
         "exact",
         description="how the answer is compared with the gold answer: exact: equal after normalising; numeric: an "
         "equal number in any notation, within `tolerance`; choice: the letter or the text of one of the problem's "
-        "`choices`; regex: matches `pattern`; reasoning_gym: the family's scorer; math: equal as mathematics, by type (`math_verify`, its name until 0.2, is still read)",
+        "`choices`; regex: matches `pattern`; reasoning_gym: the family's scorer; math: equal as mathematics, by type (`math_verify`, its earlier name, is still read)",
     )
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1e-6,

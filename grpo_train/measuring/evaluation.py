@@ -21,7 +21,7 @@ from configs.seeds import seed_for
 from grpo_train.policies.model import load_policy
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.updating.response_logprobs import policy_kl
-from reward_training.answers.extraction import extractor
+from reward_training.answers.finding.extraction import extractor
 from reward_training.scorer import Reward, Scoring
 from reward_training.statistics import bootstrap_mean, majority_is_right, pass_at_k
 

@@ -17,12 +17,14 @@ from typing import Any
 from reward_training.answers import markup
 from reward_training.answers.number import NUMBER, as_decimal
 from reward_training.answers.plain_text import plain, visible
-from reward_training.answers.committed_number import only_number
-from reward_training.answers.equality import are_units_equal, is_equal, is_rounded
-from reward_training.answers.final_answer import final_answer
+from reward_training.answers.finding.committed_number import only_number
+from reward_training.answers.values.equality import are_units_equal, is_equal, is_rounded
+from reward_training.answers.finding.final_answer import final_answer
 from reward_training.answers.gold import gold_value
-from reward_training.answers.quantity import Quantity, in_words
-from reward_training.answers.value import Expression, Named, Value, Words, read, tidy
+from reward_training.answers.values.quantity import Quantity, in_words
+from reward_training.answers.values.reading import read
+from reward_training.answers.values.spelling import tidy
+from reward_training.answers.values.value import Expression, Named, Value, Words
 
 ROUNDING = 1e-6
 """the largest relative tolerance that only allows for rounded digits; whole numbers have to be equal under it"""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from reward_training.answers.final_answer import boxed, final_answer
-from reward_training.answers.value import Value, kind, read
+from reward_training.answers.finding.final_answer import boxed, final_answer
+from reward_training.answers.values.reading import read
+from reward_training.answers.values.value import Value, kind
 
 
 def gold_value(gold: str) -> Value:

@@ -13,7 +13,7 @@ from configs.errors import RewardError
 from configs.records import Completion, Problem, Prompt
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.checkers import choice, exact, math_equal, numeric
-from reward_training.answers.extraction import extractor
+from reward_training.answers.finding.extraction import extractor
 from reward_training.reward import Value, WorksElsewhere
 from reward_training.rewards.checker_pool import Check, CheckerPool
 

@@ -25,7 +25,7 @@ from flows.doctor.resources import memory_needed
 from flows.doctor.rewards import promotion_metrics
 from flows.doctor.timing import RoundTime, Speed, round_time
 from grpo_train.policies.tiny_model import save_tiny_model
-from reward_training.answers.extraction import extractor
+from reward_training.answers.finding.extraction import extractor
 from tests.paths import TINY
 
 Configure = Callable[..., Config]

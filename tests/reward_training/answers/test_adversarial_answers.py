@@ -16,8 +16,8 @@ import pytest
 
 from configs.records import Completion, Problem
 from configs.schema.rewards import OutcomeRewardConfig
-from reward_training.answers.final_answer import final_answer
-from reward_training.answers.quantity import quantity
+from reward_training.answers.finding.final_answer import final_answer
+from reward_training.answers.values.quantity import quantity
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.outcome import OutcomeReward
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_training.answers.checkers import as_number, exact, math_equal, normalised, reasoning_gym
-from reward_training.answers.committed_number import committed_number
-from reward_training.answers.extraction import last_number, last_tag, whole
-from reward_training.answers.final_answer import final_answer
+from reward_training.answers.finding.committed_number import committed_number
+from reward_training.answers.finding.extraction import last_number, last_tag, whole
+from reward_training.answers.finding.final_answer import final_answer
 
 
 @pytest.mark.parametrize(

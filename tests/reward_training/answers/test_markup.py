@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from reward_training.answers import markup
 from reward_training.answers.arithmetic import equations
 from reward_training.answers.checkers import chosen, exact, normalised, numeric
-from reward_training.answers.committed_number import committed_number
-from reward_training.answers.final_answer import final_answer
-from reward_training.answers.quantity import Quantity, quantity
+from reward_training.answers.finding.committed_number import committed_number
+from reward_training.answers.finding.final_answer import final_answer
+from reward_training.answers.values.quantity import Quantity, quantity
 
 FUNCTIONS: list[Callable[[str], str]] = [
     markup.without_formatting_tags, markup.tags_as_spaces, markup.code_and_bold_as_spaces, markup.without_bold, markup.unwrapped,

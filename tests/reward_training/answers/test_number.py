@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from reward_training.answers.arithmetic import equations
 from reward_training.answers.checkers import as_number
-from reward_training.answers.committed_number import committed_number
-from reward_training.answers.extraction import last_number
+from reward_training.answers.finding.committed_number import committed_number
+from reward_training.answers.finding.extraction import last_number
 from reward_training.answers.number import (
     MAX_DIGITS,
     MAX_EXPONENT,
@@ -23,7 +23,7 @@ from reward_training.answers.number import (
     num_decimals,
     power_of_ten,
 )
-from reward_training.answers.quantity import quantity
+from reward_training.answers.values.quantity import quantity
 
 THAI = str.maketrans("0123456789", "๐๑๒๓๔๕๖๗๘๙")
 

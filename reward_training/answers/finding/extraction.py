@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from configs.schema.rewards import OutcomeRewardConfig
-from reward_training.answers.final_answer import final_answer
+from reward_training.answers.finding.final_answer import final_answer
 from reward_training.answers.number import NUMBER
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import mpmath
 
-from reward_training.answers.formula import Node, symbols
+from reward_training.answers.values.tree import Node, symbols
 
 Value = Any
 """Fraction where it is exact, else mpmath's mpf or mpc"""

@@ -29,7 +29,7 @@ DENIED_VERB = re.compile(
 )
 """before an answer: something was not done, with at most three words between"""
 DENIES = re.compile(
-    r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bthan|≠|!=|\bneither|\bnor|\bwithout|\bbut not|\bcannot be|\bexcept|\bunlike|\bover|\bunder|\bnearly|\balmost)(?:\s+(?:be|the|a|an|it's|it is|is|exactly|even|equal to|only))*\s*$",
+    r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bthan|≠|!=|\bneither|\bnor|\bwithout|\bbut not|\bcannot be|\bexcept|\bunlike|\bover|\bunder|\bnearly|\balmost)(?:\s+(?:be|the|a|an|it's|it is|is|exactly|even|equal to|only))*(?:\s+\\?[a-z]\s*(?:=|is|equals))?\s*$",
     re.IGNORECASE,
 )
 """right before an answer: not, rather than, less than"""

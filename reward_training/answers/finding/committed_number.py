@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterator
 
 from reward_training.answers import markup
-from reward_training.answers.denials import DENIED_AFTER, DENIED_VERB, DENIES, DOUBTS, NEAR, TAKEN_BACK
+from reward_training.answers.finding.denials import DENIED_AFTER, DENIED_VERB, DENIES, DOUBTS, NEAR, TAKEN_BACK
 from reward_training.answers.number import GROUPED, SIGN, unsigned
-from reward_training.answers.number_words import LARGE
-from reward_training.answers.evaluation import CONSTANTS
+from reward_training.answers.values.number_words import LARGE
+from reward_training.answers.values.evaluation import CONSTANTS
 from reward_training.answers.plain_text import plain
-from reward_training.answers.quantity import Quantity
-from reward_training.answers.units import unit_after
-from reward_training.answers.value import Expression, Named, Words, read
+from reward_training.answers.values.quantity import Quantity
+from reward_training.answers.values.units import unit_after
+from reward_training.answers.values.reading import read
+from reward_training.answers.values.value import Expression, Named, Words
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 3

@@ -8,11 +8,12 @@ from fractions import Fraction
 
 import mpmath
 
-from reward_training.answers.evaluation import constant, is_multiple, is_same
-from reward_training.answers.formula import Node, number, parsed
-from reward_training.answers.quantity import Quantity
-from reward_training.answers.units import is_another_unit
-from reward_training.answers.value import Brackets, Expression, Matrix, Named, Relation, Set, Several, Union, Value, Words
+from reward_training.answers.values.evaluation import constant, is_multiple, is_same
+from reward_training.answers.values.formula import parsed
+from reward_training.answers.values.tree import Node, number
+from reward_training.answers.values.quantity import Quantity
+from reward_training.answers.values.units import is_another_unit
+from reward_training.answers.values.value import Brackets, Expression, Matrix, Named, Relation, Set, Several, Union, Value, Words
 
 IN_ORDER = re.compile(
     r"\b(?:order(?:ed)?|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|sequence|ascending|descending|first|followed by|left to right|starting with|beginning with"
@@ -41,7 +42,7 @@ def order_matters(question: str) -> bool:
 def is_equal(answer: Value, gold: Value, question: str = "") -> bool:
     """Whether an answer has the value of the gold answer. The question says which unit and whether an order is asked.
 
-    >>> from reward_training.answers.value import read
+    >>> from reward_training.answers.values.reading import read
     >>> is_equal(read("(1, 2)"), read("(1,2)")), is_equal(read(r"\\{1, 2\\}"), read("(1,2)"))
     (True, False)
     """

@@ -19,11 +19,12 @@ from itertools import pairwise
 from typing import Any
 
 from reward_training.answers import markup
-from reward_training.answers.committed_number import committed_number
-from reward_training.answers.denials import DENIED_AFTER, DOUBTED, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
+from reward_training.answers.finding.committed_number import committed_number
+from reward_training.answers.finding.denials import DENIED_AFTER, DOUBTED, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
 from reward_training.answers.plain_text import plain, visible
-from reward_training.answers.quantity import Quantity, quantity
-from reward_training.answers.value import Words, read
+from reward_training.answers.values.quantity import Quantity, quantity
+from reward_training.answers.values.reading import read
+from reward_training.answers.values.value import Words
 
 PLACEHOLDER = re.compile(
     r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|(?-i:N/A|NA|n/?a)|null",

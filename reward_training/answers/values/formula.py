@@ -1,34 +1,19 @@
-r"""Formulas: a parser for LaTeX and typed mathematics, and the tree that it makes.
+r"""Parses one expression of LaTeX or typed mathematics, such as 3xy + 5, \frac83, 2\sin^2 x, or 6 - 5i.
 
-One expression, such as 3xy + 5, \frac83, 2\sin^2 x, or 6 - 5i. Relations, lists, brackets and matrices are put together
-from expressions by `value`. White space never matters. What is not understood as a whole is refused: there is no
+Relations, lists, brackets and matrices are put together from expressions by `reading`. White space never matters. What is not understood as a whole is refused: there is no
 partial reading.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
 
 from reward_training.answers.number import as_fraction, unsigned
+from reward_training.answers.values.tree import Node, negative, number, symbol
 
 MAX_TOKENS = 300
 MAX_DEPTH = 60
 """brackets and commands within each other"""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A number, a symbol, or an operation on other nodes."""
-
-    operation: str
-    """number, symbol, pm, one of + - * / ^, or the name of a function"""
-    arguments: tuple[Node, ...] = ()
-    value: Fraction | None = None
-    """of a number"""
-    name: str = ""
-    """of a symbol"""
 
 
 class NotAFormulaError(ValueError):
@@ -64,14 +49,6 @@ GREEK_LETTERS = {"π": "pi", "∞": "infty", "θ": "theta", "α": "alpha", "β":
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-def number(value: int | Fraction) -> Node:
-    return Node("number", value=Fraction(value))
-
-
-def symbol(name: str) -> Node:
-    return Node("symbol", name=name)
-
-
 def parsed(text: str) -> Node:
     r"""The tree of an expression.
 
@@ -86,25 +63,6 @@ def parsed(text: str) -> Node:
     if parser.token:
         raise NotAFormulaError(f"{text!r}: nothing may stand at {parser.token!r}")
     return tree
-
-
-def symbols(tree: Node) -> set[str]:
-    """The names of the symbols of a tree."""
-    return {tree.name} if tree.operation == "symbol" else set().union(*(symbols(part) for part in tree.arguments))
-
-
-def with_sign(tree: Node, sign: int) -> Node:
-    r"""The tree with + or - for each \pm, by the sign."""
-    arguments = tuple(with_sign(part, sign) for part in tree.arguments)
-    if tree.operation not in ("pm", "mp"):
-        return Node(tree.operation, arguments, tree.value, tree.name)
-    is_plus = (sign > 0) == (tree.operation == "pm")
-    return Node("+", arguments) if is_plus else Node("-", arguments)
-
-
-def has_both_signs(tree: Node) -> bool:
-    r"""Whether a tree has a \pm or \mp."""
-    return tree.operation in ("pm", "mp") or any(has_both_signs(part) for part in tree.arguments)
 
 
 def _tokens(text: str) -> list[str]:
@@ -231,7 +189,7 @@ class _Parser:
         if self.token in ("-", "+"):
             is_negative = self._take() == "-"
             inner = self._signed_power()
-            return Node("-", (number(0), inner)) if is_negative else inner
+            return negative(inner) if is_negative else inner
         return self._power()
 
     def _power(self) -> Node:
@@ -258,7 +216,7 @@ class _Parser:
         if self.token in ("-", "+"):
             sign = self._take()
             inner = self._exponent()
-            return Node("-", (number(0), inner)) if sign == "-" else inner
+            return negative(inner) if sign == "-" else inner
         base = self._atom()
         if self.token == "^":
             self._take()
@@ -407,7 +365,7 @@ class _Parser:
             tree = Node("/", (Node("ln", argument), Node("ln", (base,))))
         else:
             tree = Node(name, argument)
-        is_inverse = exponent == Node("-", (number(0), number(1))) and name in ("sin", "cos", "tan")
+        is_inverse = exponent == negative(number(1)) and name in ("sin", "cos", "tan")
         if is_inverse:
             return Node("arc" + name, argument)
         return tree if exponent is None else Node("^", (tree, exponent))
