@@ -88,8 +88,7 @@ class OutcomeRewardConfig(RewardBlock):
     )
     timeout_s: PositiveFloat = Field(
         5.0,
-        description="seconds for one check by regex or reasoning_gym; an answer that takes longer is "
-        "unscored",
+        description="seconds for one check by regex or reasoning_gym; an answer that takes longer is unscored",
     )
 
     @field_validator("checker", mode="before")

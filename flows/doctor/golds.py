@@ -13,8 +13,8 @@ from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from flows.doctor.checks import Finding
 from reward_training.answers.values.variants import changed, rewritten
-from reward_training.rewards.outcome import IN_POOL
 from reward_training.reward import Reward
+from reward_training.rewards.outcome import IN_POOL
 from reward_training.scorer import build_rewards, score
 
 SAMPLE, SAMPLE_IN_POOL = 128, 16

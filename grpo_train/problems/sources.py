@@ -142,7 +142,11 @@ def _from_rows(source: JsonlSource | DatasetSource, name: str, rows: Iterable[Ro
         meta, difficulty = _other_columns(row, source.columns), _column_difficulty(row, source.columns, location)
         problems.append(RawProblem(question, answer, name, meta=meta, difficulty=difficulty, split=source.split))
     if num_unmatched > MAX_UNMATCHED_SHARE * (len(problems) + num_unmatched):
-        asked = f"answer_place={source.answer_place}" if source.answer_place else f"answer_pattern={source.answer_pattern!r}"
+        asked = (
+            f"answer_place={source.answer_place}"
+            if source.answer_place
+            else f"answer_pattern={source.answer_pattern!r}"
+        )
         raise ConfigError(
             f"{name}: {asked} is missing in {num_unmatched} of {len(problems) + num_unmatched} answers; "
             f"mend the {'place' if source.answer_place else 'pattern'} or columns.answer"

@@ -15,12 +15,12 @@ from fractions import Fraction
 from typing import Any
 
 from reward_training.answers import markup
-from reward_training.answers.number import NUMBER, as_decimal
-from reward_training.answers.plain_text import plain, visible
 from reward_training.answers.finding.committed_number import only_number
-from reward_training.answers.values.equality import are_units_equal, is_equal, is_rounded
 from reward_training.answers.finding.final_answer import final_answer
 from reward_training.answers.gold import gold_value
+from reward_training.answers.number import NUMBER, as_decimal
+from reward_training.answers.plain_text import plain, visible
+from reward_training.answers.values.equality import are_units_equal, is_equal, is_rounded
 from reward_training.answers.values.quantity import Quantity, in_words
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.spelling import tidy

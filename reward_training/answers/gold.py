@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reward_training.answers.finding.final_answer import boxed, final_answer
+from reward_training.answers.finding.final_answer import final_answer
+from reward_training.answers.finding.places import boxed
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.value import Value, kind
 

@@ -93,9 +93,7 @@ class CheckerPool:
     use `with`.
     """
 
-    def __init__(
-        self, modules: Sequence[str] = ("reasoning_gym",), num_workers: int | None = None
-    ) -> None:
+    def __init__(self, modules: Sequence[str] = ("reasoning_gym",), num_workers: int | None = None) -> None:
         self._modules = list(modules)
         self._num_workers = num_workers or max(1, min(8, len(os.sched_getaffinity(0))))
         self._workers: list[_Worker] = []

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from reward_training.answers import markup
 from reward_training.answers.finding.denials import DENIED_AFTER, DENIED_VERB, DENIES, DOUBTS, NEAR, TAKEN_BACK
 from reward_training.answers.number import GROUPED, SIGN, unsigned
-from reward_training.answers.values.number_words import LARGE
-from reward_training.answers.values.evaluation import CONSTANTS
 from reward_training.answers.plain_text import plain
+from reward_training.answers.values.evaluation import CONSTANTS
+from reward_training.answers.values.number_words import LARGE
 from reward_training.answers.values.quantity import Quantity
-from reward_training.answers.values.units import unit_after
 from reward_training.answers.values.reading import read
+from reward_training.answers.values.units import unit_after
 from reward_training.answers.values.value import Expression, Named, Words
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
@@ -157,7 +157,9 @@ def _readable(text: str) -> str:
     text = re.sub(r"\bnone other than\b", "", REFERENCE.sub(" ", text), flags=re.IGNORECASE)
     text = markup.fractions_of_numbers(markup.operators(text))
     text = CIRCLED_NUMBER.sub(" ", LIST_MARK.sub(" ", plain(text)))
-    text = markup.thousands(EXPONENT_OF_UNIT.sub(lambda match: "\u00b2\u00b3"[int(match[1]) - 2] if match[1] in "23" else "", text))
+    text = markup.thousands(
+        EXPONENT_OF_UNIT.sub(lambda match: "\u00b2\u00b3"[int(match[1]) - 2] if match[1] in "23" else "", text)
+    )
     return re.sub(r"[$€£₹\\]", "", text)
 
 

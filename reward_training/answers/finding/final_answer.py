@@ -11,67 +11,41 @@ If a text has several places with different contents, the last one counts only i
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from reward_training.answers import markup
 from reward_training.answers.finding.committed_number import committed_number
-from reward_training.answers.finding.denials import DENIED_AFTER, DOUBTED, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
-from reward_training.answers.plain_text import plain, visible
-from reward_training.answers.values.quantity import Quantity, quantity
-from reward_training.answers.values.reading import read
-from reward_training.answers.values.value import Words
-
-PLACEHOLDER = re.compile(
-    r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|(?-i:N/A|NA|n/?a)|null",
-    re.IGNORECASE,
+from reward_training.answers.finding.denials import DENIED_AFTER, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
+from reward_training.answers.finding.places import (
+    FINDERS,
+    SENTENCE_END,
+    Place,
+    innermost,
+    innermost_phrases,
+    is_placeholder,
+    is_same,
+    joined,
 )
+from reward_training.answers.finding.unmarked import bare_answer, committed_letter
+from reward_training.answers.plain_text import plain, visible
+
 OTHERS_WORDS = re.compile(
     r"<(grader|judge|marker|examiner|evaluator|reviewer|teacher|verifier|system|user|human|verdict|grading|evaluation)>.*?(?:</\1>|$)",
     re.IGNORECASE | re.DOTALL,
 )
 MAX_SHORT = 400
 """characters of a short answer; denials are not looked for in longer contents"""
-MAX_PLACES = 64
-"""boxes or phrases in one text that are looked at, counted from its end"""
-MAX_CONTENT = 1000
-"""number of characters after a phrase that are searched for the end of its sentence"""
-PHRASE = re.compile(
-    r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40})?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\s*:?|(?:\*\*)?:)\s*"
-    r"|\u7b54\u6848\s*(?:\u662f|\u4e3a|[:\uff1a])\s*"
-    r"|\banswer\s*(?=isn't|is not)|\b(?:final|my)\s+answer\s*[:\-]?\s+(?=\S)",
-    re.IGNORECASE,
-)
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-OPEN_BOX = re.compile(
-    r"\\(?:boxed|fbox)\s*((?:[-+]?(?:\d[\d,/]*(?:\.\d+)?|\.\d+)|\\[dtc]?frac\s*(?:\d\s*\d|\{[^{}]*\}\s*\{[^{}]*\})|\\sqrt\s*(?:\d|\{[^{}]*\})"
-    r"|\\(?:pi|infty)(?![A-Za-z])|\\text\s*\{[^{}]*\}|(?!a)[A-Za-z](?![A-Za-z]))+)"
-)
-"""a box without braces: \\boxed 7"""
-BOX_ALONE = re.compile(r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", re.DOTALL)
-"""a content that is a box, and nothing else"""
-SENTENCE_END = re.compile(r"\n|[.!?]+(?=\s|$)|;")
-BECAUSE = re.compile(
-    r",?\s*\b(?:because|since|as|so that|which|where|for the reason)\b.*$|\s+[-–—]\s+.*$", re.IGNORECASE | re.DOTALL
-)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A place meant for answers, and its content. `start` and `end` are offsets in the text."""
-
-    kind: str
-    start: int
-    end: int
-    content: str
 
 
 def final_answer(
-    text: str, extract: str, *, tag: str = "answer", field: str = "answer", prompt: str = "", letters: bool = False, units: bool = True
+    text: str,
+    extract: str,
+    *,
+    tag: str = "answer",
+    field: str = "answer",
+    prompt: str = "",
+    letters: bool = False,
+    units: bool = True,
 ) -> str | None:
     """The answer in the place that `extract` names, stripped; None where the text commits to nothing there.
 
@@ -86,15 +60,7 @@ def final_answer(
     if extract == "final":
         return _final(text, tag, field, prompt, letters=letters, units=units)
     places = list(FINDERS[extract](text, tag, field))
-    return _last(text, _innermost_phrases(places) if extract == "answer_is" else places)
-
-
-def boxed(gold: str) -> str | None:
-    """The content of the last box of a gold answer that is written as a solution; several side by side are a list."""
-    if "boxed" not in gold:
-        return None
-    places = _joined(gold, sorted(_boxes(gold, "", ""), key=lambda place: place.start))
-    return places[-1].content if places else None
+    return _last(text, innermost_phrases(places) if extract == "answer_is" else places)
 
 
 def without_thoughts(text: str) -> str:
@@ -104,132 +70,14 @@ def without_thoughts(text: str) -> str:
     return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
-# ---- places ---------------------------------------------------------------------------------------------------------
-
-
-def _tags(text: str, tag: str, field: str) -> Iterator[Place]:
-    name = re.escape(tag)
-    for match in re.finditer(rf"<{name}>([^<]*)<{name}>[^<]*</{name}>[^<]*</{name}>", text):
-        yield Place("tag", match.start(), match.start(), match.group(1))  # it is around another one
-    for match in re.finditer(rf"<{name}>((?:(?!<{name}>).)*?)</{name}>", text, re.DOTALL):
-        yield Place("tag", match.start(), match.end(), match.group(1))
-
-
-def _boxes(text: str, tag: str, field: str) -> Iterator[Place]:
-    for match in list(OPEN_BOX.finditer(text))[-MAX_PLACES:]:
-        yield Place("boxed", match.start(), match.end(), match.group(1).rstrip(","))
-    for match in list(BOX.finditer(text))[-MAX_PLACES:]:
-        end = _end_of_group(text, match.end())
-        if end is None:
-            continue
-        content = markup.without_phantoms(text[match.end() : end - 1])
-        if not BOX_ALONE.fullmatch(content):  # the box inside is a place of its own
-            yield Place("boxed", match.start(), end, content)
-
-
-def _end_of_group(text: str, start: int) -> int | None:
-    r"""The offset after the } that closes the group at `start`; None if nothing closes it. \{ and \} do not count."""
-    depth = 1
-    for index in range(start, len(text)):
-        if text[index - 1] != "\\":
-            depth += {"{": 1, "}": -1}.get(text[index], 0)
-        if not depth:
-            return index + 1
-    return None
-
-
-def _hashes(text: str, tag: str, field: str) -> Iterator[Place]:
-    for match in re.finditer(r"(?m)(?:^|(?<=\s))####(?!#)[ \t]*([^\n]*)", text):
-        if DOUBTED.search(text[max(text.rfind("\n", 0, match.start()) + 1, match.start() - NEAR) : match.start()]):
-            continue  # the mark is spoken of
-        if "####" in match.group(1):
-            yield Place("hash", match.start(), match.end(), "")  # several on one line
-        yield Place("hash", match.start(), match.end(), match.group(1))
-
-
-def _phrases(text: str, tag: str, field: str) -> Iterator[Place]:
-    for match in list(PHRASE.finditer(text))[-MAX_PLACES:]:
-        start_of_sentence = max(text.rfind(mark, 0, match.start()) for mark in ("\n", ". ", "! ", "? ")) + 1
-        if _is_only_mentioned(text[max(start_of_sentence, match.start() - NEAR) : match.start()]):
-            continue
-        content = _behind_phrase(text[match.end() : match.end() + MAX_CONTENT])
-        if content is not None:
-            yield Place("answer_is", match.start(), match.end() + len(content), content)
-
-
-def _is_only_mentioned(before: str) -> bool:
-    """Whether the text before a phrase doubts or quotes it."""
-    is_quoted = before.count('"') % 2 or before.rstrip()[-1:] in ("'", "\u2018", "\u201c", "\u00ab")
-    return bool(is_quoted or DOUBTED.search(before))
-
-
-def _behind_phrase(rest: str) -> str | None:
-    """The sentence after a phrase, without its reason; None if there is none or it is a question."""
-    if not rest.strip() or rest.startswith("\n"):
-        return None
-    end = SENTENCE_END.search(rest)
-    if end is None:
-        return BECAUSE.sub("", rest)
-    if end.group().startswith("?"):
-        return None
-    may_be_factorial = end.group() == "!" and not rest[end.end() :].strip()
-    return BECAUSE.sub("", rest[: end.start()]) + ("!" if may_be_factorial else "")
-
-
-def _objects(text: str, tag: str, field: str) -> Iterator[Place]:
-    decoder = json.JSONDecoder(object_pairs_hook=_once)
-    start = text.find("{")
-    while start >= 0:
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start = text.find("{", start + 1)
-            continue
-        if isinstance(value, dict) and field in value:
-            yield Place("json", start, end, _json_text(value[field]))
-        start = text.find("{", end)
-
-
-class _Twice:
-    """The value of a key that an object has twice with different values."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        found[key] = _Twice() if key in found and found[key] != value else value
-    return found
-
-
-def _json_text(value: Any) -> str:
-    """A string as it is, a number or a list as JSON; empty for null, booleans, objects and keys that stand twice."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or value is None or isinstance(value, dict | _Twice):
-        return ""
-    return json.dumps(value, ensure_ascii=False)
-
-
-FINDERS: dict[str, Callable[[str, str, str], Iterator[Place]]] = {
-    "tag": _tags,
-    "boxed": _boxes,
-    "hash": _hashes,
-    "answer_is": _phrases,
-    "json": _objects,
-}
-
-
-# ---- choosing one place ---------------------------------------------------------------------------------------------
-
-
 def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units: bool) -> str | None:
     places = [place for find in FINDERS.values() for place in find(text, tag, field)]
-    if not places and (bare := _bare(text, letters=letters)) is not None:
-        return bare
-    answer = _last(text, _innermost(places))
+    if not places and not letters and (bare := bare_answer(text)) is not None:
+        return _committed(bare)
+    answer = _last(text, innermost(places))
     if answer is not None:
         return answer
-    ends = [place.end for place in places if not _is_placeholder(place.content)]
+    ends = [place.end for place in places if not is_placeholder(place.content)]
     rest = text[max(ends, default=0) :]
     if ends and not WITHDRAWN.search(rest):
         return None  # several answers without a correction, or a denied one
@@ -237,89 +85,9 @@ def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units
     return found or (None if re.search(r"\d", plain(rest)) else committed_letter(rest))
 
 
-MAX_BARE_WORDS = 6
-COMMAND = re.compile(r"\\(?:begin|end|text|mathrm|mathbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
-VERB = re.compile(r"\b(?:is|are|was|were|it's|i'm|think|believe|know|must|can|cannot)\b", re.IGNORECASE)
-CLOCK = re.compile(r"\W*\d+:\d+\W*")
-SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])(?!and\b|or\b|a?sin|a?cos|a?tan|arc|log\b|ln|sqrt|pi\b|inf)[A-Za-z]{3,}|\b(?:is|it|so|we)\b")
-"""a word that a bare formula does not have"""
-
-
-def _bare(text: str, *, letters: bool) -> str | None:
-    """The text itself where it is an answer and nothing else: a formula, or a few words without a number."""
-    line = text.strip()
-    if not line or "\n" in line or line.endswith("?") or _is_placeholder(line) or letters:
-        return None
-    value = read(line)
-    if isinstance(value, Words):
-        is_short = len(line.split()) <= MAX_BARE_WORDS and not re.search(r"\d", plain(line)) and not VERB.search(line)
-        return _committed(line) if is_short or CLOCK.fullmatch(line) else None
-    is_plain_number = isinstance(value, Quantity) and not re.search(r"[\\^$]", line)
-    return None if is_plain_number or SENTENCE_WORD.search(COMMAND.sub(" ", line)) else _committed(line)
-
-
-LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
-LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
-LETTER_NAMED = re.compile(
-    rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)(?:\s+is)?\s*:?\s*{LETTER}(?![\w'])"
-)
-LETTER_AT_END = re.compile(
-    r"\b(?:it\s+is|it's|(?:must|has to|should|can only) be|leaves(?: us with)?|so|thus|therefore|hence|namely),?\s+"
-    r"[(\[*]{0,3}(?-i:([A-H]))(?=[)\]*]{0,3}(?:[.,;!\n]|\s*$))",
-    re.IGNORECASE,
-)
-"""after a word that leads to the result, and at the end of its clause: `Therefore it is D.`"""
-LETTER_CALLED_RIGHT = re.compile(rf"{LETTER}\s+is\s+(?:the\s+)?(?:correct|right|answer|best)\b")
-
-
-def committed_letter(text: str) -> str | None:
-    """The one choice that a text names, alone in a sentence or as an option; None where it names none or several.
-
-    >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
-    ('B', None)
-    """
-    patterns = (LETTER_ALONE, LETTER_NAMED, LETTER_AT_END, LETTER_CALLED_RIGHT)
-    found = {match.group(1) for pattern in patterns for match in pattern.finditer(text[-MAX_CONTENT:])}
-    return found.pop() if len(found) == 1 else None
-
-
-def _innermost(places: list[Place]) -> list[Place]:
-    """The marked places that hold no other one, and the phrases that overlap with no marked place."""
-    marked = [place for place in places if place.kind != "answer_is"]
-    phrases = [
-        p for p in places if p.kind == "answer_is" and not any(p.start < m.end and m.start < p.end for m in marked)
-    ]
-    return _innermost_phrases(phrases) + [
-        m for m in marked if not any(o is not m and m.start <= o.start and o.end <= m.end for o in marked)
-    ]
-
-
-def _innermost_phrases(phrases: list[Place]) -> list[Place]:
-    """The phrases without those that introduce another one: `Final Answer: The final answer is 6.`"""
-    return [p for p in phrases if not any(p.start < other.start < p.end for other in phrases)]
-
-
-JOINT = re.compile(r"(?:[\s,;.&$]|\\[()\[\]]|\\q?quad|\\text\s*\{\s*and\s*\}|\band\b)*")
-"""what stands between boxes that give the parts of one answer"""
-
-
-def _joined(text: str, places: list[Place]) -> list[Place]:
-    """The places, with one for boxes that stand side by side or have only `and` between them: they are a list."""
-    joined: list[Place] = []
-    for place in places:
-        before = joined[-1] if joined else None
-        if before and before.kind == place.kind == "boxed" and JOINT.fullmatch(text[before.end : place.start]):
-            same = _is_same(before.content, place.content)
-            content = place.content if same else f"{before.content}, {place.content}"
-            joined[-1] = Place("boxed", before.start, place.end, content)
-        else:
-            joined.append(place)
-    return joined
-
-
 def _last(text: str, places: list[Place]) -> str | None:
     """The answer in the last place that is no placeholder; None if it is denied, withdrawn or contradicted."""
-    places = _joined(text, sorted(places, key=lambda p: p.start))
+    places = joined(text, sorted(places, key=lambda p: p.start))
     real = [place for place in places if _may_count(text, place)]
     if not real:
         return None
@@ -328,7 +96,7 @@ def _last(text: str, places: list[Place]) -> str | None:
         return None
     if any(_contradicts(text, before, after) for before, after in pairwise(real)) or WITHDRAWN.search(rest):
         return None
-    if len(real) > 1 and not _is_same(real[-2].content, last.content) and UNDECIDED.search(rest):
+    if len(real) > 1 and not is_same(real[-2].content, last.content) and UNDECIDED.search(rest):
         return None
     return _committed(last.content.strip())
 
@@ -340,31 +108,14 @@ def _may_count(text: str, place: Place) -> bool:
     """Whether a place has an answer in it that the text before does not call false."""
     before = text[max(place.start - NEAR, 0) : place.start]
     is_denied = SAID_TO_BE_FALSE.search(before) or CALLED_WRONG.search(place.content)
-    return not _is_placeholder(place.content) and not is_denied
+    return not is_placeholder(place.content) and not is_denied
 
 
 def _contradicts(text: str, before: Place, after: Place) -> bool:
     """Whether a place says something else than the one before it, and does not replace it."""
     rest_of_sentence = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
     is_replaced = _is_replaced(text[before.end : after.start], rest_of_sentence)
-    return not is_replaced and not _is_same(before.content, after.content)
-
-
-def _is_placeholder(content: str) -> bool:
-    return PLACEHOLDER.fullmatch(content.strip()) is not None and content.strip() not in ("-", "x")
-
-
-def _is_same(one: str, other: str) -> bool:
-    """Whether two contents say the same, as text or as numbers."""
-    if _folded(one) == _folded(other):
-        return True
-    values = quantity(one), quantity(other)
-    return values[0] is not None and values[0] == values[1]
-
-
-def _folded(content: str) -> str:
-    """The content in one case, without white space, LaTeX's wrappers and marks of emphasis and formulas."""
-    return re.sub(r"[\s*$`]", "", markup.unwrapped(content)).casefold()
+    return not is_replaced and not is_same(before.content, after.content)
 
 
 RESTATED = re.compile(r"\b(?:that is|i\.e\.|equivalently|in other words|equals?|the same as)\b|=", re.IGNORECASE)

@@ -10,10 +10,21 @@ import mpmath
 
 from reward_training.answers.values.evaluation import constant, is_multiple, is_same
 from reward_training.answers.values.formula import parsed
-from reward_training.answers.values.tree import Node, number
 from reward_training.answers.values.quantity import Quantity
+from reward_training.answers.values.tree import Node, number
 from reward_training.answers.values.units import is_another_unit
-from reward_training.answers.values.value import Brackets, Expression, Matrix, Named, Relation, Set, Several, Union, Value, Words
+from reward_training.answers.values.value import (
+    Brackets,
+    Expression,
+    Matrix,
+    Named,
+    Relation,
+    Set,
+    Several,
+    Union,
+    Value,
+    Words,
+)
 
 IN_ORDER = re.compile(
     r"\b(?:order(?:ed)?|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|sequence|ascending|descending|first|followed by|left to right|starting with|beginning with"
@@ -52,14 +63,9 @@ def is_equal(answer: Value, gold: Value, question: str = "") -> bool:
         return _are_named_equal(answer, gold, question)
     match answer, gold:
         case Quantity() | Expression(), Quantity() | Expression():
-            if are_units_equal(answer.unit, gold.unit, question) and _are_numbers_equal(answer, gold):
-                return not _is_share_of_whole(answer, gold, question)
-            return _are_shares_equal(answer, gold) or _are_letters_equal(answer, gold)
+            return _are_terms_equal(answer, gold, question)
         case Several() | Set(), Several() | Set():
-            in_order = isinstance(answer, Several) and isinstance(gold, Several) and order_matters(question)
-            in_order = in_order or _are_named(answer) != _are_named(gold)
-            match_all = _all_in_order if in_order else _all_in_any_order
-            return match_all(answer.items, gold.items, question)
+            return _are_lists_equal(answer, gold, question)
         case Brackets(), Brackets():
             same_brackets = (answer.opening, answer.closing) == (gold.opening, gold.closing)
             return same_brackets and _all_in_order(answer.items, gold.items, question)
@@ -76,6 +82,14 @@ def is_equal(answer: Value, gold: Value, question: str = "") -> bool:
             return _are_other_forms(answer, gold, question)
 
 
+def _are_lists_equal(answer: Several | Set, gold: Several | Set, question: str) -> bool:
+    """Whether both have the same values: in order where the question asks for one, or where one side alone has names."""
+    in_order = isinstance(answer, Several) and isinstance(gold, Several) and order_matters(question)
+    if in_order or _are_named(answer) != _are_named(gold):
+        return _all_in_order(answer.items, gold.items, question)
+    return _all_in_any_order(answer.items, gold.items, question)
+
+
 def _are_other_forms(answer: Value, gold: Value, question: str) -> bool:
     """Whether two values of different types say the same.
 
@@ -83,7 +97,7 @@ def _are_other_forms(answer: Value, gold: Value, question: str) -> bool:
     in its brackets is the list, where order matters or the brackets are square.
     """
     match answer, gold:
-        case (Set(items=(item,)) | Brackets(opening="[", closing="]", items=(item,))), _:
+        case ((Set(items=(item,)) | Brackets(opening="[", closing="]", items=(item,))), _):
             return is_equal(item, gold, question)
         case _, Set(items=(item,)):
             return is_equal(answer, item, question)
@@ -140,9 +154,18 @@ def are_units_equal(answer: str, gold: str, question: str) -> bool:
     return not is_another_unit(answer, question)
 
 
+def _are_terms_equal(answer: Quantity | Expression, gold: Quantity | Expression, question: str) -> bool:
+    """Whether two numbers or formulas are equal, with their units."""
+    if are_units_equal(answer.unit, gold.unit, question) and _are_numbers_equal(answer, gold):
+        return not _is_share_of_whole(answer, gold, question)
+    return _are_shares_equal(answer, gold) or _are_letters_equal(answer, gold)
+
+
 def _are_numbers_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
     if isinstance(answer, Quantity) and isinstance(gold, Quantity):
-        return answer.value == gold.value or is_rounded(answer.value, gold.value) or is_rounded(gold.value, answer.value)
+        return (
+            answer.value == gold.value or is_rounded(answer.value, gold.value) or is_rounded(gold.value, answer.value)
+        )
     if is_same(_tree(answer), _tree(gold)):
         return True
     decimal, formula = (answer, gold) if isinstance(answer, Quantity) else (gold, answer)

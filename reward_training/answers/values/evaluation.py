@@ -98,7 +98,7 @@ def _values(one: Node, other: Node, names: list[str]) -> Iterable[tuple[Value, V
     Variables are positive at even points, and of either sign at odd ones.
     """
     for index in range(NUM_POINTS if names else 1):
-        draw = random.Random(f"{index} {names}")  # noqa: S311 - the points are no secret
+        draw = random.Random(f"{index} {names}")
         signs = (1, -1) if index % 2 else (1, 1)
         size = 50 if index >= NUM_NEAR_POINTS else 1
         point = {name: draw.choice(signs) * size * Fraction(draw.randint(1, 4000), 997) for name in names}
@@ -151,7 +151,7 @@ def _constant(name: str) -> Value:
 def _unknown(name: str, arguments: list[Value]) -> Value:
     """The value of a function that is not known: any, but the same for the same arguments."""
     seed = " ".join([name, *(mpmath.nstr(_floating(value), 20) for value in arguments)])
-    return Fraction(random.Random(seed).randint(1, 10**6), 997)  # noqa: S311 - as above
+    return Fraction(random.Random(seed).randint(1, 10**6), 997)
 
 
 def _arithmetic(operation: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:

@@ -1,51 +1,19 @@
 r"""Parses one expression of LaTeX or typed mathematics, such as 3xy + 5, \frac83, 2\sin^2 x, or 6 - 5i.
 
-Relations, lists, brackets and matrices are put together from expressions by `reading`. White space never matters. What is not understood as a whole is refused: there is no
-partial reading.
+Relations, lists, brackets and matrices are put together from expressions by `reading`. White space never matters. What
+is not understood as a whole is refused: there is no partial reading.
 """
 
 from __future__ import annotations
 
-import re
-
-from reward_training.answers.number import as_fraction, unsigned
+from reward_training.answers.number import as_fraction
+from reward_training.answers.values.tokens import FUNCTIONS, GREEK, OPERATORS, OVER, NotAFormulaError, tokens
 from reward_training.answers.values.tree import Node, negative, number, symbol
 
-MAX_TOKENS = 300
 MAX_DEPTH = 60
 """brackets and commands within each other"""
-
-
-class NotAFormulaError(ValueError):
-    """The text is not one expression as a whole."""
-
-
-FUNCTIONS = {
-    *("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp sqrt abs floor ceil det gcd lcm min max".split()),
-    *("log lg Re Im arg".split()),
-}
-"""functions of one argument that may do without brackets; `sqrt` to `max` need brackets"""
-ALIASES = {
-    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "cosec": "csc", "tg": "tan", "ctg": "cot", "arctg": "arctan",
-    "lg": "log", "operatorname": "", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
-    "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "infinity": "infty", "inf": "infty", "oo": "infty",
-}  # fmt: skip
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty ell hbar aleph"
-).split()
-OVER = {"overline", "bar", "vec", "hat", "mathbf", "mathrm", "mathit", "boldsymbol", "bm", "widehat", "tilde", "widetilde", "overrightarrow", "underline", "mathcal", "mathbb", "text", "mbox"}  # fmt: skip
-"""commands that decorate a symbol"""
-OPERATORS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "pm": "pm", "mp": "mp", "plus": "+", "minus": "-"}
-OPAQUE = {"f", "g", "h", "F", "G", "P", "Q"}
+UNKNOWN_FUNCTIONS = {"f", "g", "h", "F", "G", "P", "Q"}
 """letters that are functions where a bracket follows them"""
-TOKEN = re.compile(
-    rf"\s*(?:(?P<number>{unsigned(open_point=True)})|\\(?P<command>[A-Za-z]+|[{{}}])|(?P<letters>[A-Za-z]+)|(?P<sign>\*\*|.))",
-    re.DOTALL,
-)
-MAX_RUN = 3
-"""letters side by side that are a product of variables; longer runs are words"""
-GREEK_LETTERS = {"π": "pi", "∞": "infty", "θ": "theta", "α": "alpha", "β": "beta", "γ": "gamma", "λ": "lambda", "μ": "mu", "φ": "phi", "ω": "omega", "σ": "sigma", "ρ": "rho", "δ": "delta", "ε": "epsilon"}  # fmt: skip
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -58,47 +26,11 @@ def parsed(text: str) -> Node:
     Raises:
         NotAFormulaError: the text is no expression as a whole, or too long.
     """
-    parser = _Parser(_tokens(text))
+    parser = _Parser(tokens(text))
     tree = parser.sum()
     if parser.token:
         raise NotAFormulaError(f"{text!r}: nothing may stand at {parser.token!r}")
     return tree
-
-
-def _tokens(text: str) -> list[str]:
-    r"""Numbers, \commands, single letters, names of functions, and signs."""
-    found: list[str] = []
-    for match in TOKEN.finditer(text.rstrip()):
-        kind, token = match.lastgroup, match.group(match.lastgroup or 0)
-        if kind == "command":
-            name = ALIASES.get(token, token)
-            found += ["\\" + name] if name else []
-        elif kind == "letters":
-            found += _of_letters(token)
-        elif token in GREEK_LETTERS:
-            found.append("\\" + GREEK_LETTERS[token])
-        else:
-            found.append("^" if token == "**" else token)
-    if not 0 < len(found) <= MAX_TOKENS:
-        raise NotAFormulaError(f"{len(found)} tokens")
-    return found
-
-
-def _of_letters(run: str) -> list[str]:
-    """Letters side by side: the name of a function or of a Greek letter, or single variables."""
-    name = ALIASES.get(run, run)
-    if name in FUNCTIONS or name in GREEK:
-        return ["\\" + name]
-    for function in sorted(FUNCTIONS, key=len, reverse=True):
-        if run.endswith(function) and len(run) - len(function) in (1, 2) and len(function) > 2:
-            return [*run[: -len(function)], "\\" + function]  # xsin(x)
-        if run.startswith(function) and len(run) - len(function) == 1 and len(function) > 2 and function != "det":
-            return ["\\" + function, run[-1]]  # sinx
-    if run.endswith("pi") and len(run) <= MAX_RUN:
-        return [*run[:-2], "\\pi"]
-    if len(run) > MAX_RUN:
-        raise NotAFormulaError(f"{run!r} is a word")
-    return list(run)
 
 
 class _Parser:
@@ -287,7 +219,7 @@ class _Parser:
 
     def _symbol(self, name: str) -> Node:
         name = self._with_subscript(name)
-        if name in OPAQUE and self.token == "(":
+        if name in UNKNOWN_FUNCTIONS and self.token == "(":
             return Node(f"{name}()", (self._atom(),))
         return symbol(name)
 
@@ -385,5 +317,3 @@ class _Parser:
         while self._begins_factor() and self.token[1:] not in FUNCTIONS and self.token not in ("(", "["):
             argument = Node("*", (argument, self._power()))
         return argument
-
-

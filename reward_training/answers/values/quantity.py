@@ -14,8 +14,8 @@ from fractions import Fraction
 from reward_training.answers import markup
 from reward_training.answers.arithmetic import equations
 from reward_training.answers.number import SIGN, as_fraction, power_of_ten, unsigned
-from reward_training.answers.values.number_words import LARGE, LARGE_VALUES, MAGNITUDES, chinese, english
 from reward_training.answers.plain_text import plain
+from reward_training.answers.values.number_words import LARGE, LARGE_VALUES, MAGNITUDES, chinese, english
 from reward_training.answers.values.units import canonical, is_known, unit_after
 
 MAX_CHARACTERS = 2000

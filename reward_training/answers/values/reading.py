@@ -16,9 +16,10 @@ from fractions import Fraction
 from reward_training.answers import markup
 from reward_training.answers.plain_text import visible
 from reward_training.answers.values.evaluation import constant, is_same
-from reward_training.answers.values.formula import NotAFormulaError, parsed
-from reward_training.answers.values.quantity import quantity
+from reward_training.answers.values.formula import parsed
+from reward_training.answers.values.quantity import Quantity, quantity
 from reward_training.answers.values.spelling import is_balanced, positions, split, tidy
+from reward_training.answers.values.tokens import NotAFormulaError
 from reward_training.answers.values.tree import (
     INFINITY,
     Node,
@@ -37,7 +38,6 @@ from reward_training.answers.values.value import (
     Expression,
     Matrix,
     Named,
-    Quantity,
     Relation,
     Set,
     Several,
@@ -274,9 +274,7 @@ UNIT_AS_TEXT = re.compile(rf"(.+?)\s*{markup.WRAPPER}\{{([^{{}}]*)\}}\s*(\^\s*\{
 UNIT_AT_END = re.compile(
     r"(.+?)\s((?:(?:square|cubic|sq\.?) )?[A-Za-z°/]+(?:\^\{?\d\}?)?(?: (?:per )?[a-z]+)?)\s*", re.DOTALL
 )
-NO_UNIT = re.compile(
-    r"\b(?:or|and|to|between|than|least|most|either|maybe|not|no|if|mod|is|are)\b", re.IGNORECASE
-)
+NO_UNIT = re.compile(r"\b(?:or|and|to|between|than|least|most|either|maybe|not|no|if|mod|is|are)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 4
 LETTERS = re.compile(r"(?!(?:pi|oo|inf|infinity)$)[A-Za-z][A-Za-z\s]+")
 """letters alone: a word, and no product"""

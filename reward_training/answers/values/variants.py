@@ -28,7 +28,11 @@ def rewritten(gold: str) -> list[str]:
     value = read(gold)
     if isinstance(value, Words) and not value.has_formula:
         return [f" {gold} ", f"\\text{{{gold}}}" if re.fullmatch(r"[\w\s]+", gold) else gold, f"**{gold}**"]
-    spaced = gold if re.search(r"\\text|\d,\d{3}|,\\!|\{,\}|e[-+]\d|\\begin|(?<!\\)\b[A-Za-z]{3}", gold) else SIGN.sub(r" \1 ", gold).strip()
+    spaced = (
+        gold
+        if re.search(r"\\text|\d,\d{3}|,\\!|\{,\}|e[-+]\d|\\begin|(?<!\\)\b[A-Za-z]{3}", gold)
+        else SIGN.sub(r" \1 ", gold).strip()
+    )
     spelled = gold.replace(r"\frac", r"\dfrac").replace("(", r"\left(").replace(")", r"\right)")
     spelled = gold if r"\left" in gold else spelled
     inline = gold if "$" in gold else f"${gold}$"

@@ -129,7 +129,9 @@ def test_prose_in_a_place_is_not_its_last_number(content: str) -> None:
         assert not accepts("23", f"<answer>{content}</answer>", checker=checker)
 
 
-@pytest.mark.parametrize("content", ["There are 23 boats.", "She paid $23 in all.", "the total is 23", "It is 23 boats"])
+@pytest.mark.parametrize(
+    "content", ["There are 23 boats.", "She paid $23 in all.", "the total is 23", "It is 23 boats"]
+)
 def test_a_sentence_that_states_one_number_is_that_number(content: str) -> None:
     for checker in ("math", "numeric"):
         assert accepts("23", f"<answer>{content}</answer>", checker=checker)
@@ -252,7 +254,9 @@ def test_rounding_goes_both_ways(gold: str, answer: str) -> None:
         assert accepts(answer, boxed(gold), checker=checker)
 
 
-@pytest.mark.parametrize(("gold", "answer"), [("1/3", "0.33"), ("2/3", "0.6667"), ("7", "7.0000001"), ("1/6", "0.166668")])
+@pytest.mark.parametrize(
+    ("gold", "answer"), [("1/3", "0.33"), ("2/3", "0.6667"), ("7", "7.0000001"), ("1/6", "0.166668")]
+)
 def test_fewer_digits_or_wrong_ones_are_no_rounding(gold: str, answer: str) -> None:
     for checker in ("math", "numeric"):
         assert not accepts(gold, boxed(answer), checker=checker)
