@@ -53,7 +53,10 @@ class Completion(Record):
     token_ids: list[int]
     """the response tokens, including the end-of-sequence token if it was sampled"""
     text: str
-    """the response decoded without special tokens"""
+    """the response decoded without special tokens, except those that mark thoughts"""
+    begun: str = ""
+    """the end of the rendered prompt that belongs to the response: a mark that opens a thought, such as `<think>`; often
+    empty"""
     finish_reason: str
     """stop, length, or aborted:<reason>"""
     logprobs: list[float]
@@ -61,6 +64,12 @@ class Completion(Record):
     policy_id: str
     step: int
     seed: int
+
+    @property
+    def response(self) -> str:
+        """The text with what the prompt began of it. It is read to tell thoughts from the answer, or the format of the
+        whole."""
+        return self.begun + self.text
 
     @property
     def is_aborted(self) -> bool:

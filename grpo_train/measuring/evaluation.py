@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,9 +22,13 @@ from configs.seeds import seed_for
 from grpo_train.policies.model import load_policy
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.updating.response_logprobs import policy_kl
-from reward_training.answers.extraction import extractor
+from reward_training.answers.checkers import as_number
+from reward_training.rewards.outcome import given_answer
 from reward_training.scorer import Reward, Scoring
 from reward_training.statistics import bootstrap_mean, majority_is_right, pass_at_k
+
+BY_VALUE = ("exact", "numeric", "math_verify")
+"""checkers under which equal numbers are right or wrong together, however they are written"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def _row(entry: _Answered, config: Config) -> dict[str, Any]:
         row |= _mean_of_known(f"sampled/{name}", entry.scores[1:], name)
     for k in _powers_of_two(len(samples)):
         row[f"pass_at_{k}"] = pass_at_k(len(samples), sum(right[1:]), k)
-    answers = [_voted_answer(completion.text, config) for completion in samples]
+    answers = [_voted_answer(entry.problem, completion, config) for completion in samples]
     row[f"maj_at_{len(samples)}"] = majority_is_right(answers, right[1:])
     return row
 
@@ -155,15 +160,19 @@ def _powers_of_two(limit: int) -> list[int]:
     return [2**exponent for exponent in range(limit.bit_length()) if 2**exponent <= limit]
 
 
-def _voted_answer(text: str, config: Config) -> str | None:
-    """The answer that a sample votes for in majority voting.
+def _voted_answer(problem: Problem, completion: Completion, config: Config) -> str | Decimal | None:
+    """The answer that a sample votes for in majority voting; None where it has no vote.
 
-    It is what the checker extracts; where the checker is no outcome reward, the whole text.
+    It is what the checker compares with the gold answer; where the checker is no outcome reward, the whole text. Numbers
+    vote by their value (8 with 8.0) under the checkers that compare values.
     """
     checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
-    if isinstance(checker, OutcomeRewardConfig):
-        return extractor(checker)(text)
-    return text.strip()
+    if not isinstance(checker, OutcomeRewardConfig):
+        return completion.text.strip()
+    answer = given_answer(problem, completion, checker)
+    if answer is None or checker.checker not in BY_VALUE or (value := as_number(answer)) is None:
+        return answer
+    return value
 
 
 def _kl_initial(

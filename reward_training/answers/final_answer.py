@@ -2,7 +2,7 @@
 
 `extract` says where the answer must be: in a tag, in a box, after ####, after a phrase such as "the answer is", in a
 JSON field, as the last number, or (`final`) in whichever of these places the text has, the last number being tried
-last. Reasoning in <think> does not count.
+last. Thoughts, such as those in <think>, do not count.
 
 If a text has several places with different contents, the last one counts only if words stand between them:
 "... <answer>9</answer> Wait, I counted one twice: <answer>8</answer>" is a correction, but
@@ -23,6 +23,7 @@ from reward_training.answers.committed_number import committed_number
 from reward_training.answers.denials import DENIED_AFTER, DOUBTED, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
 from reward_training.answers.plain_text import visible
 from reward_training.answers.quantity import quantity
+from reward_training.answers.thoughts import answer_of
 
 PLACEHOLDER = re.compile(
     r"[\s.…?_\-–]*|<[^<>]+>\.?|\\?text\{[^}]*answer[^}]*\}|(?:your |the |final |my )*(?:answer|result|number|value)(?: here| goes here)?|x{3,}|(?-i:N/A|NA|n/?a)|null",
@@ -80,10 +81,8 @@ def final_answer(
 
 
 def without_thoughts(text: str) -> str:
-    """The text without <think> reasoning and words attributed to a grader or user; an unclosed <think> ends it."""
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL | re.IGNORECASE)
-    text = OTHERS_WORDS.sub("", text)
-    return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    """The text without thoughts and words attributed to a grader or user."""
+    return OTHERS_WORDS.sub("", answer_of(text))
 
 
 # ---- places ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from configs.errors import RewardError
 from configs.records import Completion, Problem, Prompt
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.checkers import choice, exact, numeric
-from reward_training.answers.extraction import extractor
+from reward_training.answers.extraction import extractor, is_strict
 from reward_training.answers.plain_text import plain
 from reward_training.reward import Value, WorksElsewhere
 from reward_training.rewards.checker_pool import Check, CheckerPool
@@ -30,13 +30,12 @@ class OutcomeReward(WorksElsewhere):
         self.name = config.name
         self.weight = config.weight
         self._config = config
-        self._extract = extractor(config)
         self._pool = pool
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
         """1.0 for a right answer, 0.0 for a wrong one; a reasoning-gym scorer may give values in between."""
         pairs = zip(problems, completions, strict=True)
-        answers = [self._extract(completion.text, asked(problem.prompt)) for problem, completion in pairs]
+        answers = [given_answer(problem, completion, self._config) for problem, completion in pairs]
         values = [self._check_in_process(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
         pending = [i for i, value in enumerate(values) if value is None]
         checked = self._check_in_pool([problems[i] for i in pending], [answers[i] or "" for i in pending])
@@ -98,6 +97,16 @@ class OutcomeReward(WorksElsewhere):
                 "use checker: exact or math_verify for this source"
             )
         return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)
+
+
+def given_answer(problem: Problem, completion: Completion, config: OutcomeRewardConfig) -> str | None:
+    """The answer that the reward compares with the gold answer; None where the response has none.
+
+    The strict rules read what the prompt began of the response too: an opened thought has no answer in it. The plain
+    ones, which are those of most papers, read the text as it is.
+    """
+    text = completion.response if is_strict(config) else completion.text
+    return extractor(config)(text, asked(problem.prompt))
 
 
 def asked(prompt: Prompt) -> str:

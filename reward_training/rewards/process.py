@@ -8,7 +8,8 @@ at it or later (`grpo_train/updating/step_advantages.py`). Left out: step labels
 
 Steps that cannot be checked (no equation, a judge that did not answer) are ignored, so a policy that stops writing
 equations does not lower its mean. A response without any step to check gets `if_none`; it is unscored if the checker
-failed on all its steps.
+failed on all its steps. Thoughts are reasoning and have steps too. The mark with which the prompt opens a thought is no
+step, but the reward that checks the steps sees it.
 """
 
 from __future__ import annotations
