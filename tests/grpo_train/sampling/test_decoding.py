@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerFast
 
 from configs.records import Completion, Problem, Score
 from configs.schema.grpo import EarlyStopConfig
+from configs.schema.rewards import FormatRewardConfig
 from grpo_train.sampling.decoding import Decoder, begun_response
 from grpo_train.sampling.early_stop import EarlyStop
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.updating.step_advantages import token_steps
 from reward_training.answers.thoughts import answer_of
 from reward_training.rewards.format import FormatReward
-from configs.schema.rewards import FormatRewardConfig
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|eos|>{% endfor %}{% if add_generation_prompt %}<|bot|>BEGUN{% endif %}"
 
@@ -52,15 +52,17 @@ BUILDERS = pytest.mark.parametrize("build", [byte_level, metaspace])
 MISTRAL = ["[THINK]", "[/THINK]", "[INST]", "[/INST]"]
 
 
-@BUILDERS
-def test_marks_that_are_special_tokens_stay_and_other_special_tokens_go(build) -> None:
-    """The closing mark was left out: `hm 7[/THINK]8` became `hm 78`, of which 78 was the last number."""
+@pytest.mark.parametrize(
+    ("build", "without_marks", "text"),
+    [(byte_level, "hm 78 ", "[THINK]hm 7[/THINK]8 "), (metaspace, "hm 7 8 ", "[THINK] hm 7[/THINK] 8 ")],
+)
+def test_marks_that_are_special_tokens_stay_and_other_special_tokens_go(build, without_marks, text) -> None:
+    """The closing mark was left out: `hm 7[/THINK]8` became `hm 78`, whose last number is 78."""
     tokenizer = build(MISTRAL)
     written = ids(tokenizer, "[THINK]hm 7[/THINK]8 [INST]<|eos|>")
-    assert len(written) == len("hm 78 ") + (5 if build is byte_level else 6 + 2)  # a sign for a space after each mark
-    assert "78" in tokenizer.decode(written, skip_special_tokens=True).replace(" 7 8", "78")
-    assert Decoder(tokenizer)(written).replace(" ", "") == "[THINK]hm7[/THINK]8"
-    assert answer_of(Decoder(tokenizer)(written)).strip() == "8"
+    assert tokenizer.decode(written, skip_special_tokens=True) == without_marks
+    assert Decoder(tokenizer)(written) == text
+    assert answer_of(text).strip() == "8"
 
 
 @BUILDERS

@@ -167,6 +167,25 @@ def test_format_of_tags(text: str, fits: bool, make_problem: MakeProblem, make_c
     assert reward([make_problem()], [make_completion(text)]) == [float(fits)]
 
 
+@pytest.mark.parametrize(
+    ("begun", "text", "fits"),
+    [
+        ("<think>\n", "3 + 5</think>\n<answer>8</answer>", 1.0),
+        ("<think>", "<think>3 + 5</think><answer>8</answer>", 0.0),  # opened a second time
+        ("<think>\n", "\n</think><answer>8</answer>", 0.0),  # an empty thought
+        ("", "3 + 5</think><answer>8</answer>", 0.0),
+    ],
+)
+def test_a_tag_that_the_prompt_opens_counts(
+    begun: str, text: str, fits: float, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    """Under a chat template that ends in <think> the reward was always 0."""
+    completions = [make_completion(text, begun=begun)]
+    for settings in ({"tags": ["think", "answer"]}, {"pattern": r"^<think>\s*[^\s<].*</think>\s*<answer>"}):
+        reward = FormatReward(FormatRewardConfig.model_validate({"name": "form"} | settings))
+        assert reward([make_problem()], completions) == [fits]
+
+
 def test_format_with_pattern_and_tags_wants_both(make_problem: MakeProblem, make_completion: Make) -> None:
     reward = FormatReward(FormatRewardConfig(name="form", tags=["answer"], pattern=r"\d</answer>"))
     texts = ["<answer>8</answer>", "<answer>eight</answer>", "8</answer>"]
