@@ -112,7 +112,7 @@ def _build(
         case JudgeRewardConfig():
             return stack.enter_context(closing(JudgeReward(config)))
         case PythonRewardConfig():
-            return PythonReward(config)
+            return stack.enter_context(closing(PythonReward(config)))
         case ModelRewardConfig():
             return ModelReward(config, scorers[config.model]) if config.model in scorers else None
 

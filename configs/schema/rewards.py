@@ -265,11 +265,14 @@ class JudgeRewardConfig(RewardBlock):
 
 
 class PythonRewardConfig(RewardBlock):
-    """Your own function: `def reward(problems, completions) -> list[float]`."""
+    """Your own function, `def reward(problems, completions) -> list[float]`, or one that was written for TRL's GRPOTrainer
+    or as verl's `compute_score`. The names of its parameters tell which: `prompts`, `completions` or `completion_ids`
+    (TRL), `solution_str` (verl). It may be async."""
 
     kind: Literal["python"] = "python"
     function: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="`module:function`, importable from the current folder"
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="`module:function`, importable from the current folder or installed",
     )
 
 

@@ -17,6 +17,7 @@ from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, p
 from reward_training.judges.client import JudgeClient
 from reward_training.judges.judge import read_rubric
 from reward_training.rewards.outcome import IN_POOL
+from reward_training.rewards.python_forms import SIGNATURES, form_of
 from reward_training.rewards.python_function import load_function
 from reward_training.scorer import build_rewards, score
 from tasks.runs.workspace import models_folder
@@ -48,10 +49,14 @@ def check_rewards(config: Config) -> Iterator[Finding]:
 def _check_function(reward: PythonRewardConfig) -> Finding:
     name = f"reward {reward.name}"
     try:
-        load_function(reward.function)
+        function = load_function(reward.function)
     except ConfigError as error:
         return Finding(name, "fail", str(error), "write module:function so that it imports from the current folder")
-    return Finding(name, "ok", f"{reward.function} imports")
+    try:
+        form = form_of(function, reward.function)
+    except ConfigError as error:
+        return Finding(name, "fail", str(error), "see docs/choosing.md, A function")
+    return Finding(name, "ok", f"{reward.function} imports, and is called as {SIGNATURES[form]}")
 
 
 def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Finding]:
