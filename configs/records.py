@@ -83,6 +83,8 @@ class Score(Record):
     """{objective: value}; None where the reward could not score the completion"""
     unscored: dict[str, str] = {}
     """{objective: reason} for each None in `parts`"""
+    faults: dict[str, str] = {}
+    """{objective: reason} for each part that is 0 because its checker failed through the response's fault"""
     total: float
     """weighted sum of the scored parts, for labels, best-of-N and reports; advantages are computed from `parts`"""
     steps: list[tuple[int, float]] | None = None

@@ -89,7 +89,7 @@ class OutcomeRewardConfig(RewardBlock):
     timeout_s: PositiveFloat = Field(
         5.0,
         description="seconds for one check by regex, reasoning_gym or math_verify; an answer that takes longer is "
-        "unscored",
+        "wrong if the gold answer does not, and else unscored",
     )
 
     @field_validator("pattern")
@@ -125,7 +125,7 @@ class FormatRewardConfig(RewardBlock):
     tags: list[Name] = Field(
         [],
         description="the response must consist of these tags, each once and in this order, for instance `[think, "
-        "answer]`",
+        "answer]`; the opening tag of a thought with which the chat template ends the prompt counts",
     )
 
     @field_validator("pattern")

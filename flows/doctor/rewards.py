@@ -121,7 +121,7 @@ def promotion_metrics(config: Config) -> list[str]:
     powers = [2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples]
     names = [reward.name for reward in [*config.rewards, *config.evaluation.rewards]]
     return [
-        *("greedy_accuracy", "response_length", "truncated_share"),
+        *("greedy_accuracy", "response_length", "truncated_share", "at_fault_share"),
         *(f"pass_at_{k}" for k in powers),
         f"maj_at_{num_samples}",
         *(f"{kind}/{name}" for name in names for kind in ("greedy", "sampled")),

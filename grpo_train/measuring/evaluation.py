@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,7 +38,8 @@ class Evaluation:
 
     reports: dict[str, EvalReport]
     rows: list[dict[str, Any]]
-    """one per problem: split, problem_key, source, and a value for each metric that could be measured"""
+    """one per problem: split, problem_key, source, and a value for each metric that could be measured; `faults`, where
+    there are any, has the number of responses by the reason for which the checker failed through their fault"""
     examples: list[dict[str, Any]]
     """texts of the first problems of each split: prompt, answer, greedy response, samples"""
 
@@ -140,7 +142,10 @@ def _row(entry: _Answered, config: Config) -> dict[str, Any]:
         "greedy_accuracy": float(right[0]),
         "response_length": float(len(greedy.token_ids)),
         "truncated_share": float(greedy.finish_reason == "length"),
+        "at_fault_share": fmean(config.checker in score.faults for score in entry.scores),
     }
+    if faults := Counter(reason for s in entry.scores if (reason := s.faults.get(config.checker)) is not None):
+        row["faults"] = dict(faults)
     for name in entry.scores[0].parts:
         row |= _mean_of_known(f"greedy/{name}", entry.scores[:1], name)
         row |= _mean_of_known(f"sampled/{name}", entry.scores[1:], name)
@@ -207,7 +212,7 @@ def _first_of_each_split(answered: Sequence[_Answered], num_problems: int) -> li
 
 def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round_index: int) -> EvalReport:
     split_rows = [row for row in rows if row["split"] == split]
-    labels = {"split", "problem_key", "source"}
+    labels = {"split", "problem_key", "source", "faults"}
     names = sorted({key for row in split_rows for key in row} - labels)
     seed = seed_for(config.seed, f"bootstrap {split}", round_index=round_index)
     draws = config.evaluation.bootstrap_draws

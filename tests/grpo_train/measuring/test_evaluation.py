@@ -119,5 +119,19 @@ def test_numbers_vote_by_their_value_where_the_checker_compares_values(checker, 
     assert majority({"checker": checker, "pattern": "x" if checker == "regex" else None}, texts, right) == value
 
 
+def test_responses_at_fault_are_counted_and_their_reasons_kept():
+    config = load_config(TINY)
+    scores = [Score(parts={config.checker: 1.0}, total=1.0), Score(parts={config.checker: 0.0}, total=0.0)]
+    faulty = Score(parts={config.checker: 0.0}, faults={config.checker: "timeout after 5 s"}, total=0.0)
+    entry = evaluation._Answered(make_problem("?"), [completion(text) for text in "5678"], [*scores, faulty, faulty])
+    row = evaluation._row(entry, config)
+    assert (row["at_fault_share"], row["faults"]) == (0.5, {"timeout after 5 s": 2})
+    assert row["pass_at_1"] == 0.0
+    assert "faults" not in evaluation._row(evaluation._Answered(entry.problem, entry.completions[:2], scores), config)
+    report = evaluation._report("p", "train", [row], config, 1)
+    assert report.values["at_fault_share"].estimate == 0.5
+    assert "faults" not in report.values
+
+
 def test_number_of_responses(config):
     assert num_responses(config, 10) == 50

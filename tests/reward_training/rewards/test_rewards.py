@@ -20,7 +20,6 @@ from configs.schema.rewards import (
     PythonRewardConfig,
     RepetitionRewardConfig,
 )
-from reward_training.reward import Unscored
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
 from reward_training.rewards.length import LengthReward
@@ -93,15 +92,18 @@ def test_a_choice_is_right_by_letter_or_text_of_the_problems_choices(
         reward([make_problem()], [make_completion("The answer is B.")])
 
 
-def test_a_users_pattern_runs_under_a_time_limit(
-    pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
+def test_a_users_pattern_runs_in_the_pool_under_a_time_limit(
+    pool: CheckerPool, make_problem: MakeProblem, make_completion: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"name": "form", "extract": "whole", "checker": "regex", "timeout_s": 1.0}
-    year = OutcomeReward(OutcomeRewardConfig.model_validate(settings | {"pattern": "[0-9]{4}"}), pool)
+    limits: list[float] = []
+    run = CheckerPool.run
+    monkeypatch.setattr(
+        CheckerPool, "run", lambda pool, checks: limits.extend(c.timeout_s for c in checks) or run(pool, checks)
+    )
+    settings = {"name": "form", "extract": "whole", "checker": "regex", "timeout_s": 7.0, "pattern": "[0-9]{4}"}
+    year = OutcomeReward(OutcomeRewardConfig.model_validate(settings), pool)
     assert year([make_problem()] * 2, [make_completion(text) for text in ("1945", "in 1945")]) == [1.0, 0.0]
-    endless = OutcomeReward(OutcomeRewardConfig.model_validate(settings | {"pattern": "(a+)+b"}), pool)
-    [value] = endless([make_problem()], [make_completion("a" * 40)])
-    assert value == Unscored("timeout after 1 s")
+    assert limits == [7.0, 7.0]
 
 
 @pytest.mark.parametrize(("checker", "pattern"), [("regex", None), ("exact", "x"), ("regex", "(")])
