@@ -118,3 +118,11 @@ def test_plain_extraction_reads_the_text_as_it_is(
     text = "7</answer> 9" if extract == "whole" else "<answer>7</answer></think> 9"
     config = OutcomeRewardConfig.model_validate({"name": "correct", "extract": extract})
     assert given_answer(make_problem(), make_completion(text, begun="<think>\n"), config) == answer
+
+
+def test_a_completion_of_an_older_file_began_with_nothing(make_completion: Make) -> None:
+    line = make_completion("8").model_dump_json(exclude={"begun"})
+    assert "begun" not in line
+    assert Completion.model_validate_json(line).response == "8"
+    begun = make_completion("8", begun="<think>")
+    assert Completion.model_validate_json(begun.model_dump_json()) == begun
