@@ -55,7 +55,10 @@ class Completion(Record):
     token_ids: list[int]
     """the response tokens, including the end-of-sequence token if it was sampled"""
     text: str
-    """the response decoded without special tokens"""
+    """the response decoded without special tokens, except those that mark thoughts"""
+    begun: str = ""
+    """the end of the rendered prompt that belongs to the response: a mark that opens a thought, such as `<think>`; often
+    empty"""
     finish_reason: str
     """stop, length, or aborted:<reason>"""
     logprobs: list[float]
@@ -63,6 +66,12 @@ class Completion(Record):
     policy_id: str
     step: int
     seed: int
+
+    @property
+    def response(self) -> str:
+        """The text with what the prompt began of it. It is read to tell thoughts from the answer, or the format of the
+        whole."""
+        return self.begun + self.text
 
     @property
     def is_aborted(self) -> bool:
@@ -76,6 +85,8 @@ class Score(Record):
     """{objective: value}; None where the reward could not score the completion"""
     unscored: dict[str, str] = {}
     """{objective: reason} for each None in `parts`"""
+    faults: dict[str, str] = {}
+    """{objective: reason} for each part that is 0 because its checker failed through the response's fault"""
     total: float
     """weighted sum of the scored parts, for labels, best-of-N and reports; advantages are computed from `parts`"""
     steps: list[tuple[int, float]] | None = None

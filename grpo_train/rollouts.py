@@ -203,6 +203,7 @@ def rollout_rows(
             "finish_reason": completion.finish_reason,
             "num_tokens": len(completion.token_ids),
             "parts": score.parts,
+            "faults": score.faults,
             "total": score.total,
             "advantage": float(advantage),
             "refused": is_refused,

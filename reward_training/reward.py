@@ -25,8 +25,15 @@ class Stepwise:
     """(end of the step as an offset in characters from the start of the text, value) of each step"""
 
 
+@dataclass(frozen=True)
+class AtFault:
+    """The result of a checker that failed through the response's fault. Its value is 0; the reason is kept."""
+
+    reason: str
+
+
 Value = float | Unscored
-Found = Value | Stepwise
+Found = Value | Stepwise | AtFault
 """everything that a reward may return for a completion"""
 
 

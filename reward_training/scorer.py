@@ -27,7 +27,7 @@ from configs.schema.rewards import (
     RewardConfig,
 )
 from reward_training.judges.judge import JudgeReward
-from reward_training.reward import Found, Reward, Stepwise, Unscored, WorksElsewhere
+from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, WorksElsewhere
 from reward_training.reward_models.scores import RewardModelScorer
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
@@ -112,7 +112,7 @@ def _build(
         case JudgeRewardConfig():
             return stack.enter_context(closing(JudgeReward(config)))
         case PythonRewardConfig():
-            return PythonReward(config)
+            return stack.enter_context(closing(PythonReward(config)))
         case ModelRewardConfig():
             return ModelReward(config, scorers[config.model]) if config.model in scorers else None
 
@@ -189,12 +189,15 @@ def _score_of(values: Mapping[str, Found], weighing: Weighing) -> Score:
     parts = {name: _as_part(value) for name, value in values.items()}
     steps = next((list(value.steps) for value in values.values() if isinstance(value, Stepwise)), None)
     unscored = {name: value.reason for name, value in values.items() if isinstance(value, Unscored)}
-    return Score(parts=parts, unscored=unscored, total=weighing.total(parts), steps=steps)
+    faults = {name: value.reason for name, value in values.items() if isinstance(value, AtFault)}
+    return Score(parts=parts, unscored=unscored, faults=faults, total=weighing.total(parts), steps=steps)
 
 
 def _as_part(value: Found) -> float | None:
     if isinstance(value, Unscored):
         return None
+    if isinstance(value, AtFault):
+        return 0.0
     return value.value if isinstance(value, Stepwise) else value
 
 
@@ -220,7 +223,7 @@ def _checked_values(reward: Reward, problems: Sequence[Problem], completions: Se
 
 
 def _checked_value(reward: Reward, problem: Problem, completion: Completion, value: object) -> Found:
-    if isinstance(value, Unscored):
+    if isinstance(value, Unscored | AtFault):
         return value
     if isinstance(value, Stepwise):
         for part in (value.value, *(step_value for _, step_value in value.steps)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import comb, sqrt
 
 import numpy as np
@@ -76,10 +76,10 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
     return 1.0 - comb(num_samples - num_right, k) / comb(num_samples, k)
 
 
-def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> float:
+def majority_is_right(answers: Sequence[Hashable], right: Sequence[bool]) -> float:
     """Whether the most frequent answer is right (maj@k): 1 or 0, or for a tie the share of tied answers that are right.
 
-    Samples without an answer do not vote. Without any answer the result is 0.
+    Samples without an answer (None) do not vote. Without any answer the result is 0.
 
     >>> majority_is_right(["5", "5", "7", None], [True, True, False, False])
     1.0

@@ -88,7 +88,8 @@ class OutcomeRewardConfig(RewardBlock):
     )
     timeout_s: PositiveFloat = Field(
         5.0,
-        description="seconds for one check by regex or reasoning_gym; an answer that takes longer is unscored",
+        description="seconds for one check by regex or reasoning_gym; an answer that takes longer is wrong if the gold "
+        "answer does not, and else unscored",
     )
 
     @field_validator("checker", mode="before")
@@ -129,7 +130,7 @@ class FormatRewardConfig(RewardBlock):
     tags: list[Name] = Field(
         [],
         description="the response must consist of these tags, each once and in this order, for instance `[think, "
-        "answer]`",
+        "answer]`; the opening tag of a thought with which the chat template ends the prompt counts",
     )
 
     @field_validator("pattern")
@@ -269,11 +270,14 @@ class JudgeRewardConfig(RewardBlock):
 
 
 class PythonRewardConfig(RewardBlock):
-    """Your own function: `def reward(problems, completions) -> list[float]`."""
+    """Your own function, `def reward(problems, completions) -> list[float]`, or one that was written for TRL's GRPOTrainer
+    or as verl's `compute_score`. The names of its parameters tell which: `prompts`, `completions` or `completion_ids`
+    (TRL), `solution_str` (verl). It may be async."""
 
     kind: Literal["python"] = "python"
     function: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="`module:function`, importable from the current folder"
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="`module:function`, importable from the current folder or installed",
     )
 
 

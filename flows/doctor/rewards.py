@@ -14,6 +14,7 @@ from flows.doctor.checks import Finding
 from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from reward_training.judges.client import JudgeClient
 from reward_training.judges.judge import read_rubric
+from reward_training.rewards.python_forms import SIGNATURES, form_of
 from reward_training.rewards.python_function import load_function
 from tasks.runs.workspace import models_folder
 
@@ -42,10 +43,14 @@ def check_rewards(config: Config) -> Iterator[Finding]:
 def _check_function(reward: PythonRewardConfig) -> Finding:
     name = f"reward {reward.name}"
     try:
-        load_function(reward.function)
+        function = load_function(reward.function)
     except ConfigError as error:
         return Finding(name, "fail", str(error), "write module:function so that it imports from the current folder")
-    return Finding(name, "ok", f"{reward.function} imports")
+    try:
+        form = form_of(function, reward.function)
+    except ConfigError as error:
+        return Finding(name, "fail", str(error), "see docs/choosing.md, A function")
+    return Finding(name, "ok", f"{reward.function} imports, and is called as {SIGNATURES[form]}")
 
 
 def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Finding]:
@@ -110,7 +115,7 @@ def promotion_metrics(config: Config) -> list[str]:
     powers = [2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples]
     names = [reward.name for reward in [*config.rewards, *config.evaluation.rewards]]
     return [
-        *("greedy_accuracy", "response_length", "truncated_share"),
+        *("greedy_accuracy", "response_length", "truncated_share", "at_fault_share"),
         *(f"pass_at_{k}" for k in powers),
         f"maj_at_{num_samples}",
         *(f"{kind}/{name}" for name in names for kind in ("greedy", "sampled")),

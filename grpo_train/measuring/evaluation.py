@@ -8,8 +8,9 @@ not count in its n.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,9 +22,14 @@ from configs.seeds import seed_for
 from grpo_train.policies.model import load_policy
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.updating.response_logprobs import policy_kl
-from reward_training.answers.finding.extraction import extractor
+from reward_training.answers.checkers import as_number
+from reward_training.answers.values.reading import read
+from reward_training.rewards.outcome import given_answer
 from reward_training.scorer import Reward, Scoring
 from reward_training.statistics import bootstrap_mean, majority_is_right, pass_at_k
+
+BY_VALUE = ("exact", "numeric", "math")
+"""checkers under which equal values are right or wrong together, however they are written"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Evaluation:
 
     reports: dict[str, EvalReport]
     rows: list[dict[str, Any]]
-    """one per problem: split, problem_key, source, and a value for each metric that could be measured"""
+    """one per problem: split, problem_key, source, and a value for each metric that could be measured; `faults`, where
+    there are any, has the number of responses by the reason for which the checker failed through their fault"""
     examples: list[dict[str, Any]]
     """texts of the first problems of each split: prompt, answer, greedy response, samples"""
 
@@ -135,13 +142,16 @@ def _row(entry: _Answered, config: Config) -> dict[str, Any]:
         "greedy_accuracy": float(right[0]),
         "response_length": float(len(greedy.token_ids)),
         "truncated_share": float(greedy.finish_reason == "length"),
+        "at_fault_share": fmean(config.checker in score.faults for score in entry.scores),
     }
+    if faults := Counter(reason for s in entry.scores if (reason := s.faults.get(config.checker)) is not None):
+        row["faults"] = dict(faults)
     for name in entry.scores[0].parts:
         row |= _mean_of_known(f"greedy/{name}", entry.scores[:1], name)
         row |= _mean_of_known(f"sampled/{name}", entry.scores[1:], name)
     for k in _powers_of_two(len(samples)):
         row[f"pass_at_{k}"] = pass_at_k(len(samples), sum(right[1:]), k)
-    answers = [_voted_answer(completion.text, config) for completion in samples]
+    answers = [_voted_answer(entry.problem, completion, config) for completion in samples]
     row[f"maj_at_{len(samples)}"] = majority_is_right(answers, right[1:])
     return row
 
@@ -155,15 +165,19 @@ def _powers_of_two(limit: int) -> list[int]:
     return [2**exponent for exponent in range(limit.bit_length()) if 2**exponent <= limit]
 
 
-def _voted_answer(text: str, config: Config) -> str | None:
-    """The answer that a sample votes for in majority voting.
+def _voted_answer(problem: Problem, completion: Completion, config: Config) -> Hashable:
+    """The answer that a sample votes for in majority voting; None where it has no vote.
 
-    It is what the checker extracts; where the checker is no outcome reward, the whole text.
+    It is what the checker compares with the gold answer; where the checker is no outcome reward, the whole text. Answers
+    vote by their value (1/2 with 0.5) under the checkers that compare values. None where there is no answer.
     """
     checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
-    if isinstance(checker, OutcomeRewardConfig):
-        return extractor(checker)(text)
-    return text.strip()
+    if not isinstance(checker, OutcomeRewardConfig):
+        return completion.text.strip()
+    answer = given_answer(problem, completion, checker)
+    if answer is None or checker.checker not in BY_VALUE:
+        return answer
+    return (as_number(answer) or answer) if checker.checker == "exact" else read(answer)
 
 
 def _kl_initial(
@@ -198,7 +212,7 @@ def _first_of_each_split(answered: Sequence[_Answered], num_problems: int) -> li
 
 def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round_index: int) -> EvalReport:
     split_rows = [row for row in rows if row["split"] == split]
-    labels = {"split", "problem_key", "source"}
+    labels = {"split", "problem_key", "source", "faults"}
     names = sorted({key for row in split_rows for key in row} - labels)
     seed = seed_for(config.seed, f"bootstrap {split}", round_index=round_index)
     draws = config.evaluation.bootstrap_draws

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.records import Completion
+from configs.records import Completion, Score
 from grpo_train.observers.observer import StepRecord
 from grpo_train.updating.advantages import Advantages, Bools, Floats
 
@@ -15,6 +15,7 @@ def step_metrics(step: StepRecord, *, with_refills: bool) -> dict[str, float]:
     """Metrics of a step's rewards, groups and responses, and of dynamic sampling where it is on."""
     is_old = step.batch.is_old
     metrics = reward_metrics(step.parts, step.objectives, step.advantages, is_old)
+    metrics |= fault_metrics(step.batch.sampled_scores, step.objectives)
     metrics |= group_metrics(step.batch.completions, step.right, step.advantages, step.batch.group_size, is_old)
     metrics |= response_metrics(step.batch.sampled)
     return metrics | refill_metrics(step) if with_refills else metrics
@@ -42,6 +43,13 @@ def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advanta
         "advantage/min": float(values.min()),
         "advantage/max": float(values.max()),
         "advantage/positive_share": float((values > 0).mean()),
+    }
+
+
+def fault_metrics(scores: Sequence[Score], objectives: Sequence[str]) -> dict[str, float]:
+    """Of each objective, the share of sampled responses that made its checker fail."""
+    return {
+        f"objective/{name}/at_fault_share": float(np.mean([name in s.faults for s in scores])) for name in objectives
     }
 
 

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.records import ABORTED, Completion, Problem
 from configs.schema.grpo import EarlyStopConfig, LoopStop, LowScoreStop, UnfinishableStop
+from grpo_train.sampling.decoding import Decoder, begun_response
 from reward_training.scorer import Reward, score
 
 
@@ -53,8 +54,10 @@ class EarlyStop:
     """(problem, index) of drafts that have written `must_contain`"""
     needs: int = field(init=False, default=0)
     """number of tokens that must be left to a draft that is not in `complete`"""
+    decode: Decoder = field(init=False)
 
     def __post_init__(self) -> None:
+        self.decode = Decoder(self.tokenizer)
         if self.config.unfinishable is not None:
             self.needs = self._tokens_needed(self.config.unfinishable)
 
@@ -118,7 +121,8 @@ class EarlyStop:
             index=draft.index,
             prompt_ids=[],
             token_ids=draft.token_ids,
-            text=str(self.tokenizer.decode(draft.token_ids, skip_special_tokens=True)),
+            text=self.decode(draft.token_ids),
+            begun=begun_response(self.tokenizer, self.problems[draft.problem].prompt),
             finish_reason="length",
             logprobs=[],
             policy_id="",

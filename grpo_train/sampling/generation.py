@@ -21,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from configs.errors import StageStopped
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
+from grpo_train.sampling.decoding import Decoder, begun_response
 from grpo_train.sampling.early_stop import EarlyStop
 from grpo_train.sampling.key_value_cache import fork, sampling_cache
 from grpo_train.sampling.packed_weights import packed_weights
@@ -96,7 +97,8 @@ def sample(
         StageStopped: `should_stop()` was true between two batches of rows.
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
-    stop_ids = stop_token_ids(model, tokenizer)
+    begun = [begun_response(tokenizer, problem.prompt) for problem in problems]
+    stop_ids, decode = stop_token_ids(model, tokenizer), Decoder(tokenizer)
     sizes = group_sizes if group_sizes is not None else [sampling.group_size] * len(problems)
     groups = [
         [_Row(i, index, _uniforms(seed, problem, index, sampling.max_response_length)) for index in range(size)]
@@ -110,7 +112,8 @@ def sample(
             index=row.index,
             prompt_ids=prompts[row.problem],
             token_ids=row.token_ids,
-            text=tokenizer.decode(row.token_ids, skip_special_tokens=True),
+            text=decode(row.token_ids),
+            begun=begun[row.problem],
             finish_reason=row.finish_reason,
             logprobs=row.logprobs,
             policy_id=policy_id,

@@ -23,6 +23,7 @@ from trl.generation.vllm_client import VLLMClient
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
 from configs.schema.grpo import VllmConfig
+from grpo_train.sampling.decoding import Decoder, begun_response
 from grpo_train.sampling.generation import Sampling
 from reward_training.transformer.rendering import encode_prompt
 
@@ -76,6 +77,8 @@ class VllmEngine:
     ) -> list[Completion]:
         """Sample `group_sizes[i]` completions of problem i; returned group by group in the order of `problems`."""
         prompts = [encode_prompt(tokenizer, problem) for problem in problems]
+        begun = [begun_response(tokenizer, problem.prompt) for problem in problems]
+        decode = Decoder(tokenizer)
         written: dict[int, list[Completion]] = {}
         for size in sorted(set(group_sizes) - {0}):
             indices = [i for i, wanted in enumerate(group_sizes) if wanted == size]
@@ -94,7 +97,8 @@ class VllmEngine:
                     index=index,
                     prompt_ids=prompts[i],
                     token_ids=token_ids,
-                    text=tokenizer.decode(token_ids, skip_special_tokens=True),
+                    text=decode(token_ids),
+                    begun=begun[i],
                     finish_reason="stop" if token_ids[-1] in self._stop_ids else "length",
                     logprobs=logprobs,
                     policy_id=policy_id,

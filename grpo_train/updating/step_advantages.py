@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Score
 from configs.schema.rewards import CombinationConfig
+from grpo_train.sampling.decoding import Decoder
 from grpo_train.updating.advantages import EPSILON, Advantages, Bools, Floats
 
 Steps = Sequence[tuple[int, float]]
@@ -25,9 +26,10 @@ Steps = Sequence[tuple[int, float]]
 
 def token_steps(tokenizer: PreTrainedTokenizerBase, completion: Completion, score: Score) -> Steps:
     """The score's steps, with their ends counted in tokens instead of characters of the text."""
+    decode = Decoder(tokenizer)
 
     def num_characters(num_tokens: int) -> int:
-        return len(tokenizer.decode(completion.token_ids[:num_tokens], skip_special_tokens=True))
+        return len(decode(completion.token_ids[:num_tokens]))
 
     lengths = range(len(completion.token_ids) + 1)
     return [(bisect_left(lengths, end, key=num_characters), value) for end, value in score.steps or []]

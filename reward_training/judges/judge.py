@@ -86,7 +86,7 @@ class JudgeReward(WorksElsewhere):
     # ---- mode score -------------------------------------------------------------------------------------------------
 
     def _score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
-        return self._grades([self._score_question(p, c.text) for p, c in zip(problems, completions, strict=True)])
+        return self._grades([self._score_question(p, c.response) for p, c in zip(problems, completions, strict=True)])
 
     def _grades(self, questions: list[Question]) -> list[Value]:
         return [reply if isinstance(reply, Unscored) else self._grade(reply) for reply in self._client.ask(questions)]
@@ -110,7 +110,7 @@ class JudgeReward(WorksElsewhere):
         for i, problem in enumerate(problems):
             groups.setdefault(problem.key, []).append(i)
         pairs = [pair for group in groups.values() for pair in ring(group, self._config.opponents)]
-        texts = [completion.text for completion in completions]
+        texts = [completion.response for completion in completions]
         ordered_pairs = [
             (first, second) for a, b in pairs if texts[a] != texts[b] for first, second in ((a, b), (b, a))
         ]

@@ -1,7 +1,7 @@
 """Runs checkers that are not our code in worker processes with a time limit.
 
-These are reasoning-gym and the user's patterns. Such a checker may hang or crash on some text. The pool
-then kills or replaces its worker and leaves that one check unscored. The workers run `checker_worker`; a job and its
+These are reasoning-gym and the user's patterns. Such a checker may hang or crash on some text. The pool then kills or
+replaces its worker and leaves that one check unscored; whose fault that is, the caller finds out. The workers run `checker_worker`; a job and its
 result are one line of JSON each.
 """
 
@@ -25,6 +25,8 @@ from reward_training.reward import Unscored, Value
 
 START_LIMIT_S = 180.0
 """A worker imports the checkers' libraries when it starts, which takes long on a busy machine."""
+DIED = "checker died"
+"""the reason of a check whose worker process ended"""
 JOBS_PER_WORKER = 16
 """A call uses one worker per this many checks, up to the number of workers that the pool may have."""
 
@@ -167,7 +169,7 @@ class CheckerPool:
         try:
             message = worker.receive()
         except EOFError:
-            self._end(worker, results, "checker died")
+            self._end(worker, results, DIED)
             return
         if message is None:
             return

@@ -1,4 +1,6 @@
-"""Format reward: 1 if the text has the required format, otherwise 0.
+"""Format reward: 1 if the response has the required format, otherwise 0.
+
+A tag that the chat template opens at the end of the prompt counts as if the response had opened it.
 
 A format is far easier to learn than an answer. Next to an outcome reward, keep its weight small and watch its share of
 the advantage; otherwise the policy learns the format and forgets the answer.
@@ -22,7 +24,7 @@ class FormatReward:
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 for each completion."""
-        return [float(self._fits(completion.text)) for completion in completions]
+        return [float(self._fits(completion.response)) for completion in completions]
 
     def _fits(self, text: str) -> bool:
         if self._pattern is not None and self._pattern.search(text) is None:

@@ -1,4 +1,8 @@
-"""Reward from a reward model: its score of the whole conversation, calibrated if the model was trained here."""
+"""Reward from a reward model: its score of the whole conversation, calibrated if the model was trained here.
+
+The response in it is the completion's text, as in the pairs that the model is trained on. What the prompt began of the
+response stays in the prompt.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Outcome reward: extracts the final answer and lets a checker compare it with the gold answer.
 
-A missing answer is wrong (0.0). If a check exceeds its time limit, or the checker raises on a text, the completion is
-unscored.
+A missing answer is wrong (0.0). A check may exceed its time limit, raise, or end its process. If the same checker then
+finishes on the problem's gold answer under the same limit, the response is at fault and gets 0.0 too: unscored, it would
+get its group's mean and do better than a wrong one. Otherwise checker, machine or gold answer is at fault, and the
+completion is unscored.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from configs.errors import RewardError
 from configs.records import Completion, Problem, Prompt
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.checkers import choice, exact, math_equal, numeric
-from reward_training.answers.finding.extraction import extractor
-from reward_training.reward import Value, WorksElsewhere
-from reward_training.rewards.checker_pool import Check, CheckerPool
+from reward_training.answers.finding.extraction import extractor, is_strict
+from reward_training.reward import AtFault, Found, Unscored, Value, WorksElsewhere
+from reward_training.rewards.checker_pool import DIED, Check, CheckerPool
 
 IN_POOL = ("reasoning_gym", "regex")
 """checkers that are other people's code or a user's pattern, which may hang on some text"""
@@ -29,13 +31,17 @@ class OutcomeReward(WorksElsewhere):
         self.name = config.name
         self.weight = config.weight
         self._config = config
-        self._extract = extractor(config)
         self._pool = pool
+        self._finishes_on_gold: dict[str, bool] = {}
+        """by problem key, whether the checker finished on the gold answer; only of problems with a check that failed"""
 
-    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
-        """1.0 for a right answer, 0.0 for a wrong one; a reasoning-gym scorer may give values in between."""
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
+        """1.0 for a right answer, 0.0 for a wrong one, AtFault for one that makes the checker fail.
+
+        A reasoning-gym scorer may give values in between.
+        """
         pairs = zip(problems, completions, strict=True)
-        answers = [self._extract(completion.text, asked(problem.prompt)) for problem, completion in pairs]
+        answers = [given_answer(problem, completion, self._config) for problem, completion in pairs]
         values = [self._check_in_process(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
         pending = [i for i, value in enumerate(values) if value is None]
         checked = self._check_in_pool([problems[i] for i in pending], [answers[i] or "" for i in pending])
@@ -75,16 +81,40 @@ class OutcomeReward(WorksElsewhere):
             )
         return {str(letter): str(words) for letter, words in choices.items()}
 
-    def _check_in_pool(self, problems: list[Problem], answers: list[str]) -> list[Value]:
+    def _check_in_pool(self, problems: list[Problem], answers: list[str]) -> list[Found]:
         """A value for each answer. Equal answers to one problem are checked once."""
         if not problems:
             return []
-        assert self._pool is not None
         keys = [(problem.key, answer) for problem, answer in zip(problems, answers, strict=True)]
         distinct = dict(zip(keys, problems, strict=True))
         checks = [self._check(problem, answer) for (_, answer), problem in distinct.items()]
-        values = dict(zip(distinct, self._pool.run(checks), strict=True))
+        values: dict[tuple[str, str], Found] = dict(zip(distinct, self._run(checks), strict=True))
+        failed = {key: value for key, value in values.items() if isinstance(value, Unscored)}
+        values |= self._blamed({key: (distinct[key], failure) for key, failure in failed.items()})
         return [values[key] for key in keys]
+
+    def _blamed(self, failed: dict[tuple[str, str], tuple[Problem, Unscored]]) -> dict[tuple[str, str], Found]:
+        """What failed checks amount to: AtFault where the checker finishes on the gold answer, else Unscored.
+
+        A check whose process died is made once more, because the machine may have ended the process.
+        """
+        self._look_at_golds([problem for problem, _ in failed.values()])
+        blamed = {key: failure for key, (problem, failure) in failed.items() if self._finishes_on_gold[problem.key]}
+        again = [key for key, failure in blamed.items() if failure.reason == DIED]
+        second = self._run([self._check(failed[key][0], key[1]) for key in again])
+        values: dict[tuple[str, str], Value] = {**blamed, **dict(zip(again, second, strict=True))}
+        return {key: AtFault(v.reason) if isinstance(v, Unscored) else v for key, v in values.items()}
+
+    def _look_at_golds(self, problems: list[Problem]) -> None:
+        """Find out whether the checker finishes on the gold answers of the problems, once for each."""
+        unknown = {problem.key: problem for problem in problems if problem.key not in self._finishes_on_gold}
+        values = self._run([self._check(problem, problem.answer) for problem in unknown.values()])
+        for key, value in zip(unknown, values, strict=True):
+            self._finishes_on_gold[key] = not isinstance(value, Unscored)
+
+    def _run(self, checks: list[Check]) -> list[Value]:
+        assert self._pool is not None
+        return self._pool.run(checks) if checks else []
 
     def _check(self, problem: Problem, answer: str) -> Check:
         if self._config.checker == "regex":
@@ -95,6 +125,16 @@ class OutcomeReward(WorksElsewhere):
                 "use checker: exact or math for this source"
             )
         return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)
+
+
+def given_answer(problem: Problem, completion: Completion, config: OutcomeRewardConfig) -> str | None:
+    """The answer that the reward compares with the gold answer; None where the response has none.
+
+    The strict rules read what the prompt began of the response too: an opened thought has no answer in it. The plain
+    ones, which are those of most papers, read the text as it is.
+    """
+    text = completion.response if is_strict(config) else completion.text
+    return extractor(config)(text, asked(problem.prompt))
 
 
 def asked(prompt: Prompt) -> str:

@@ -8,7 +8,8 @@ at it or later (`grpo_train/updating/step_advantages.py`). Left out: step labels
 
 Steps that cannot be checked (no equation, a judge that did not answer) are ignored, so a policy that stops writing
 equations does not lower its mean. A response without any step to check gets `if_none`; it is unscored if the checker
-failed on all its steps.
+failed on all its steps. Thoughts are reasoning and have steps too. The mark with which the prompt opens a thought is no
+step, but the reward that checks the steps sees it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from statistics import fmean
 from configs.records import Completion, Problem
 from configs.schema.rewards import ProcessRewardConfig
 from reward_training.answers.arithmetic import equations
-from reward_training.reward import Found, Reward, Stepwise, Unscored, Value
+from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, Value
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 LINE_END = re.compile(r"\n+")
@@ -63,7 +64,8 @@ class ProcessReward:
 
     def _reduced(self, values: Sequence[Found], ends: Sequence[int]) -> Found:
         """A completion's value from the values of its steps."""
-        steps = [(end, value) for end, value in zip(ends, values, strict=True) if isinstance(value, float | int)]
+        numbers = [0.0 if isinstance(value, AtFault) else value for value in values]
+        steps = [(end, value) for end, value in zip(ends, numbers, strict=True) if isinstance(value, float | int)]
         if steps:
             return self._value([value for _, value in steps], steps)
         failed = next((v for v in values if isinstance(v, Unscored) and v is not NOTHING_TO_CHECK), None)

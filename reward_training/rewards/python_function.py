@@ -3,32 +3,68 @@
     def reward(problems, completions):
         return [1.0 if problem.answer in completion.text else 0.0 for problem, completion in zip(problems, completions)]
 
-It returns a number for each completion, or `reward_training.reward.Unscored("why")` for one that it cannot score.
+It returns a number for each completion, or `reward_training.reward.Unscored("why")` (or None) for one that it cannot
+score. Functions in the forms of TRL and verl are called as those libraries call them (`python_forms`), and async
+functions are awaited.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from configs.errors import ConfigError
 from configs.records import Completion, Problem
 from configs.schema.rewards import PythonRewardConfig
 from reward_training.reward import Value
-
-Function = Callable[[list[Problem], list[Completion]], Sequence[Value]]
+from reward_training.rewards.python_forms import Caller, Function
 
 
 class PythonReward:
+    """Close it when you are done."""
+
     def __init__(self, config: PythonRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
-        self._function = load_function(config.function)
+        self._loop = _EventLoop()
+        self._call = Caller(load_function(config.function), config.function, self._loop.wait_for)
 
-    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
-        return self._function(list(problems), list(completions))
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:
+        return self._call(problems, completions)
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+class _EventLoop:
+    """One event loop for all calls, since what an async function keeps (a client's connections) belongs to its loop.
+
+    It runs in a thread of its own: the caller's thread may have a loop already.
+    """
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1)
+        return self._thread.submit(lambda: self._runner.run(_awaited(awaitable))).result()
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.submit(self._runner.close).result()
+            self._thread.shutdown()
+            self._thread = None
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def load_function(path: str) -> Function:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from transformers import PreTrainedTokenizerBase
 
-from configs.records import Problem, Prompt
+from configs.records import Message, Problem, Prompt
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
@@ -30,8 +32,19 @@ def conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, respon
     """The text that a reward model scores: the templated chat, or prompt + response + end of sequence."""
     if isinstance(prompt, str) or tokenizer.chat_template is None:
         return prompt_text(tokenizer, prompt) + response + (tokenizer.eos_token or "")
-    conversation = [*prompt, {"role": "assistant", "content": response}]
-    return str(tokenizer.apply_chat_template(conversation, tokenize=False))
+    return str(tokenizer.apply_chat_template([*prompt, _assistant(response)], tokenize=False))
+
+
+CHANNEL_MARKS = re.compile(r"<\|start\|>assistant|<\|channel\|>[^<]*(?:<\|message\|>)?|<\|message\|>|<\|end\|>")
+
+
+def _assistant(response: str) -> Message:
+    """The response as a message. One of gpt-oss is taken apart, since its template refuses channels in the content."""
+    if "<|channel|>" not in response:
+        return {"role": "assistant", "content": response}
+    thoughts, mark, answer = response.rpartition("<|channel|>final<|message|>")
+    thinking, content = (CHANNEL_MARKS.sub("", part) for part in ((thoughts, answer) if mark else (response, "")))
+    return {"role": "assistant", "thinking": thinking, "content": content}
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, conversations: list[str]) -> list[list[int]]:

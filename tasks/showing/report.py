@@ -179,6 +179,12 @@ def _measured(records: RunRecords) -> list[str]:
     ]
 
 
+def _at_fault(records: RunRecords) -> dict[str, str]:
+    """{name: key} of the objectives whose checker some response made fail."""
+    keys = {reward.name: f"objective/{reward.name}/at_fault_share" for reward in records.config.rewards}
+    return {n: key for n, key in keys.items() if any(value for r in records.rounds for _, value in r.steps(key))}
+
+
 def _steps_figure(records: RunRecords) -> Markup:
     objectives = [reward.name for reward in records.config.rewards]
     panels = [
@@ -197,6 +203,7 @@ def _steps_figure(records: RunRecords) -> Markup:
             "share cut off",
             {"truncated": "response/truncated_share", "aborted": "response/aborted_share"},
         ),
+        over_steps(records, "share of responses at fault", _at_fault(records)),
         over_steps(
             records,
             "response cache",

@@ -220,6 +220,7 @@ def _metrics(
     for name in scores[0].parts:
         if parts := [part for row in scores if (part := row.parts[name]) is not None]:
             values[f"regenerate/{name}/mean"] = fmean(parts)
+        values[f"regenerate/{name}/at_fault_share"] = fmean(name in row.faults for row in scores)
     for name in spec.config.trained_reward_models:
         for split in ("train", "held_out"):
             num_pairs = sum(pair.objective == name and pair.split == split for pair in pairs)

@@ -141,6 +141,12 @@ DATA_AND_MODELS = [
         {"faulty_rewards.py": b"def reward(problems, completions):\n    return [0.0] * len(completions)\n"},
     ),
     Fault(
+        "function of no known form",
+        ("(texts, golds) are none of the known forms", "see docs/choosing.md, A function"),
+        {"rewards.1": {"name": "mine", "kind": "python", "function": "formless_rewards:reward"}},
+        {"formless_rewards.py": b"def reward(texts, golds):\n    return [0.0] * len(texts)\n"},
+    ),
+    Fault(
         "gold answers without numbers",
         ("fail, for instance 'yes'", "change either"),
         files={"data.jsonl": DATA.replace('"answer": "', '"answer": "yes", "number": "').encode()},

@@ -66,4 +66,9 @@ def extractor(config: OutcomeRewardConfig) -> Extractor:
             units=config.checker in ("numeric", "math"),
         )
 
-    return strictly if config.strict or config.extract not in ("last_number", "tag", "whole") else plainly
+    return strictly if is_strict(config) else plainly
+
+
+def is_strict(config: OutcomeRewardConfig) -> bool:
+    """Whether the strict rules hold, under which thoughts do not count."""
+    return config.strict or config.extract not in ("last_number", "tag", "whole")

@@ -2,7 +2,7 @@
 
 `extract` says where the answer must be: in a tag, in a box, after ####, after a phrase such as "the answer is", in a
 JSON field, as the last number, or (`final`) in whichever of these places the text has, the last number being tried
-last. Reasoning in <think> does not count.
+last. Thoughts, such as those in <think>, do not count.
 
 If a text has several places with different contents, the last one counts only if words stand between them:
 "... <answer>9</answer> Wait, I counted one twice: <answer>8</answer>" is a correction, but
@@ -26,6 +26,7 @@ from reward_training.answers.finding.places import (
     is_same,
     joined,
 )
+from reward_training.answers.finding.thoughts import answer_of
 from reward_training.answers.finding.unmarked import bare_answer, committed_letter
 from reward_training.answers.plain_text import plain, visible
 
@@ -64,10 +65,8 @@ def final_answer(
 
 
 def without_thoughts(text: str) -> str:
-    """The text without <think> reasoning and words attributed to a grader or user; an unclosed <think> ends it."""
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL | re.IGNORECASE)
-    text = OTHERS_WORDS.sub("", text)
-    return re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    """The text without thoughts and words attributed to a grader or user."""
+    return OTHERS_WORDS.sub("", answer_of(text))
 
 
 def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units: bool) -> str | None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from transformers import LlamaConfig
 
 import flows.doctor.checks as doctor_checks
+import flows.doctor.golds as doctor_golds
 import flows.doctor.resources as doctor_resources
 import flows.doctor.rewards as doctor_rewards
 import flows.doctor.timing as doctor_timing
@@ -57,13 +58,15 @@ def test_tiny_preset_passes_with_small_splits_as_the_only_warnings(configure: Co
     assert _found(report, "problems").detail == "train 28, dev 16, test 16, 3 shards of 40; left out: nothing"
     # 6 updates of 16 / 4 problems each
     assert _found(report, "batches").detail == "6 updates a round on 4 problems x 4; 0.86 of 28 problems"
-    assert _found(report, "gold answers, correct").detail == "16 of 16 pass"
+    assert _found(report, "answers").detail == "number 180"
+    assert _found(report, "gold answers, correct").detail == "128 of 128 pass"
+    assert _found(report, "changed answers, correct").detail == "128 of 128 fail, as they should"
 
 
 @pytest.mark.parametrize("extract", ["last_number", "tag", "whole", "final", "boxed", "hash", "answer_is", "json"])
 def test_gold_answers_are_found_wherever_the_reward_looks(extract: str) -> None:
     reward = OutcomeRewardConfig(name="correct", extract=extract, strict=True)
-    text = doctor_rewards.written_as_asked("12", reward)
+    text = doctor_golds.written_as_asked("12", reward)
     assert extractor(reward)(text, "How many are a dozen?") == "12"
 
 
@@ -74,10 +77,13 @@ def test_quick_check_starts_no_checker_process(
         raise AssertionError("a process pool was started")
 
     monkeypatch.setattr("reward_training.scorer.CheckerPool", refuse)
-    slow = {"name": "symbolic", "kind": "outcome", "checker": "math_verify", "weight": 0}
+    slow = {"name": "symbolic", "kind": "outcome", "checker": "regex", "pattern": ".*", "weight": 0}
     report = check(configure(evaluation={"rewards": [slow]}), workspace, quick=True)
     assert not report.failed
-    assert [found.name for found in report.findings if found.name.startswith("gold")] == ["gold answers, correct"]
+    assert [found.name for found in report.findings if "answers," in found.name] == [
+        "gold answers, correct",
+        "changed answers, correct",
+    ]
 
 
 def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, workspace: Path) -> None:
@@ -105,7 +111,7 @@ def test_gold_answers_that_their_own_checker_refuses_fail(configure: Configure, 
     report = check(configure(problems={"sources": [{"kind": "jsonl", "path": "a.jsonl"}]}), workspace)
     found = _found(report, "gold answers, correct")
     assert found.status == "fail"
-    assert found.detail.startswith("16 of 16 fail, for instance 'red ")
+    assert found.detail.startswith("128 of 128 fail, for instance 'red ")
     assert found.remedy.startswith("extract: last_number with checker: exact does not fit")
 
 
@@ -115,7 +121,7 @@ def test_reasoning_gym_scorer_is_refused_for_other_sources(configure: Configure)
     config = configure(problems={"sources": sources}, evaluation={"rewards": [scorer | {"name": "own"}]})
     found = [found for found in doctor_rewards.check_rewards(config) if found.name == "reward own"]
     assert found == [
-        Finding("reward own", "fail", "checker reasoning_gym cannot score a.jsonl", "use checker: exact or math_verify")
+        Finding("reward own", "fail", "checker reasoning_gym cannot score a.jsonl", "use checker: exact or math")
     ]
 
 

@@ -1,8 +1,10 @@
 import pytest
 
 from configs.reader import load_config
-from configs.records import Policy
+from configs.records import Completion, Policy, Score
 from configs.schema.config import Config
+from configs.schema.rewards import OutcomeRewardConfig
+from grpo_train.measuring import evaluation
 from grpo_train.measuring.evaluation import evaluate, num_responses
 from grpo_train.policies.model import save_policy
 from reward_training.scorer import build_rewards
@@ -78,6 +80,57 @@ def test_examples_show_prompt_greedy_and_samples_of_each_split(tiny, config):
     examples = measure(tiny, config).examples
     assert [example["split"] for example in examples] == ["dev", "dev", "test", "test"]
     assert all(len(example["samples"]) == 4 for example in examples)
+
+
+def completion(text, begun=""):
+    return Completion(
+        problem_key="p", index=0, prompt_ids=[], token_ids=[1], text=text, begun=begun, finish_reason="stop",
+        logprobs=[0.0], policy_id="x", step=0, seed=0,
+    )  # fmt: skip
+
+
+def majority(checker: dict, texts: list[str], right: list[bool], begun: str = "") -> float:
+    rewards = [OutcomeRewardConfig.model_validate({"name": "correct", **checker})]
+    config = load_config(TINY).model_copy(update={"rewards": rewards})
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"checker": "correct"})})
+    scores = [Score(parts={"correct": float(value)}, total=0.0) for value in [False, *right]]
+    answered = evaluation._Answered(
+        make_problem("What is 3 + 12?", "15"), [completion(text, begun) for text in ["", *texts]], scores
+    )
+    return evaluation._row(answered, config)[f"maj_at_{len(texts)}"]
+
+
+def test_samples_that_only_repeat_the_question_do_not_vote():
+    """The vote was taken without the prompt, by which an echo is told from an answer: +12 had three votes against two."""
+    texts = ["What is 3 + 12", "what is 3 + 12", "What is 3 + 12", "It is 15.", "15"]
+    assert majority({"strict": True}, texts, [False, False, False, True, True]) == 1.0
+    assert majority({"extract": "final"}, texts, [False, False, False, True, True]) == 1.0
+
+
+def test_a_thought_does_not_vote():
+    texts = ["12? 12!", "12? 12!", "12</think>15"]
+    assert majority({"extract": "final"}, texts, [False, False, True], begun="<think>") == 1.0
+
+
+@pytest.mark.parametrize(("checker", "value"), [("exact", 1.0), ("numeric", 1.0), ("math", 1.0), ("regex", 0.0)])
+def test_numbers_vote_by_their_value_where_the_checker_compares_values(checker, value):
+    # 12 has two votes; 15 has three if its notations count as one
+    texts, right = ["12", "12", "15", "15.0", "15.00"], [False, False, True, True, True]
+    assert majority({"checker": checker, "pattern": "x" if checker == "regex" else None}, texts, right) == value
+
+
+def test_responses_at_fault_are_counted_and_their_reasons_kept():
+    config = load_config(TINY)
+    scores = [Score(parts={config.checker: 1.0}, total=1.0), Score(parts={config.checker: 0.0}, total=0.0)]
+    faulty = Score(parts={config.checker: 0.0}, faults={config.checker: "timeout after 5 s"}, total=0.0)
+    entry = evaluation._Answered(make_problem("?"), [completion(text) for text in "5678"], [*scores, faulty, faulty])
+    row = evaluation._row(entry, config)
+    assert (row["at_fault_share"], row["faults"]) == (0.5, {"timeout after 5 s": 2})
+    assert row["pass_at_1"] == 0.0
+    assert "faults" not in evaluation._row(evaluation._Answered(entry.problem, entry.completions[:2], scores), config)
+    report = evaluation._report("p", "train", [row], config, 1)
+    assert report.values["at_fault_share"].estimate == 0.5
+    assert "faults" not in report.values
 
 
 def test_number_of_responses(config):

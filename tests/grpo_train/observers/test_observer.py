@@ -1,5 +1,7 @@
 """What observers see of a step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from configs.records import Completion, Score
 from grpo_train.groups import Groups
 from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
+from grpo_train.rollouts import rollout_rows
 from grpo_train.updating.advantages import group_advantages
 from reward_training.transformer.positions import Positions
 from tests.grpo_train.conftest import make_problem
@@ -53,6 +56,19 @@ def test_a_checker_that_is_no_objective_says_nothing() -> None:
     seen = record(groups({"a": [1.0, 0.0]}), Groups(), checker="elsewhere")
     assert (seen.right, seen.pass_rates) == (None, {})
     assert "groups/all_right_share" not in step_metrics(seen, with_refills=False)
+
+
+def test_responses_at_fault_are_counted_for_their_objective_among_those_sampled() -> None:
+    batch = groups({"a": [1.0, 0.0], "b": [0.0, 0.0]}, old=("b/1",))
+    scores = [
+        s.model_copy(update={"faults": {"correct": "slow"}}) if s.parts["correct"] == 0 else s for s in batch.scores
+    ]
+    seen = record(replace(batch, scores=scores), Groups())
+    metrics = step_metrics(seen, with_refills=False)
+    assert metrics["objective/correct/at_fault_share"] == 2 / 3  # a/1 and b/0 of a/0, a/1 and b/0
+    assert metrics["objective/brief/at_fault_share"] == 0.0
+    rows = rollout_rows(3, seen.batch, seen.advantages)
+    assert [row["faults"] for row in rows] == [{}, *[{"correct": "slow"}] * 3]
 
 
 def test_metrics_of_a_step_leave_cached_responses_out_where_they_say_what_the_policy_does_now() -> None:

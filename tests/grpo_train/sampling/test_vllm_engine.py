@@ -18,6 +18,7 @@ from trl.generation import vllm_client
 
 from configs.errors import ConfigError
 from configs.schema.grpo import GrpoConfig, VllmConfig
+from grpo_train.policies.tiny_model import build_tiny_tokenizer
 from grpo_train.sampling.generation import Sampling
 from grpo_train.sampling.vllm_engine import VllmEngine
 from grpo_train.updating.loss import BatchSize, policy_loss, truncated_weights
@@ -36,6 +37,8 @@ class Server:
     asked: list[dict[str, Any]] = field(default_factory=list)
     leaves_out: int = 0
     """responses of each answer that it drops"""
+    says: list[int] | None = None
+    """token ids that it writes instead of the model's"""
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(body)
@@ -48,6 +51,8 @@ class Server:
             token_ids = written[0, len(prompt) :].tolist()
             with torch.no_grad():
                 logprobs = logprobs_of(self.model, prompt, token_ids).tolist()
+            if self.says is not None:
+                token_ids, logprobs = self.says, [-1.0] * len(self.says)
             names = [f"token_id:{token}" for token in token_ids]
             shown = {
                 "tokens": names,
@@ -116,6 +121,17 @@ def test_a_problem_whose_group_comes_from_the_cache_is_not_asked(server, tiny):
     completions = write(open_engine(server, tiny[1]), tiny[1], [0, 2])
     assert [c.problem_key for c in completions] == [PROBLEMS[1].key] * 2
     assert len(server.asked) == 1
+
+
+def test_texts_keep_the_marks_of_thoughts_and_what_the_prompt_began(server):
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</think>"]})
+    tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    mark = tokenizer.convert_tokens_to_ids("</think>")
+    eight = tokenizer.convert_tokens_to_ids("8")
+    server.says = [eight, mark, eight, tokenizer.eos_token_id]
+    [completion] = write(open_engine(server, tokenizer), tokenizer, [1, 0])
+    assert (completion.begun, completion.text, completion.finish_reason) == ("<think>\n", "8</think>8", "stop")
 
 
 def test_an_answer_with_responses_missing_ends_the_stage(server, tiny):

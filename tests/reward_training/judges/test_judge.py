@@ -58,6 +58,20 @@ def test_a_grade_is_a_share_of_the_highest(
         assert "A good response is kind." in request["messages"][0]["content"]
 
 
+@pytest.mark.parametrize("mode", ["score", "pairwise"])
+def test_a_judge_sees_the_thought_that_the_prompt_began_from_its_opening_mark_on(
+    mode: str, config: Callable[..., JudgeRewardConfig], make_problem: MakeProblem, make_completion: Make
+) -> None:
+    with judge_server(grade) as judge, closing(JudgeReward(config(judge, mode=mode))) as reward:
+        reward([make_problem()] * 2, [make_completion(text, begun="<think>\n") for text in ("hm</think>5", "7")])
+        shown = "".join(request["messages"][1]["content"] for request in judge.requests)
+        assert (
+            shown.count("\n<think>\nhm</think>5\n")
+            == shown.count("\n<think>\n7\n")
+            == {"score": 1, "pairwise": 2}[mode]
+        )
+
+
 @pytest.mark.parametrize(
     ("reply", "value"),
     [

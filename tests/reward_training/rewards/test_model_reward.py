@@ -66,6 +66,17 @@ def test_too_long_a_conversation_is_unscored(frozen: Path, make_problem: MakePro
     assert second.unscored == {"quality": "over max_length=20 tokens"}
 
 
+def test_a_model_scores_the_text_with_its_marks_as_in_the_pairs_it_learns_from(
+    frozen: Path, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    """The mark that the prompt opened is no part of the text, here or in a pair."""
+    texts, source = ["hm</think>5", "hm5"], RewardModelSource(frozen, max_length=64)
+    plain = values(source, [make_problem()] * 2, [make_completion(text) for text in texts])
+    begun = values(source, [make_problem()] * 2, [make_completion(text, begun="<think>") for text in texts])
+    assert begun == plain
+    assert plain[0] != plain[1]
+
+
 def test_two_rewards_may_share_a_model(frozen: Path, make_problem: MakeProblem, make_completion: Make) -> None:
     configs = [CONFIG, CONFIG.model_copy(update={"name": "again"})]
     with build_rewards(configs, {"judge": RewardModelSource(frozen, max_length=64)}) as rewards:

@@ -143,6 +143,23 @@ def test_another_reward_looks_at_the_text_up_to_each_step(make_problem: MakeProb
     assert values == [pytest.approx(0.4), pytest.approx(0.9)]
 
 
+def test_what_the_prompt_begins_is_no_step_and_the_checker_sees_it(
+    make_problem: MakeProblem, make_completion: Make
+) -> None:
+    settings = [
+        ProcessRewardConfig(name="steps", checked_by="opened"),
+        FormatRewardConfig(name="opened", pattern="^<think>\na", weight=0),
+    ]
+    checker = Asked([0.5, 0.5])
+    asking = process.ProcessReward(ProcessRewardConfig(name="steps", checked_by="asked"), checker)
+    completions = [make_completion("a\n</think>", begun="<think>\n")]
+    asking([make_problem()], completions)
+    assert checker.texts == ["a", "a\n</think>"]
+    with build_rewards(settings, {}) as rewards:
+        steps = next(reward for reward in rewards if reward.name == "steps")
+        assert steps([make_problem()], completions) == [1.0]
+
+
 def test_a_response_none_of_whose_steps_could_be_scored_is_missing(
     make_problem: MakeProblem, make_completion: Make
 ) -> None:

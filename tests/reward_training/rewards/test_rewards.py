@@ -20,7 +20,6 @@ from configs.schema.rewards import (
     PythonRewardConfig,
     RepetitionRewardConfig,
 )
-from reward_training.reward import Unscored
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
 from reward_training.rewards.length import LengthReward
@@ -52,7 +51,7 @@ def pool() -> Iterator[CheckerPool]:
         yield pool
 
 
-@pytest.mark.parametrize("checker", ["exact", "reasoning_gym", "math_verify"])
+@pytest.mark.parametrize("checker", ["exact", "reasoning_gym", "math"])
 def test_outcome_on_the_last_number(
     checker: str, pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
 ) -> None:
@@ -93,15 +92,18 @@ def test_a_choice_is_right_by_letter_or_text_of_the_problems_choices(
         reward([make_problem()], [make_completion("The answer is B.")])
 
 
-def test_a_users_pattern_runs_under_a_time_limit(
-    pool: CheckerPool, make_problem: MakeProblem, make_completion: Make
+def test_a_users_pattern_runs_in_the_pool_under_a_time_limit(
+    pool: CheckerPool, make_problem: MakeProblem, make_completion: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"name": "form", "extract": "whole", "checker": "regex", "timeout_s": 1.0}
-    year = OutcomeReward(OutcomeRewardConfig.model_validate(settings | {"pattern": "[0-9]{4}"}), pool)
+    limits: list[float] = []
+    run = CheckerPool.run
+    monkeypatch.setattr(
+        CheckerPool, "run", lambda pool, checks: limits.extend(c.timeout_s for c in checks) or run(pool, checks)
+    )
+    settings = {"name": "form", "extract": "whole", "checker": "regex", "timeout_s": 7.0, "pattern": "[0-9]{4}"}
+    year = OutcomeReward(OutcomeRewardConfig.model_validate(settings), pool)
     assert year([make_problem()] * 2, [make_completion(text) for text in ("1945", "in 1945")]) == [1.0, 0.0]
-    endless = OutcomeReward(OutcomeRewardConfig.model_validate(settings | {"pattern": "(a+)+b"}), pool)
-    [value] = endless([make_problem()], [make_completion("a" * 40)])
-    assert value == Unscored("timeout after 1 s")
+    assert limits == [7.0, 7.0]
 
 
 @pytest.mark.parametrize(("checker", "pattern"), [("regex", None), ("exact", "x"), ("regex", "(")])
@@ -165,6 +167,25 @@ def test_format_is_found_or_not(make_problem: MakeProblem, make_completion: Make
 def test_format_of_tags(text: str, fits: bool, make_problem: MakeProblem, make_completion: Make) -> None:
     reward = FormatReward(FormatRewardConfig(name="form", tags=["think", "answer"]))
     assert reward([make_problem()], [make_completion(text)]) == [float(fits)]
+
+
+@pytest.mark.parametrize(
+    ("begun", "text", "fits"),
+    [
+        ("<think>\n", "3 + 5</think>\n<answer>8</answer>", 1.0),
+        ("<think>", "<think>3 + 5</think><answer>8</answer>", 0.0),  # opened a second time
+        ("<think>\n", "\n</think><answer>8</answer>", 0.0),  # an empty thought
+        ("", "3 + 5</think><answer>8</answer>", 0.0),
+    ],
+)
+def test_a_tag_that_the_prompt_opens_counts(
+    begun: str, text: str, fits: float, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    """Under a chat template that ends in <think> the reward was always 0."""
+    completions = [make_completion(text, begun=begun)]
+    for settings in ({"tags": ["think", "answer"]}, {"pattern": r"^<think>\s*[^\s<].*</think>\s*<answer>"}):
+        reward = FormatReward(FormatRewardConfig.model_validate({"name": "form"} | settings))
+        assert reward([make_problem()], completions) == [fits]
 
 
 def test_format_with_pattern_and_tags_wants_both(make_problem: MakeProblem, make_completion: Make) -> None:

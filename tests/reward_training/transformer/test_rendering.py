@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 from transformers import PreTrainedTokenizerFast
 
 from reward_training.transformer.rendering import conversation_ids, conversation_text, prompt_text
@@ -18,6 +19,32 @@ def test_messages_go_through_the_template(tokenizer: PreTrainedTokenizerFast) ->
 
 def test_conversation_begins_with_the_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
     assert conversation_text(tokenizer, MESSAGES, "5").startswith(prompt_text(tokenizer, MESSAGES))
+
+
+CHANNELS = (
+    "{% for message in messages %}{% for part in [message.content, message.thinking or ''] %}{% if '<|channel|>' in part %}"
+    "{{ raise_exception('channels') }}{% endif %}{% endfor %}<{{ message['role'] }}>"
+    "{% if message.thinking %}({{ message.thinking }}){% endif %}{{ message.content }}\n{% endfor %}"
+)
+"""refuses channels in messages, as gpt-oss's template does"""
+
+
+@pytest.mark.parametrize(
+    ("response", "rendered"),
+    [
+        ("<|channel|>analysis<|message|>7?<|end|><|start|>assistant<|channel|>final<|message|>8", "(7?)8"),
+        ("<|channel|>final<|message|>8<|end|>", "8"),
+        ("<|channel|>analysis<|message|>7?", "(7?)"),  # cut off
+        ("<think>7?</think>8", "<think>7?</think>8"),
+    ],
+)
+def test_channels_of_gpt_oss_are_thoughts_and_content_of_the_message(
+    response: str, rendered: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Its template raises an error on a message whose content has channels, and would end the stage."""
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = CHANNELS
+    assert conversation_text(strict, MESSAGES, response) == f"<user>2 + 3?\n<assistant>{rendered}\n"
 
 
 def test_plain_text_stays_as_it_is(tokenizer: PreTrainedTokenizerFast) -> None:

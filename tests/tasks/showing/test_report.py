@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from configs.disk.files import Journal
 from configs.records import EvalReport
 from tasks.runs.run_records import read_run_records
 from tasks.showing.figures import over_distance
-from tasks.showing.report import duration, estimate, number, write_report
+from tasks.showing.report import _at_fault, duration, estimate, number, write_report
 from tests.tasks.showing.synthetic_run import HOSTILE, RIGHT, write_run
 
 
@@ -51,6 +52,19 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_run(tmp_path_factory.mktemp("full"))
     write_report(folder)
     return folder
+
+
+def test_responses_at_fault_have_a_chart_only_where_there_are_any(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    title = "share of responses at fault"
+    records = read_run_records(folder)
+    assert _at_fault(records) == {}
+    journal = Journal(folder / "round_001" / "policy" / "journal.jsonl")
+    for name, value in (("correct", 0.25), ("quality", 0.0)):
+        journal.write(21, {f"objective/{name}/at_fault_share": value})
+    assert _at_fault(read_run_records(folder)) == {"correct": "objective/correct/at_fault_share"}
+    write_report(folder)
+    assert title in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def _page(path: Path) -> Page:

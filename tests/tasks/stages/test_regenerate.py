@@ -1,8 +1,10 @@
 from pathlib import Path
 
 from configs.disk.files import write_jsonl
+from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
-from tasks.stages.regenerate import pass_rates
+from tasks.stages.regenerate import RegenerateSpec, _metrics, pass_rates
+from tests.paths import TINY
 
 
 def completion(problem_key: str, policy_id: str) -> Completion:
@@ -18,6 +20,14 @@ def completion(problem_key: str, policy_id: str) -> Completion:
         step=0,
         seed=0,
     )
+
+
+def test_completions_at_fault_are_counted() -> None:
+    config = load_config(TINY)
+    spec = RegenerateSpec(config=config, round=0, policies=[], problems="", reward_models={})
+    scores = [Score(parts={"digits": 0.0}, total=0.0), Score(parts={"digits": 0.0}, faults={"digits": "x"}, total=0.0)]
+    metrics = _metrics(spec, [completion("a", "mine")] * 2, scores, [])
+    assert (metrics["regenerate/digits/at_fault_share"], metrics["regenerate/digits/mean"]) == (0.5, 0.0)
 
 
 def test_pass_rates_are_those_of_one_policys_scored_responses_by_source(tmp_path: Path) -> None:
