@@ -63,7 +63,8 @@ def numeric(answer: str, gold: str, tolerance: float = ROUNDING, question: str =
         return False
     if tolerance <= ROUNDING and wanted.value.denominator == 1:
         return found.value == wanted.value
-    if abs(found.value - wanted.value) <= Fraction(repr(tolerance)) * abs(wanted.value):
+    difference, limit = abs(found.value - wanted.value), Fraction(repr(tolerance)) * abs(wanted.value)
+    if difference < limit or (difference == limit and tolerance > ROUNDING):
         return True
     return is_rounded(found.value, wanted.value) or is_rounded(wanted.value, found.value)
 

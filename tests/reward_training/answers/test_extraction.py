@@ -33,7 +33,7 @@ from reward_training.answers.finding.final_answer import final_answer
         ("wait ...5", "5"),
         ("3.14.", "3.14"),
         ("1e3", "1e3"),
-        ("x = 1e999999999", "1e999999999"),
+        ("x = 1e1001", "1e1001"),
         ("٣٤", "٣٤"),
         ("\\boxed{42}", "42"),
         ("**42**", "42"),
@@ -86,7 +86,7 @@ def test_equal_answers(answer: str, gold: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "gold"),
     [
-        ("6", "5"), ("", "5"), ("-5", "5"), ("5e999999999", "5"), ("1e999999999999999999999", "1e3"), ("5 6", "5"),
+        ("6", "5"), ("", "5"), ("-5", "5"), ("5e1001", "5"), ("1e1003", "1e3"), ("5 6", "5"),
         ("__import__('os')", "5"), ("2+3", "5"), ("nan", "5"), ("inf", "5"), ("1,00", "100"), ("0.30000000000000004", "0.3"),
     ],
 )  # fmt: skip
@@ -95,9 +95,9 @@ def test_different_answers(answer: str, gold: str) -> None:
 
 
 def test_number_with_a_huge_exponent_is_text() -> None:
-    assert as_number("1e999999999") is None
+    assert as_number("1e1001") is None
     assert as_number("1e" + "9" * 50) is None
-    assert exact("1e999999999", "1E999999999")
+    assert exact("1e1001", "1E1001")
 
 
 @given(st.integers(), st.sampled_from(["The answer is {}", "{}", "so = {}.", "a, b: {}!", "1 + 1 = 3, no {}"]))
@@ -126,7 +126,7 @@ def test_reasoning_gym_scores_by_the_family() -> None:
     ("answer", "gold", "right"),
     [
         ("1/2", "0.5", 1.0), (r"\frac{1}{2}", "1/2", 1.0), (r"$\frac{2}{4}$", r"\frac{1}{2}", 1.0), ("x+1", "1+x", 1.0),
-        ("2/3", "0.5", 0.0), ("", "5", 0.0), (r"The answer is \boxed{7}", "7", 1.0), ("hello", "5", 0.0), ("5e999999999", "5", 0.0), ("5e3", "5000", 1.0), ("5e3", "5", 0.0), ("The answer is 5", "5", 1.0),
+        ("2/3", "0.5", 0.0), ("", "5", 0.0), (r"The answer is \boxed{7}", "7", 1.0), ("hello", "5", 0.0), ("5e1001", "5", 0.0), ("5e3", "5000", 1.0), ("5e3", "5", 0.0), ("The answer is 5", "5", 1.0),
     ],
 )  # fmt: skip
 def test_math_equal(answer: str, gold: str, right: float) -> None:
