@@ -143,7 +143,7 @@ DENIAL = re.compile(r"^(?:not|isn't|is not|never|n't|neither)\b\s*", re.IGNORECA
 EXCLUSION = re.compile(r"^(?:anything|everything|all|any\w*)\s+(?:but|except)\b", re.IGNORECASE)
 ASIDE_DENIAL = re.compile(r"\s*\(\s*(?:and not|not|rather than|instead of)\b[^()]*\)", re.IGNORECASE)
 TRAILING_DENIAL = re.compile(
-    r"(?:,\s*|(?<!\bis)(?<!\bare)(?<!\bbut)(?<!\bdo)(?<!\bdoes)(?<!\bcan)(?<!\bwas)\s+|^)\b(?:and not|not|rather than|instead of|as opposed to)\b(?!\s+sure)[^,;()]*$",
+    r"(?:,\s*|(?<!\bis)(?<!\bare)(?<!\bbut)(?<!\bdo)(?<!\bdoes)(?<!\bcan)(?<!\bwas)\s+|^)\b(?:and not|not|rather than|instead of|as opposed to)\b(?!\s+sure)(?:[^,;()]|\([A-H]\))*$",
     re.IGNORECASE,
 )
 ASSURANCE = re.compile(

@@ -52,7 +52,9 @@ MARKS = (
 
 
 def answer_of(text: str) -> str:
-    """The text after the thoughts: what follows the last closing mark. Empty where a thought is cut off.
+    """The text after the thoughts: what follows the last closing mark, up to a thought that is opened again and cut off.
+
+    Empty where the only thought is cut off.
 
     `text` begins with the opening mark that the prompt ends with, if there is one (`Completion.response`).
 
@@ -62,8 +64,10 @@ def answer_of(text: str) -> str:
     start = 0
     for marks in MARKS:
         end = max((match.end() for match in marks.closing.finditer(text)), default=0)
-        if marks.opening.search(text, end):
-            return ""
+        if (again := marks.opening.search(text, end)) is not None:
+            if not end:
+                return ""
+            text = text[: again.start()]
         if marks is HARMONY and end:
             text = text[:end] + text[end:].partition(END)[0]
         start = max(start, end)

@@ -27,14 +27,14 @@ from reward_training.answers.values.value import (
 )
 
 IN_ORDER = re.compile(
-    r"\b(?:order(?:ed)?|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|sequence|ascending|descending|first|followed by|left to right|starting with|beginning with"
+    r"\b(?:in (?:\w+ ){0,3}order|order of|order (?:them|these|the)|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|sequence|ascending|descending|first|followed by|left to right|starting with|beginning with"
     r"|(?:least|smallest|smaller|lowest|shortest|youngest) to|(?:greatest|largest|larger|highest|longest|oldest) to|next (?:two|three|four|\d))\b",
     re.IGNORECASE,
 )
 """what a question says where the order of an answer's values matters"""
 MIN_DIGITS = 6
 """significant digits, or decimals with at least MIN_SIGNIFICANT of them, from which a decimal may be a rounded value"""
-MIN_SIGNIFICANT = 4
+MIN_SIGNIFICANT = 5
 DOUBLE_DIGITS = 15
 ENDLESS = 10
 """decimals from which a number is taken for one whose decimals do not end"""

@@ -52,7 +52,7 @@ def test_of_each_kind_of_mark_the_thought_goes_and_the_answer_stays(opening: str
     assert answer_of(f"{opening}7{closing}8{opening}9{closing}10") == "10"
     assert answer_of(f"{opening}7{closing}") == ""
     assert answer_of(f"{opening}7 or 8") == ""  # cut off
-    assert answer_of(f"{opening}7{closing}8{opening}9") == ""  # a second one is
+    assert answer_of(f"{opening}7{closing}8{opening}9") == "8"  # a second one is: the answer stands before it
 
 
 @given(st.text(alphabet="ab8. \n<>/|", max_size=40))
@@ -107,7 +107,7 @@ def test_a_thought_that_the_prompt_opened_has_no_answer(
         f"7?\n</think>\n\nThe answer is {eight}. <think>or 9",
     ]
     completions = [make_completion(text, begun="<think>\n") for text in texts]
-    assert reward([make_problem(answer="8")] * 4, completions) == [0.0, 0.0, 1.0, 0.0]
+    assert reward([make_problem(answer="8")] * 4, completions) == [0.0, 0.0, 1.0, 1.0]
     assert reward([make_problem(answer="8")], [make_completion(texts[1])]) == [1.0]  # nothing was begun
 
 
