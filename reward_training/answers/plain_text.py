@@ -27,7 +27,9 @@ SINGLE = {
 
 def visible(text: str) -> str:
     """The text without characters that have no width, and with accents composed."""
-    return "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
+    if text.isascii():
+        return text
+    return "".join(c for c in unicodedata.normalize("NFC", text) if c.isascii() or unicodedata.category(c) != "Cf")
 
 
 def plain(text: str) -> str:
@@ -36,14 +38,14 @@ def plain(text: str) -> str:
     >>> plain("\uff15\u00b2"), plain("2\u00bd"), plain("\u2212\u0664\u0662"), plain("\uff22")
     ('5^2', '2 1/2', '-42', 'B')
     """
-    text = SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(SUPERSCRIPTS), visible(text))
-    return APOSTROPHE_BEFORE_THOUSANDS.sub(",", "".join(_plain_character(c, text, i) for i, c in enumerate(text)))
+    if not text.isascii():
+        text = SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(SUPERSCRIPTS), visible(text))
+        text = "".join(c if c.isascii() else _plain_character(c, text, i) for i, c in enumerate(text))
+    return APOSTROPHE_BEFORE_THOUSANDS.sub(",", text)
 
 
 def _plain_character(character: str, text: str, index: int) -> str:
-    """The ASCII characters for the one at `index`; a character that has none comes back as it is."""
-    if character.isascii():
-        return character
+    """The ASCII characters for one that is not ASCII, at `index`; a character that has none comes back as it is."""
     if character in MINUS:
         return "-"
     if character in SINGLE:
