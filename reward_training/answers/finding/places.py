@@ -32,7 +32,8 @@ BOX_ALONE = re.compile(r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", re.DOTALL)
 """a content that is a box, and nothing else"""
 SENTENCE_END = re.compile(r"\n|[.!?]+(?=\s|$)|;")
 BECAUSE = re.compile(
-    r",?\s*\b(?:because|since|as|so that|which|where|for the reason)\b.*$|\s+(?:[–—]|-(?=\s+[A-Za-z]{2}))\s+.*$", re.IGNORECASE | re.DOTALL
+    r",?\s*\b(?:because|since|as|so that|which|where|for the reason)\b.*$|\s+(?:[–—]|-(?=\s+[A-Za-z]{2}))\s+.*$",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

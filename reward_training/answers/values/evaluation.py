@@ -224,6 +224,12 @@ def _exponential(x: Value) -> Value:
     return mpmath.exp(_floating(x))
 
 
+def _logarithm(x: Value) -> Value:
+    if _is_zero(x):
+        raise ValueError("zero has no logarithm")
+    return mpmath.log(_floating(x))
+
+
 def _periodic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     """A trigonometric function, of arguments that 50 digits can tell apart."""
 
@@ -247,8 +253,8 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "root": lambda x, degree: _power(x, _arithmetic(operator.truediv)(Fraction(1), degree)),
     "abs": abs,
     "exp": _exponential,
-    "ln": _floats(mpmath.log),
-    "log": _floats(mpmath.log10),
+    "ln": _logarithm,
+    "log": lambda x: _logarithm(x) / mpmath.log(10),
     "floor": _floats(mpmath.floor),
     "ceil": _floats(mpmath.ceil),
     "Re": _floats(mpmath.re),

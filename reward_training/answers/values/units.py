@@ -33,7 +33,7 @@ PART = re.compile(r"[^\W\d_]+|°[CFcf]\b|[°%$€£¥₹¢/]|\^?\{?-?\d+\}?")
 NO_UNIT = re.compile(r"\b(?:(?:square|cubic|sq|cu)\s+)?units?\b(?:\s*(?:squared|cubed)|\s*\^\{?\d\}?)?", re.IGNORECASE)
 SQUARED, CUBED = {"square", "sq", "squared"}, {"cubic", "cu", "cubed"}
 TRAILING = re.compile(
-    r"\s?-?(?:(?:square|sq\.?|cubic)\s)?([^\W\d_]+|°[CF]?|[%€£¥₹¢])(?:\s?\^\{?-?\d\}?|[\u00b2\u00b3])?(?:\s?(?:/|per)\s?([^\W\d_]+)(?:\^\{?\d\}?)?)?(?!\w)"
+    r"\s?-?(?:(?:square|sq\.?|cubic)\s)?([^\W\d_\u00b2\u00b3]+|°[CF]?|[%€£¥₹¢])(?:\s?\^\{?-?\d\}?|[\u00b2\u00b3])?(?:\s?(?:/|per)\s?([^\W\d_]+)(?:\^\{?\d\}?)?)?(?!\w)"
 )
 """what looks like a unit at the start of a text"""
 

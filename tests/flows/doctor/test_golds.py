@@ -1,0 +1,94 @@
+"""What the doctor says of gold answers: their types, cut-off ones, right ones that are refused and wrong ones that pass."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.records import Problem
+from configs.schema.config import Config
+from configs.schema.rewards import OutcomeRewardConfig
+from flows.doctor import golds
+from flows.doctor.checks import Finding
+from flows.doctor.golds import check_answer_types, check_gold_answers
+from reward_training.answers.gold import type_of
+from reward_training.reward import Reward
+from reward_training.rewards.outcome import OutcomeReward
+
+MIXED = ["12", "3xy + 5", "(1, 2)", r"\{1, 4\}", "[2, 7)", r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}", "x^2 + y^2 = 4", "1, 2", "Paris", "5 m"]  # fmt: skip
+
+
+def problems(answers: list[str]) -> list[Problem]:
+    return [
+        Problem(key=str(i), prompt=f"{i}?", answer=a, answer_type=type_of(a), source="a.jsonl", split="train")
+        for i, a in enumerate(answers)
+    ]
+
+
+def checked(answers: list[str], **settings: object) -> dict[str, Finding]:
+    """The findings about a reward `right`, by name."""
+    reward = OutcomeRewardConfig.model_validate({"name": "right", "extract": "final", "checker": "math"} | settings)
+    config = Config.model_construct(rewards=[reward], evaluation=Config.model_fields["evaluation"].default)
+    return {found.name: found for found in check_gold_answers(config, problems(answers), quick=True)}
+
+
+def test_types_are_counted_and_an_unread_answer_is_shown() -> None:
+    [found] = check_answer_types(problems(["12", "13", "x+1", r"\frac{1"]))
+    assert found.status == "warn"
+    assert found.detail.startswith("number 2, expression 1, unread 1; unread is, for instance, '\\\\frac{1' of a.jsonl")
+    assert "answer_place" in found.remedy
+
+
+def test_gold_answers_of_all_types_pass_in_other_writings_and_fail_when_changed() -> None:
+    found = checked(MIXED)
+    assert found["gold answers, right"].detail == "10 of 10 pass"
+    assert found["other writings, right"].detail.startswith("30 of 30 pass")
+    assert found["changed answers, right"].status == "ok"
+
+
+def test_a_checker_that_reads_the_last_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with themselves alone, these gold answers all pass."""
+
+    class LastNumber(OutcomeReward):
+        def __call__(self, problems, completions):  # type: ignore[no-untyped-def]
+            pairs = zip(problems, completions, strict=True)
+            return [float(c.text.rstrip("}$. ")[-1] == p.answer.rstrip("}$. ")[-1]) for p, c in pairs]
+
+    def build(configs: list[OutcomeRewardConfig], models: object) -> "Built":
+        return Built([LastNumber(config) for config in configs])
+
+    monkeypatch.setattr(golds, "build_rewards", build)
+    found = checked(["3x + 5", "7x + 5"])
+    assert found["gold answers, right"].status == "ok"
+    assert found["changed answers, right"].status == "warn"
+    assert found["changed answers, right"].detail == "2 of 4 pass, for instance '4x + 5' of a.jsonl"
+
+
+class Built(list[Reward]):
+    """Rewards as the context that `build_rewards` gives."""
+
+    def __enter__(self) -> list[Reward]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def test_a_checker_that_reads_no_notation_is_told() -> None:
+    found = checked([r"\frac{1}{2}"], checker="exact")
+    assert "other writings, right" not in found
+    found = checked(["x + 1"] * 3, checker="numeric")
+    assert found["gold answers, right"].status == "fail"
+
+
+def test_gold_answers_are_taken_out_of_solutions(workspace: Path) -> None:
+    """A lazy pattern took `\\frac{1` out of `\\boxed{\\frac{1}{2}}`, which passes where it is compared with itself."""
+    from configs.schema.problems import JsonlSource
+    from grpo_train.problems.sources import read_source
+
+    rows = [r"So it is $\boxed{\frac{1}{2}}$.", r"Hence \boxed{3} and \boxed{-3}.", "no box"]
+    Path("a.jsonl").write_text("".join(json.dumps({"question": a, "answer": a}) + "\n" for a in rows))
+    found = read_source(JsonlSource(path="a.jsonl", answer_place="boxed"))
+    assert [problem.answer for problem in found.problems] == [r"\frac{1}{2}", "3, -3"]
+    assert found.num_unmatched == 1
+    assert [type_of(problem.answer) for problem in found.problems] == ["number", "list"]
