@@ -50,7 +50,8 @@ SUPPOSES = re.compile(
     r"^\s*(?:but |and |so |now )?(?:if|suppose|assum\w+|when|since|because|although|imagine)\b", re.IGNORECASE
 )
 GRADING = re.compile(
-    r"\b(?:confidence|certainty|scores?|grades?|rewards?|verdict|rating|marks|points)\b", re.IGNORECASE
+    r"\b(?:confidence|certainty|scores?|grades?|rewards?|verdict|rating)\b|\d\s*(?:marks|points)\b|\b(?:marks|points)\s*[:=]",
+    re.IGNORECASE,
 )
 ENUMERATION = re.compile(r"(?<!\d)(?:\d{1,20}(?:\s*,\s*|\s+)){6,}\d")
 """seven whole numbers or more in a row"""
@@ -125,7 +126,7 @@ def only_number(text: str) -> str | None:
     """
     if not PROSE.fullmatch(text) or len(CANDIDATE.findall(_readable(text))) != 1 or CHANGES.search(text):
         return None
-    return committed_number(text)
+    return committed_number(text.rstrip(" .") + ".")
 
 
 PROSE = re.compile(r"(?=.*[A-Za-z]{2})[\w ,.'\u2019\"()$%:/°*\\{}\n!-]+", re.ASCII)

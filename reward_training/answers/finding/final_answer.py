@@ -27,7 +27,7 @@ from reward_training.answers.finding.places import (
     joined,
 )
 from reward_training.answers.finding.thoughts import answer_of
-from reward_training.answers.finding.unmarked import bare_answer, committed_letter
+from reward_training.answers.finding.unmarked import LETTER_LINE, bare_answer, committed_letter
 from reward_training.answers.plain_text import plain, visible
 
 OTHERS_WORDS = re.compile(
@@ -71,6 +71,8 @@ def without_thoughts(text: str) -> str:
 
 def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units: bool) -> str | None:
     places = [place for find in FINDERS.values() for place in find(text, tag, field)]
+    if not places and letters and LETTER_LINE.fullmatch(text.strip()):
+        return text.strip()
     if not places and not letters and (bare := bare_answer(text)) is not None:
         return _committed(bare)
     answer = _last(text, innermost(places))

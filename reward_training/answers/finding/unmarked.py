@@ -39,6 +39,8 @@ def bare_answer(text: str) -> str | None:
 MAX_CHARACTERS = 1000
 """characters at the end of a text in which a letter is looked for"""
 LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
+LETTER_LINE = re.compile(r"[(\[*]{0,4}[A-H]\*{0,2}[).:\]]\*{0,2}\s+[^\n.]{1,60}\.?\*{0,2}")
+"""a choice with its text, and nothing else: D) Jupiter"""
 LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
 LETTER_NAMED = re.compile(
     rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)(?:\s+is)?\s*:?\s*{LETTER}(?![\w'])"

@@ -11,7 +11,7 @@ import mpmath
 from reward_training.answers.values.evaluation import constant, is_multiple, is_same
 from reward_training.answers.values.formula import parsed
 from reward_training.answers.values.quantity import Quantity
-from reward_training.answers.values.tree import Node, number
+from reward_training.answers.values.tree import Node, number, symbol, symbols
 from reward_training.answers.values.units import is_another_unit
 from reward_training.answers.values.value import (
     Brackets,
@@ -85,7 +85,10 @@ def is_equal(answer: Value, gold: Value, question: str = "") -> bool:
 def _are_lists_equal(answer: Several | Set, gold: Several | Set, question: str) -> bool:
     """Whether both have the same values: in order where the question asks for one, or where one side alone has names."""
     in_order = isinstance(answer, Several) and isinstance(gold, Several) and order_matters(question)
-    if in_order or _are_named(answer) != _are_named(gold):
+    if _are_named(answer) != _are_named(gold):
+        are_functions = _name_functions(answer) or _name_functions(gold)
+        return not are_functions and _all_in_order(answer.items, gold.items, question)
+    if in_order:
         return _all_in_order(answer.items, gold.items, question)
     return _all_in_any_order(answer.items, gold.items, question)
 
@@ -114,6 +117,10 @@ def _are_other_forms(answer: Value, gold: Value, question: str) -> bool:
 def _are_named(value: Several | Set) -> bool:
     """Whether values have names of their own: x = 1, y = 2."""
     return any(isinstance(item, Named) for item in value.items)
+
+
+def _name_functions(value: Several | Set) -> bool:
+    return any(isinstance(item, Named) and "(" in item.name for item in value.items)
 
 
 def _by_name(items: Sequence[Value]) -> tuple[Value, ...]:
@@ -158,7 +165,7 @@ def _are_terms_equal(answer: Quantity | Expression, gold: Quantity | Expression,
     """Whether two numbers or formulas are equal, with their units."""
     if are_units_equal(answer.unit, gold.unit, question) and _are_numbers_equal(answer, gold):
         return not _is_share_of_whole(answer, gold, question)
-    return _are_shares_equal(answer, gold) or _are_letters_equal(answer, gold)
+    return any(same(answer, gold) for same in (_are_shares_equal, _are_letters_equal, _are_products_equal))
 
 
 def _are_numbers_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
@@ -196,6 +203,20 @@ def _are_letters_equal(answer: Quantity | Expression, gold: Quantity | Expressio
     trees = [_tree(answer), _tree(gold)]
     are_letters = all(tree.operation == "symbol" and len(tree.name) == 1 for tree in trees)
     return are_letters and trees[0].name.casefold() == trees[1].name.casefold()
+
+
+def _are_products_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
+    """Whether one side is a product with a letter that the other one's unit may be as well: 3s and 3 s."""
+    for quantity, formula in ((answer, gold), (gold, answer)):
+        if (
+            isinstance(quantity, Quantity)
+            and isinstance(formula, Expression)
+            and len(quantity.unit) == 1
+            and not formula.unit
+        ):
+            letters = {name for name in symbols(formula.tree) if name.casefold() == quantity.unit}
+            return any(is_same(Node("*", (number(quantity.value), symbol(name))), formula.tree) for name in letters)
+    return False
 
 
 def _tree(value: Quantity | Expression) -> Node:

@@ -75,10 +75,15 @@ FORMULA = re.compile(r"[\\^_=<>≤≥≠≡∈{}|∪]|\d\s*[-+*/]\s*[\d(]")
 """signs of a formula"""
 
 
+SINGLE_LETTERS = re.compile(r"[A-Za-z](?: [A-Za-z])+")
+
+
 def _words(text: str) -> Words:
     content = markup.unwrapped(tidy(text).replace("$", " "))
     if FORMULA.search(content):
         return Words(re.sub(r"\s", "", content).casefold(), has_formula=True)
+    if SINGLE_LETTERS.fullmatch(content):
+        content = content.replace(" ", "")  # x y z
     folded = " ".join(re.sub(r"\s*([,;:])\s*", r"\1 ", visible(content)).casefold().split())
     return Words(re.sub(r"^\((.)\)$", r"\1", folded.strip(markup.DECORATION + ".!").strip()))
 

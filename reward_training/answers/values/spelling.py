@@ -23,8 +23,9 @@ BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
 WRAPPED = re.compile(markup.WRAPPER + r"\{([^{}]*)\}")
 POWER = re.compile(r"(?<=[\w)}\]])\*\*(?=[\w({-])")
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
+FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime|')+\s*\}?")
-INLINE = re.compile(r"\\\(|\\\)|\\\[|\\\]|\$\$|(?<!\\)\$(?!\s*\d+(?:\.\d\d)?\s*$)")
+INLINE = re.compile(r"(?<!\\)\\[()\[\]]|\$\$|(?<!\\)\$(?!\s*\d+(?:\.\d\d)?\s*$)")
 
 
 def tidy(text: str) -> str:
@@ -38,7 +39,7 @@ def tidy(text: str) -> str:
             if (match := wrapper.fullmatch(text)) is not None:
                 text = match.group(1)
         text = markup.without_maths_delimiters(text)
-    text = PRIME.sub("'", text)
+    text = FRACTION.sub(r"\\frac", PRIME.sub("'", text))
     text = INLINE.sub("", markup.thousands(text))
     text = STYLES.sub("", SIZES_OF_BRACKETS.sub("", text))
     text = WIDE_SPACE.sub(" ", SIGN_NAME.sub(lambda match: NAMES_OF_SIGNS[match.group()], text))

@@ -43,6 +43,11 @@ TOKEN = re.compile(
     r"|(?P<sign>\*\*|.))",
     re.DOTALL,
 )
+WORDS = {
+    "the", "is", "are", "was", "of", "in", "it", "so", "we", "to", "an", "as", "at", "by", "if", "or", "on", "no", "be", "for", "has", "had", "and", "not",
+    "but", "you", "his", "her", "its", "our", "out", "any", "can", "may", "get", "got", "all", "she", "he",
+}  # fmt: skip
+"""short words that are no products of variables"""
 MAX_RUN = 3
 """letters side by side that are a product of variables; longer runs are words"""
 
@@ -78,6 +83,6 @@ def _of_letters(run: str) -> list[str]:
             return ["\\" + function, run[-1]]  # sinx
     if run.endswith("pi") and len(run) <= MAX_RUN:
         return [*run[:-2], "\\pi"]
-    if len(run) > MAX_RUN:
+    if len(run) > MAX_RUN or run.lower() in WORDS:
         raise NotAFormulaError(f"{run!r} is a word")
     return list(run)
