@@ -25,7 +25,6 @@ r"""a command that sets its argument in another font: \text, to be followed by {
 WRAPPED = re.compile(WRAPPER + r"\{([^{}]*)\}")
 PHANTOM = re.compile(r"\\[hv]?phantom\s*\{[^{}]*\}")
 MATHS_DELIMITERS = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"))
-MARKED_MATHS = re.compile(r"\$|\\\(|\\\[|\\boxed")
 SPACE = re.compile(r"\\[,;:! ]")
 THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;! ]|\{,\}|,\\!\s*|,\{\})(?=\d)")
 DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")
@@ -93,11 +92,6 @@ def without_maths_delimiters(text: str) -> str:
 def without_inline_delimiters(text: str) -> str:
     r"""The text without \( and \), wherever they stand."""
     return text.replace("\\(", "").replace("\\)", "")
-
-
-def has_marked_maths(text: str) -> bool:
-    """Whether a part of the text is marked as a formula."""
-    return MARKED_MATHS.search(text) is not None
 
 
 def spaces(text: str, gap: str = " ") -> str:

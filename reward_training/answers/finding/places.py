@@ -10,7 +10,8 @@ from typing import Any
 
 from reward_training.answers import markup
 from reward_training.answers.finding.denials import DOUBTED, NEAR
-from reward_training.answers.values.quantity import quantity
+from reward_training.answers.values.equality import is_equal
+from reward_training.answers.values.reading import read
 
 MAX_PLACES = 64
 """boxes or phrases in one text that are looked at, counted from its end"""
@@ -215,11 +216,8 @@ def is_placeholder(content: str) -> bool:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two contents say the same, as text or as numbers."""
-    if _folded(one) == _folded(other):
-        return True
-    values = quantity(one), quantity(other)
-    return values[0] is not None and values[0] == values[1]
+    """Whether two contents say the same, as text or as values."""
+    return _folded(one) == _folded(other) or is_equal(read(one), read(other))
 
 
 def _folded(content: str) -> str:

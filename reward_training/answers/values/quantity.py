@@ -1,8 +1,8 @@
 """Reads a short text as one number.
 
-The number may have separators or a unit, and be a fraction, a percentage, a power of ten, words, or an equation. A text
-with more than one value (a list, a range, two alternatives, a false equation) is no number, nor is one with a value
-that would have to be computed (5!, 5^2, a product). Only fractions and the two sides of an equation are evaluated.
+The number may have separators or a unit, and be a fraction, a percentage, a power of ten, or words. A text with more than
+one value (a list, a range, two alternatives) is no number, nor is one with a value that would have to be computed (5!,
+5^2, a product). Only fractions are evaluated; `reading` reads equations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from reward_training.answers import markup
-from reward_training.answers.arithmetic import equations
 from reward_training.answers.number import SIGN, as_fraction, power_of_ten, unsigned
 from reward_training.answers.plain_text import plain
 from reward_training.answers.values.number_words import LARGE, LARGE_VALUES, MAGNITUDES, chinese, english
@@ -49,8 +48,6 @@ OTHER_VALUES = re.compile(
 )
 """words after a number that bring in another value, or leave it open"""
 ASIDE = re.compile(r"(.+?)\s*\(([^()]*)\)\s*\.?")
-UNKNOWN = re.compile(r"[a-zA-Z](?:_?\w)?|\\?[a-zA-Z]+(?:\([a-z]\))?|")
-"""the left side of an equation that only names its right side: x, x_1, \\theta, f(x), or nothing"""
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,14 @@ class Quantity:
 def quantity(text: str) -> Quantity | None:
     """The one number that the text states; None where it states none, or more than one.
 
-    >>> quantity("$1,250.50").value == Fraction("1250.5"), quantity("1/2 = 0.5").value, quantity("15 cm").unit
-    (True, Fraction(1, 2), 'cm')
+    >>> quantity("$1,250.50").value == Fraction("1250.5"), quantity("3/4").value, quantity("15 cm").unit
+    (True, Fraction(3, 4), 'cm')
     >>> quantity("4 or 5"), quantity("5!"), quantity("3 + 5"), quantity("10,00")
     (None, None, None, None)
     """
     if len(text) > MAX_CHARACTERS:
         return None
-    text = _undecorated(plain(text))
-    if "=" in text:
-        return _equation(text)
-    text = LEADING.sub("", text)
+    text = LEADING.sub("", _undecorated(plain(text)))
     if (aside := ASIDE.fullmatch(text)) is not None:
         return _with_aside(aside.group(1), aside.group(2))
     return in_words(text) or _written(text)
@@ -89,21 +83,6 @@ def _undecorated(text: str) -> str:
     text = markup.fractions_of_numbers(markup.unescaped(text))
     text = re.sub(r"!{2,}$", "", text.strip())
     return re.sub(r"\s+", " ", text.strip().rstrip(".;,").strip(markup.EMPHASIS + "_ ")).strip()
-
-
-def _equation(text: str) -> Quantity | None:
-    """The last side of an equation that is true, or has only an unknown on its left; None for other equations."""
-    sides = [side.strip() for side in text.split("=")]
-    last = quantity(sides[-1])
-    if last is None:
-        return None
-    if len(sides) == 2 and UNKNOWN.fullmatch(sides[0]):
-        return last
-    others = [quantity(side) for side in sides[:-1]]
-    if all(other is not None and other.value == last.value for other in others):
-        return last
-    verdicts = equations(text)
-    return last if verdicts and all(verdicts) else None
 
 
 def _with_aside(before: str, inside: str) -> Quantity | None:

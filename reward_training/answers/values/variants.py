@@ -13,7 +13,6 @@ from reward_training.answers.values.value import Words
 
 DIGITS = re.compile(r"\d+")
 SIGN = re.compile(r"\s*([-+=<>,;&]|\\(?:times|cdot|le|ge|leq|geq|cup|pm))(?![A-Za-z])\s*")
-NO_SPACES = re.compile(r"(?<![\\A-Za-z])\s+(?![A-Za-z])|(?<=[-+=(,;&{])\s+")
 LETTER = re.compile(r"(?<![A-Za-z\\])[a-zA-Z](?![A-Za-z])")
 MAX_CHANGES = 8
 """changed answers that are made of one"""
