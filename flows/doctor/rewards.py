@@ -1,10 +1,11 @@
 """Checks that rewards and reward models are usable, and that what decides about promotion is measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from configs.errors import ConfigError
+from configs.records import Problem
 from configs.schema.config import Config
 from configs.schema.policy import PolicyConfig
 from configs.schema.problems import ReasoningGymSource
@@ -14,7 +15,7 @@ from flows.doctor.checks import Finding
 from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from reward_training.judges.client import JudgeClient
 from reward_training.judges.judge import read_rubric
-from reward_training.rewards.python_forms import SIGNATURES, form_of
+from reward_training.rewards.python_forms import SIGNATURES, form_of, missing_columns
 from reward_training.rewards.python_function import load_function
 from tasks.runs.workspace import models_folder
 
@@ -51,6 +52,22 @@ def _check_function(reward: PythonRewardConfig) -> Finding:
     except ConfigError as error:
         return Finding(name, "fail", str(error), "see docs/choosing.md, A function")
     return Finding(name, "ok", f"{reward.function} imports, and is called as {SIGNATURES[form]}")
+
+
+def check_columns(config: Config, problems: Sequence[Problem]) -> Iterator[Finding]:
+    """Whether the problems have the columns that reward functions of TRL's form need."""
+    for reward in [*config.rewards, *config.evaluation.rewards]:
+        if not isinstance(reward, PythonRewardConfig):
+            continue
+        try:
+            missing = missing_columns(load_function(reward.function), reward.function, problems)
+        except ConfigError:
+            continue  # _check_function tells it
+        for column, source in missing.items():
+            detail = f"{reward.function} needs the column {column!r}, which problems of {source} lack"
+            yield Finding(
+                f"reward {reward.name}", "fail", detail, "add it to the data, or give the parameter a default"
+            )
 
 
 def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Finding]:

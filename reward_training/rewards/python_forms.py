@@ -56,6 +56,14 @@ def form_of(function: Function, path: str) -> Form:
     )
 
 
+def missing_columns(function: Function, path: str, problems: Sequence[Problem]) -> dict[str, str]:
+    """The columns that a function of TRL's form cannot do without and a problem lacks; each with the first such source."""
+    if form_of(function, path) != "trl":
+        return {}
+    needed = [name for name in _required(function, path) if name not in TRL_ARGUMENTS]
+    return {name: problem.source for problem in reversed(problems) for name in needed if name not in _columns(problem)}
+
+
 def _parameters(function: Function, path: str) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(function).parameters)

@@ -95,6 +95,19 @@ def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, 
     assert "promotion.metric=accuracy is not measured; use one of greedy_accuracy" in str(caught.value)
 
 
+def test_column_that_a_reward_function_needs_is_looked_for(configure: Configure, workspace: Path) -> None:
+    (workspace / "trl_style_of_test.py").write_text(
+        "def reward(completions, target, **kwargs):\n    return [0.0] * len(completions)\n"
+    )
+    mine = {"name": "mine", "kind": "python", "function": "trl_style_of_test:reward", "weight": 0}
+    found = _found(check(configure(evaluation={"rewards": [mine]}), workspace, quick=True), "reward mine")
+    assert found.status == "ok"  # the function itself is as it should be
+    with pytest.raises(
+        ConfigError, match="needs the column 'target', which problems of chain_sum lack; add it to the data"
+    ):
+        refuse_faulty(configure(evaluation={"rewards": [mine]}), workspace)
+
+
 # ---- findings -------------------------------------------------------------------------------------------------------
 
 
