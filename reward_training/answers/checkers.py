@@ -24,6 +24,7 @@ from reward_training.answers.values.equality import are_units_equal, is_equal, i
 from reward_training.answers.values.quantity import Quantity, in_words
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.spelling import tidy
+from reward_training.answers.values.tree import symbols
 from reward_training.answers.values.value import Expression, Named, Value, Words
 
 ROUNDING = 1e-6
@@ -98,14 +99,15 @@ def choice(answer: str, gold: str, choices: Mapping[str, str]) -> bool:
 def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
     """The letter of the one choice that a short text names; None if it names none, or a letter with another's text."""
     marks = markup.DECORATION + "$"
-    text = markup.spaces(markup.unwrapped(plain(answer))).strip().strip(marks).rstrip(".").strip(marks)
+    bare = markup.without_maths_delimiters(markup.without_bold(plain(answer)).strip().lstrip(", ").rstrip(".\u3002 "))
+    text = markup.spaces(markup.unwrapped(bare)).strip().strip(marks).rstrip(".").strip(marks)
     folded = {letter: _words_of(words) for letter, words in choices.items()}
     by_text = [letter for letter, words in folded.items() if words and _words_of(text) == words]
     if len(by_text) == 1:
         return by_text[0]
     letters = "".join(re.escape(letter) for letter in choices)
     match = re.fullmatch(
-        rf"(?:(?:option|choice|answer|letter)\s*)?[(\[]?([{letters}])[)\]]?(?:\s*[).:,\-\u2014]\s*|\s+|$)(.*)",
+        rf"[(\[]?(?:(?:option|choice|answer|letter)\s*)?[(\[]?([{letters}])[)\]]?(?:\s*[).:,\-\u2014]\s*|\s+|$)(.*)",
         text,
         re.IGNORECASE | re.DOTALL,
     )
@@ -168,13 +170,25 @@ def math_equal(answer: str, gold: str, question: str = "") -> float:
     The question says which unit is asked for, and whether the order of several values matters.
     """
     wanted = gold_value(gold)
-    return float(is_equal(_stated(answer, wanted), wanted, question) and not _repeats(answer, wanted, question))
+    if answer.strip() == gold.strip():
+        return 1.0
+    return float(is_equal(_stated(answer, wanted), wanted, question) and not _repeats(answer, gold, wanted, question))
 
 
-def _repeats(answer: str, wanted: Value, question: str) -> bool:
-    """Whether an answer is only a sum or product that the question has as well, and the gold answer is its result."""
+def _repeats(answer: str, gold: str, wanted: Value, question: str) -> bool:
+    """Whether an answer is arithmetic that was not done, or the formula that the question asks to work on."""
     found = read(answer)
-    if not isinstance(found, Expression) or not isinstance(wanted, Quantity):
+    found = found.value if isinstance(found, Named) else found
+    if not isinstance(found, Expression):
         return False
-    asked = re.sub(r"[\s$]", "", tidy(question))
-    return re.sub(r"\s", "", tidy(answer)) in asked
+    if isinstance(wanted, Quantity) and found.tree.operation in LEFT_UNDONE and not symbols(found.tree):
+        return True
+    asked, given, right = (re.sub(r"[\s$]", "", tidy(text)) for text in (question, answer, gold))
+    is_formula = found.tree.operation != "symbol" and given != right
+    return is_formula and ASKS_TO_WORK.search(question) is not None and given in asked
+
+
+LEFT_UNDONE = ("+", "-", "*", "gcd", "lcm", "max", "min")
+ASKS_TO_WORK = re.compile(
+    r"\b(?:expand|simplify|factor(?:ise|ize)?|evaluate|compute|calculate|rationali[sz]e|reduce|find|what is)\b", re.I
+)

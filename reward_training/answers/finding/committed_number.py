@@ -16,25 +16,29 @@ from reward_training.answers.number import GROUPED, SIGN, unsigned
 from reward_training.answers.plain_text import plain
 from reward_training.answers.values.evaluation import CONSTANTS
 from reward_training.answers.values.number_words import LARGE
-from reward_training.answers.values.quantity import Quantity
+from reward_training.answers.values.quantity import NUMBER_WORDS, Quantity
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.units import unit_after
-from reward_training.answers.values.value import Expression, Named, Words
+from reward_training.answers.values.value import Expression, Named, Relation, Words
 
 GOES_ON = re.compile(r"\b(?:we|i|you|they|and|then|to|the|is|are|now|so|by|that|which|let)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 3
 """number of words that may follow the number in an unfinished sentence"""
 MAX_CHARACTERS = 8000
 """characters at the end of a text that are read; its answer is there"""
-CANDIDATE = re.compile(rf"(?<![\w.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/]))?|[\ue000-\uf770]")
+CANDIDATE = re.compile(
+    rf"(?<![A-Za-z\d_.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/])|\s*[*x]\s*10\s*\^\s*\{{?\s*[-+]?\d+\s*\}}?)?|[\ue000-\uf770]"
+)
 """a number or a fraction that stands apart from words and other numbers"""
 LIST_MARK = re.compile(
-    r"(?m)^\s*(?:\(?\d{1,2}[.)](?=\s)|(?:step|part|method|case|line|question|q)\s*\d{1,2}\s*[:.)-]|[-*•]\s+(?=\D))",
+    r"(?m)^[ \t]*(?:\(?\d{1,2}[.)](?=\s)|(?:step|part|method|case|line|question|q)\s*\d{1,2}\s*[:.)-]|[-*•]\s+(?=\D))",
     re.IGNORECASE,
 )
 CIRCLED_NUMBER = re.compile(r"[①-⑳⓪❶-❿]")
 EXPONENT_OF_UNIT = re.compile(r"(?<=[a-zA-Z])\^\{?(-?\d+)\}?")
-SENTENCE = re.compile(r"[^\n.!?;]*(?:\.(?=\d)[^\n.!?;]*)*(?:[.!?;]+|\n|$)")
+SENTENCE = re.compile(
+    r"[^\n.!?;\u3002\uff01\uff1f\uff1b]*(?:\.(?=\d)[^\n.!?;\u3002\uff01\uff1f\uff1b]*)*(?:[.!?;\u3002\uff01\uff1f\uff1b]+|\n|$)"
+)
 CHECKS = re.compile(r"^\s*(?:let me |to |we )?(?:check|verify|proof|double-check|test|sanity)\b", re.IGNORECASE)
 BOILERPLATE = re.compile(
     r"\b(?:24/7|24 hours a day|our (?:tutors?|team|support|experts?)|sent from|signature|unsubscribe|let me know|feel free|copyright|all rights|version|page|chapter|https?|www|©|happy to help|good luck|have a (?:great|nice)|thank|rated?|stars?|tokens?|generated|updated|contact|call|visit)\b|©",
@@ -79,7 +83,7 @@ def committed_number(text: str, prompt: str = "", *, units: bool = True) -> str 
     '3 \\times 10^{8} m/s'
     """
     asked = plain(prompt)
-    text, formulas = _with_marks(text[-MAX_CHARACTERS:])
+    text, formulas = _with_marks(LISTED.sub(_as_one_formula, text[-MAX_CHARACTERS:]))
     found = _committed(text, asked, units)
     return None if found is None else FORMULA_MARK.sub(lambda match: formulas[ord(match.group()) - FIRST_MARK], found)
 
@@ -89,6 +93,18 @@ FORMULA_MARK = re.compile("[\ue000-\uf770]")
 """stands for a formula while its sentence is read"""
 INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]{1,400}?)(?<!\\)\$", re.DOTALL)
 PLAIN = re.compile(rf"\s*{SIGN}\s*{unsigned(spaces=True)}\s*(?:\\?%)?\s*")
+
+
+ONE_FORMULA = r"(?:\$[^$\n]{1,80}\$|\\\([^\n]{1,80}?\\\))"
+LISTED = re.compile(rf"{ONE_FORMULA}(?:(?:\s*,\s*(?:and|or)?\s*|\s+(?:and|or)\s+){ONE_FORMULA})+")
+"""inline formulas with only commas and conjunctions between them: they are one list"""
+
+
+def _as_one_formula(match: re.Match[str]) -> str:
+    formulas = [
+        found.strip("$").removeprefix("\\(").removesuffix("\\)") for found in re.findall(ONE_FORMULA, match.group())
+    ]
+    return f"${', '.join(formulas)}$"
 
 
 def _with_marks(text: str) -> tuple[str, list[str]]:
@@ -110,10 +126,11 @@ def _is_result(formula: str) -> bool:
     if PLAIN.fullmatch(formula) or ("\\" not in formula and formula[:1].isspace() != formula[-1:].isspace()):
         return False
     value = read(formula)
-    if isinstance(value, Named):
-        return not isinstance(value.value, Quantity)
-    if isinstance(value, Quantity):
-        return "=" not in formula
+    if isinstance(value, Named | Quantity) and "=" in formula:
+        number = value.value if isinstance(value, Named) else value
+        return not isinstance(number, Quantity) or PLAIN.fullmatch(formula.rpartition("=")[2]) is None
+    if isinstance(value, Relation):
+        return PLAIN.fullmatch(formula.rpartition("=")[2]) is None  # in a + b = 5 the number counts
     is_name = isinstance(value, Expression) and value.tree.operation == "symbol" and value.tree.name not in CONSTANTS
     return not isinstance(value, Words) and not is_name
 
@@ -124,16 +141,20 @@ def only_number(text: str) -> str | None:
     >>> only_number("There are 42 pupils."), only_number("one of 40, 41 and 42"), only_number("half of 42")
     ('42', None, None)
     """
+    if any(word in NUMBER_WORDS for word in re.findall(r"[a-z]+", text.lower())):
+        return None
+    text = HAN.sub(" of ", text)
     if not PROSE.fullmatch(text) or len(CANDIDATE.findall(_readable(text))) != 1 or CHANGES.search(text):
         return None
     return committed_number(text.rstrip(" .") + ".")
 
 
-PROSE = re.compile(r"(?=.*[A-Za-z]{2})[\w ,.'\u2019\"()$%:/°*\\{}\n!-]+", re.ASCII)
+HAN = re.compile(r"[\u4e00-\u9fff]+")
+PROSE = re.compile(r"(?=.*(?<![\\A-Za-z])[A-Za-z]{2})[\w ,.'\u2019\"()$%:/°*\\{}\n!-]+", re.ASCII)
 CHANGES = re.compile(
     r"\b(?:half|third|quarter|twice|thrice|double|triple|square[sd]?|cube[sd]?|root|percent|percentage|more|less|fewer|greater|smaller|larger"
     r"|times|dozens?|most|least|than|up to|if|unless|multiples?|factors?|divisors?|power|inverse|reciprocal|minus|negative|hundreds?|thousands?|"
-    r"millions?|billions?|nearly|almost|roughly|around|over|under|above|below|until|before|after|exceeds?|some|per|base|modulo|mod|or|guess|but|except|anything|other|not|never|no|neither|nor|cannot|without|false|wrong|incorrect)\b|n['\u2019]t\b",
+    r"millions?|billions?|nearly|almost|roughly|around|over|under|above|below|until|before|after|exceeds?|some|per|base|modulo|mod|or|guess|but|except|anything|other|not|never|no|neither|nor|cannot|without|false|wrong|incorrect|near|close|probably|perhaps|maybe|possibly|factorial|inverse|excluded|impossible|point|choose|plus|else|also|halves|thirds|quarters|fifths|tenths|hundredths)\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
 """words beside a number that make it another one, or a bound"""
@@ -166,7 +187,8 @@ def _readable(text: str) -> str:
 
 def _sentences(text: str, prompt: str) -> Iterator[str]:
     """The sentences of a text, except questions and those that the prompt has too."""
-    asked = {_letters(sentence) for sentence in SENTENCE.findall(prompt) if sentence.strip()} | {_letters(prompt)}
+    asked = {_letters(sentence) for sentence in SENTENCE.findall(prompt)} | {_letters(prompt)}
+    asked.discard("")
     for sentence in SENTENCE.findall(text):
         is_told = sentence.strip() and not sentence.rstrip().endswith("?") and _letters(sentence) not in asked
         if is_told and not _restates(sentence, prompt):
@@ -209,17 +231,49 @@ def _in_sentence(sentence: str, units: bool) -> str | None:
     is_one_of_several = _is_range(before, after) or UNCERTAIN.search(sentence[end_of_previous : match.start()])
     if is_one_of_several or (not _is_finished(sentence) and _goes_on(after)):
         return None
-    if _is_operand(before, after) or _is_division(match.group()):
+    if (whole := _within(sentence, match)) is not None:
+        around = sentence[: whole.start()], sentence[whole.end() :]
+        return None if _is_denied(*around) else whole.group()
+    is_signed_apart = re.match(r"[-+]\s", match.group()) and before.rstrip()[-1:].isalnum()
+    if is_signed_apart or _is_operand(before, after) or _is_division(match.group()) or NO_RESULT.search(before):
         return None
     large = LARGE.match(after)
     rest = after[large.end() :] if large else after
     variables = VARIABLES.match(rest)
-    unit = variables.group() if variables else unit_after(rest) if units else ""
+    unit = variables.group() if variables and not unit_after(rest) else unit_after(rest) if units else ""
     return match.group().strip().replace(" ", "") + (large.group().lower() if large else "") + unit.rstrip()
 
 
-VARIABLES = re.compile(r"(?!st\b|nd\b|rd\b|th\b)[A-Za-z]+(?![A-Za-z\u00b2\u00b3])")
-"""letters right after a number: 12x"""
+NO_RESULT = re.compile(
+    r"(?:[\u221a\u2265\u2264<>\u2261\u221d]|\b(?:mod|modulo|divisible by|divides|multiples? of|factors? of|log|ln|sin|cos|tan|sqrt|root of|power of|base|sum of|product of|square of|negative))\s*\(?$",
+    re.IGNORECASE,
+)
+"""before a number that is a part of something else"""
+GROUP = re.compile(r"\([^()]*,[^()]*\)|\[[^\[\]]*,[^\[\]]*\]|\{[^{}]*,[^{}]*\}|[\[(][^()\[\]]*,[^()\[\]]*[\])]")
+SIMPLE = rf"{SIGN}\d{{1,15}}(?:\.\d{{1,15}})?(?![\d])"
+RATIO = re.compile(rf"{SIMPLE}\s*:\s*{SIMPLE}(?:\s*:\s*{SIMPLE})?")
+ASSIGNED = re.compile(rf"\b[a-z]\s*=\s*{SIMPLE}(?:\s*(?:,\s*(?:and)?|and)\s*[a-z]\s*=\s*{SIMPLE})+")
+ENUMERATED = re.compile(rf"{SIMPLE}(?:\s*,\s*{SIMPLE}){{0,8}}\s*,?\s+and\s+{SIMPLE}")
+
+
+def _within(sentence: str, match: re.Match[str]) -> re.Match[str] | None:
+    """The tuple, list, ratio or assignments that a number at the end of a sentence is a part of; None without one."""
+    for pattern in (GROUP, RATIO, ASSIGNED, ENUMERATED):
+        for found in pattern.finditer(sentence, max(0, match.start() - NEAR), match.end() + NEAR):
+            if found.start() <= match.start() and match.end() <= found.end() and not _is_unread(found.group()):
+                return found
+    return None
+
+
+def _is_unread(text: str) -> bool:
+    value = read(text)
+    return isinstance(value, Words) and RATIO.fullmatch(text) is None
+
+
+VARIABLES = re.compile(
+    r"(?!st\b|nd\b|rd\b|th\b)[A-Za-z]+(?![A-Za-z\u00b2\u00b3])|\s(?:[b-zB-HJ-Z](?![\w'/^-]|\s*/)|pi\b|\u03c0)"
+)
+"""letters right after a number, or one alone behind it: 12x, 12 x"""
 
 
 def _around(sentence: str, match: re.Match[str]) -> tuple[str, str]:

@@ -39,8 +39,8 @@ DOUBTS = re.compile(
 )
 """anywhere before a number in its sentence"""
 WITHDRAWN = re.compile(
-    r"\b(?:wait|oops|scratch that|i (?:was|am) wrong|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake)|i (?:made|slipped)|"
-    r"(?:actually|hmm|no),? (?:no|it|that)|it (?:must|should) be|correction|instead it is|not correct)\b",
+    r"\b(?:(?<!to )wait|oops|scratch that|i (?:was|am) wrong|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake)|i (?:made (?:a|an|another) |slipped)|"
+    r"no,? (?:no\b|it|that)|(?:actually|hmm),? (?:no\b|it(?:'s| is| was| should| must)|that(?:'s| is| was) (?:wrong|not|incorrect))|it (?:must|should) be(?=[\s:]*[-$\\(]*\d|[\s:]*\\boxed)|correction(?!:? (?:none|not|is not|no\b))|instead it is|not correct)\b",
     re.IGNORECASE,
 )
 """after an answer, or between two: the writer corrects what stands before"""

@@ -18,7 +18,6 @@ from reward_training.answers.finding.committed_number import committed_number
 from reward_training.answers.finding.denials import DENIED_AFTER, NEAR, SAID_TO_BE_FALSE, WITHDRAWN
 from reward_training.answers.finding.places import (
     FINDERS,
-    SENTENCE_END,
     Place,
     innermost,
     innermost_phrases,
@@ -27,8 +26,10 @@ from reward_training.answers.finding.places import (
     joined,
 )
 from reward_training.answers.finding.thoughts import answer_of
-from reward_training.answers.finding.unmarked import LETTER_LINE, bare_answer, committed_letter
+from reward_training.answers.finding.unmarked import LINE, bare_answer, committed_letter
 from reward_training.answers.plain_text import plain, visible
+from reward_training.answers.values.reading import read
+from reward_training.answers.values.value import Words
 
 OTHERS_WORDS = re.compile(
     r"<(grader|judge|marker|examiner|evaluator|reviewer|teacher|verifier|system|user|human|verdict|grading|evaluation)>.*?(?:</\1>|$)",
@@ -71,8 +72,8 @@ def without_thoughts(text: str) -> str:
 
 def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units: bool) -> str | None:
     places = [place for find in FINDERS.values() for place in find(text, tag, field)]
-    if not places and letters and LETTER_LINE.fullmatch(text.strip()):
-        return text.strip()
+    if not places and letters:
+        return committed_letter(text) or (text.strip() if LINE.fullmatch(text.strip()) else None)
     if not places and not letters and (bare := bare_answer(text)) is not None:
         return _committed(bare)
     answer = _last(text, innermost(places))
@@ -89,10 +90,12 @@ def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units
 def _last(text: str, places: list[Place]) -> str | None:
     """The answer in the last place that is no placeholder; None if it is denied, withdrawn or contradicted."""
     places = joined(text, sorted(places, key=lambda p: p.start))
-    real = [place for place in places if _may_count(text, place)]
+    real = _without_words([place for place in places if _may_count(text, place)])
     if not real:
         return None
     last, rest = real[-1], text[real[-1].end :]
+    if last.kind == "boxed" and OPERATED.match(rest):
+        return None
     if last.kind != "answer_is" and DENIED_AFTER.match(rest[:NEAR].lstrip("$*`)}]. ")):
         return None
     if any(_contradicts(text, before, after) for before, after in pairwise(real)) or WITHDRAWN.search(rest):
@@ -100,6 +103,18 @@ def _last(text: str, places: list[Place]) -> str | None:
     if len(real) > 1 and not is_same(real[-2].content, last.content) and UNDECIDED.search(rest):
         return None
     return _committed(last.content.strip())
+
+
+OPERATED = re.compile(r"\s*(?:\\times|\\cdot|[*/^]|[-+]\s*\d)(?!\*)")
+"""after a box: the formula goes on"""
+
+
+def _without_words(places: list[Place]) -> list[Place]:
+    """The places without phrases that introduce words, where a tag, box or line holds something else."""
+    marked = [place for place in places if place.kind != "answer_is"]
+    if not any(not isinstance(read(place.content), Words) for place in marked):
+        return places
+    return [place for place in places if place.kind != "answer_is" or not isinstance(read(place.content), Words)]
 
 
 CALLED_WRONG = re.compile(r"\b(?:was|were|is) (?:a |an |the |my )?(?:wrong|incorrect|false|mistaken)\b", re.IGNORECASE)
@@ -114,13 +129,15 @@ def _may_count(text: str, place: Place) -> bool:
 
 def _contradicts(text: str, before: Place, after: Place) -> bool:
     """Whether a place says something else than the one before it, and does not replace it."""
-    rest_of_sentence = SENTENCE_END.split(text[after.end : after.end + NEAR], maxsplit=1)[0]
+    rest_of_sentence = re.split(r"\n|[.!?;]", text[after.end : after.end + NEAR], maxsplit=1)[0]
     is_replaced = _is_replaced(text[before.end : after.start], rest_of_sentence)
     return not is_replaced and not is_same(before.content, after.content)
 
 
 RESTATED = re.compile(r"\b(?:that is|i\.e\.|equivalently|in other words|equals?|the same as)\b|=", re.IGNORECASE)
 UNDECIDED = re.compile(r"\b(?:either|both|whichever|not sure|can't decide|cannot decide)\b", re.IGNORECASE)
+OPTION = re.compile(r"\b(?:options?|guess(?:es)?|possibilit\w+|candidates?|case|second|if)\b", re.IGNORECASE)
+"""a word before an answer that is one of several"""
 ALTERNATIVE = re.compile(r"\b(?:or|another|others?|alternatively|also|either|else)\b", re.IGNORECASE)
 
 
@@ -135,7 +152,9 @@ def _is_replaced(between: str, rest: str) -> bool:
         or re.search(r"(?i)\b(?:no|so|then|thus|hence|final|finally)\b|##", between)
     ):
         return True
-    if ALTERNATIVE.search(f"{between} {rest}") and not SENTENCE_END.search(between):
+    if OPTION.search(between) and not re.search(r"(?i)\b(?:so|therefore|final|finally)\b", between):
+        return False
+    if ALTERNATIVE.search(f"{between} {rest}") and not re.search(r"[\n.!?;]", between):
         return False
     words = [word for word in re.findall(r"[A-Za-z]+", between) if word.lower() not in ("answer", "boxed", "json")]
     return len(words) >= 2

@@ -14,24 +14,38 @@ from reward_training.answers.values.equality import is_equal
 from reward_training.answers.values.reading import read
 
 MAX_PLACES = 64
-"""boxes or phrases in one text that are looked at, counted from its end"""
+"""places of one kind that are looked at, counted from the end of the text"""
 MAX_CONTENT = 1000
 """number of characters after a phrase that are searched for the end of its sentence"""
 PHRASE = re.compile(
-    r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40})?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\s*:?|(?:\*\*)?:)\s*"
-    r"|\u7b54\u6848\s*(?:\u662f|\u4e3a|[:\uff1a])\s*"
+    r"\b(?:the\s+)?(?:final\s+|correct\s+|right\s+)?answer(?:\s+to\s+[^.\n:]{1,40}(?=\s(?:is|was)\b))?\s*(?:\*\*)?\s*(?:(?:is|was|=|would be|must be|comes to|should be|will be)\b\s*:?|(?:\*\*)?:)"
+    r"|(?m:^)[#* \t]*(?:the\s+)?(?:final\s+)?answer[ \t]*(?:\*\*)?[ \t]*\n"
+    r"|\u7b54\u6848\s*(?:\u662f|\u4e3a|[:\uff1a])|\u7b54\s*[:\uff1a]"
     r"|\banswer\s*(?=isn't|is not)|\b(?:final|my)\s+answer\s*[:\-]?\s+(?=\S)",
     re.IGNORECASE,
 )
+BEFORE_CONTENT = re.compile(r"[\s*,]*(?:```\w*\n)?")
+"""white space and marks of emphasis between a phrase and what it introduces"""
+DISPLAYED = re.compile(r"\$\$.+?\$\$|\\\[.+?\\\]|\\\(\s*\n.+?\\\)", re.DOTALL)
+REMARK = re.compile(
+    r"(?:also |now |indeed |then |thus |therefore |already |always |not only )*(?:correct|right|reasonable|unique|verified|confirmed|consistent|simple|simplified|clear|obvious|in|an? (?:integer|whole|positive|negative|number|fraction)|"
+    r"positive|negative|boxed|above|below|given|derived|obtained|found|as follows|shown|stated|see|rounded|expressed|written|based|supposed|expected|asked|required)\b(?![^\n.]*\d)",
+    re.IGNORECASE,
+)
+"""what is said of an answer, and is none"""
+OR_ELSE = re.compile(r"[\s.]*\bor\b", re.IGNORECASE)
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 OPEN_BOX = re.compile(
-    r"\\(?:boxed|fbox)\s*((?:[-+]?(?:\d[\d,/]*(?:\.\d+)?|\.\d+)|\\[dtc]?frac\s*(?:\d\s*\d|\{[^{}]*\}\s*\{[^{}]*\})|\\sqrt\s*(?:\d|\{[^{}]*\})"
-    r"|\\(?:pi|infty)(?![A-Za-z])|\\text\s*\{[^{}]*\}|(?!a)[A-Za-z](?![A-Za-z]))+)"
+    r"\\(?:boxed|fbox)\s*((?:[-+]?(?:\d+(?:,\d{3})*(?:\.\d+|/\d+)?|\.\d+)|\\[dtc]?frac\s*(?:\d\s*\d|\{[^{}]*\}\s*\{[^{}]*\})|\\sqrt\s*(?:\d|\{[^{}]*\})"
+    r"|\\(?:pi|infty)(?![A-Za-z])|\\text\s*\{[^{}]*\}|(?!a)[A-Za-z](?![A-Za-z]))+)(?![\d^!])(?!\s*(?:or\b|and\b|,\s*-?\d|[-+*/=]\s*\d|\\times|\\cdot))"
 )
 """a box without braces: \\boxed 7"""
 BOX_ALONE = re.compile(r"\s*\\(?:boxed|fbox)\s*\{.*\}\s*", re.DOTALL)
 """a content that is a box, and nothing else"""
-SENTENCE_END = re.compile(r"\n|[.!?]+(?=\s|$)|;")
+SENTENCE_END = re.compile(
+    r"\$[^$\n]*\$|\\\(.*?\\\)|(?P<end>\n|(?<!\\)[.!?]+(?=\s|$|\*\*)|;|[\u3002\uff01\uff1f\uff1b])"
+)
+"""ends of sentences, group `end`, and the inline formulas, in which none counts"""
 BECAUSE = re.compile(
     r",?\s*\b(?:because|since|as|so that|which|where|for the reason)\b.*$|\s+(?:[–—]|-(?=\s+[A-Za-z]{2}))\s+.*$",
     re.IGNORECASE | re.DOTALL,
@@ -54,11 +68,15 @@ class Place:
     content: str
 
 
+def _last_matches(pattern: str, text: str) -> list[re.Match[str]]:
+    return list(re.finditer(pattern, text))[-MAX_PLACES:]
+
+
 def _tags(text: str, tag: str, field: str) -> Iterator[Place]:
     name = re.escape(tag)
-    for match in re.finditer(rf"<{name}>([^<]*)<{name}>[^<]*</{name}>[^<]*</{name}>", text):
+    for match in _last_matches(rf"<{name}>([^<]*)<{name}>[^<]*</{name}>[^<]*</{name}>", text):
         yield Place("tag", match.start(), match.start(), match.group(1))  # it is around another one
-    for match in re.finditer(rf"<{name}>((?:(?!<{name}>).)*?)</{name}>", text, re.DOTALL):
+    for match in _last_matches(rf"(?s)<{name}>((?:(?!<{name}>).)*?)</{name}>", text):
         yield Place("tag", match.start(), match.end(), match.group(1))
 
 
@@ -86,7 +104,7 @@ def _end_of_group(text: str, start: int) -> int | None:
 
 
 def _hashes(text: str, tag: str, field: str) -> Iterator[Place]:
-    for match in re.finditer(r"(?m)(?:^|(?<=\s))####(?!#)[ \t]*([^\n]*)", text):
+    for match in _last_matches(r"(?m)(?:^|(?<=\s))####(?!#)[ \t]*([^\n]*)", text):
         if DOUBTED.search(text[max(text.rfind("\n", 0, match.start()) + 1, match.start() - NEAR) : match.start()]):
             continue  # the mark is spoken of
         if "####" in match.group(1):
@@ -99,9 +117,10 @@ def _phrases(text: str, tag: str, field: str) -> Iterator[Place]:
         start_of_sentence = max(text.rfind(mark, 0, match.start()) for mark in ("\n", ". ", "! ", "? ")) + 1
         if _is_only_mentioned(text[max(start_of_sentence, match.start() - NEAR) : match.start()]):
             continue
-        content = _behind_phrase(text[match.end() : match.end() + MAX_CONTENT])
-        if content is not None:
-            yield Place("answer_is", match.start(), match.end() + len(content), content)
+        start = match.end() + len(BEFORE_CONTENT.match(text[match.end() :]).group())  # type: ignore[union-attr]
+        content = _behind_phrase(text[start : start + MAX_CONTENT])
+        if content is not None and not REMARK.match(content):
+            yield Place("answer_is", match.start(), start + len(content), content)
 
 
 def _is_only_mentioned(before: str) -> bool:
@@ -111,21 +130,24 @@ def _is_only_mentioned(before: str) -> bool:
 
 
 def _behind_phrase(rest: str) -> str | None:
-    """The sentence after a phrase, without its reason; None if there is none or it is a question."""
-    if not rest.strip() or rest.startswith("\n"):
-        return None
-    end = SENTENCE_END.search(rest)
+    """The formula or sentence after a phrase, without its reason; None if there is none or it is a question."""
+    if (formula := DISPLAYED.match(rest)) is not None:
+        return formula.group()
+    end = next((match for match in SENTENCE_END.finditer(rest) if match.lastgroup == "end"), None)
     if end is None:
-        return BECAUSE.sub("", rest)
-    if end.group().startswith("?"):
+        return BECAUSE.sub("", rest) or None
+    if end.group().startswith(("?", "\uff1f")):
         return None
+    if OR_ELSE.match(rest, end.end()):
+        return rest  # the answer is D... or A
     may_be_factorial = end.group() == "!" and not rest[end.end() :].strip()
-    return BECAUSE.sub("", rest[: end.start()]) + ("!" if may_be_factorial else "")
+    return (BECAUSE.sub("", rest[: end.start()]) + ("!" if may_be_factorial else "")) or None
 
 
 def _objects(text: str, tag: str, field: str) -> Iterator[Place]:
     decoder = json.JSONDecoder(object_pairs_hook=_once)
-    start = text.find("{")
+    beginnings = [match.start() for match in re.finditer(r"\{", text)][-MAX_PLACES:]
+    start = beginnings[0] if beginnings else -1
     while start >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
@@ -133,7 +155,7 @@ def _objects(text: str, tag: str, field: str) -> Iterator[Place]:
             start = text.find("{", start + 1)
             continue
         if isinstance(value, dict) and field in value:
-            yield Place("json", start, end, _json_text(value[field]))
+            yield Place("json", start, end, _json_text(value[field]) or text[start:end])
         start = text.find("{", end)
 
 
@@ -149,9 +171,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_text(value: Any) -> str:
-    """A string as it is, a number or a list as JSON; empty for null, booleans, objects and keys that stand twice."""
-    if isinstance(value, str):
-        return value
+    """A string as it is, a number or a list as JSON; empty for booleans, objects and keys that stand twice."""
+    if isinstance(value, str) or value is None:
+        return value or "null"
     if isinstance(value, bool) or value is None or isinstance(value, dict | _Twice):
         return ""
     return json.dumps(value, ensure_ascii=False)

@@ -14,11 +14,13 @@ from reward_training.answers.values.reading import read
 from reward_training.answers.values.value import Words
 
 MAX_BARE_WORDS = 6
+YES_OR_NO = re.compile(r"(yes|no|true|false)\b(?=[.,!;]|$)", re.IGNORECASE)
 COMMAND = re.compile(r"\\(?:begin|end|text|mathrm|mathbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
 VERB = re.compile(r"\b(?:is|are|was|were|it's|i'm|think|believe|know|must|can|cannot)\b", re.IGNORECASE)
 CLOCK = re.compile(r"\W*\d+:\d+\W*")
 SENTENCE_WORD = re.compile(
-    r"(?<![\\A-Za-z])(?!and\b|or\b|a?sin|a?cos|a?tan|arc|log\b|ln|sqrt|pi\b|inf)[A-Za-z]{3,}|\b(?:is|it|so|we)\b"
+    r"(?<![\\A-Za-z])(?!and\b|or\b|a?sin|a?cos|a?tan|arc|log\b|ln|sqrt|pi\b|inf)[A-Za-z]{3,}|\b(?:is|it|so|we)\b",
+    re.IGNORECASE,
 )
 """a word that a bare formula does not have"""
 
@@ -28,6 +30,8 @@ def bare_answer(text: str) -> str | None:
     line = text.strip()
     if not line or "\n" in line or line.endswith("?") or is_placeholder(line):
         return None
+    if (said := YES_OR_NO.match(line)) is not None:
+        return said.group(1)
     value = read(line)
     if isinstance(value, Words):
         is_short = len(line.split()) <= MAX_BARE_WORDS and not re.search(r"\d", plain(line)) and not VERB.search(line)
@@ -39,8 +43,8 @@ def bare_answer(text: str) -> str | None:
 MAX_CHARACTERS = 1000
 """characters at the end of a text in which a letter is looked for"""
 LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
-LETTER_LINE = re.compile(r"[(\[*]{0,4}[A-H]\*{0,2}[).:\]]\*{0,2}\s+[^\n.]{1,60}\.?\*{0,2}")
-"""a choice with its text, and nothing else: D) Jupiter"""
+LINE = re.compile(r"[^\n]{1,300}")
+"""a choice with its text, or its text alone, and nothing else: D) Jupiter"""
 LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
 LETTER_NAMED = re.compile(
     rf"(?<!not )(?<!n't )\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect|[Gg]o with)(?:\s+is)?\s*:?\s*{LETTER}(?![\w'])"
@@ -51,6 +55,7 @@ LETTER_AT_END = re.compile(
     re.IGNORECASE,
 )
 """after a word that leads to the result, and at the end of its clause: `Therefore it is D.`"""
+LETTER_CHOSEN = re.compile(r"(?:\u6545\u9009|\u9009\u62e9|\u6545\u9078)\s*[:\uff1a]?\s*[(\uff08]?([A-H])")
 LETTER_CALLED_RIGHT = re.compile(rf"{LETTER}\s+is\s+(?:the\s+)?(?:correct|right|answer|best)\b")
 
 
@@ -60,6 +65,6 @@ def committed_letter(text: str) -> str | None:
     >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
     ('B', None)
     """
-    patterns = (LETTER_ALONE, LETTER_NAMED, LETTER_AT_END, LETTER_CALLED_RIGHT)
+    patterns = (LETTER_ALONE, LETTER_NAMED, LETTER_AT_END, LETTER_CHOSEN, LETTER_CALLED_RIGHT)
     found = {match.group(1) for pattern in patterns for match in pattern.finditer(text[-MAX_CHARACTERS:])}
     return found.pop() if len(found) == 1 else None

@@ -39,6 +39,8 @@ DOUBLE_DIGITS = 15
 ENDLESS = 10
 """decimals from which a number is taken for one whose decimals do not end"""
 MAX_DECIMALS = 30
+MAX_ITEMS = 50
+"""of a list or set whose order does not matter; longer ones are compared in order"""
 
 
 def order_matters(question: str) -> bool:
@@ -100,6 +102,10 @@ def _are_other_forms(answer: Value, gold: Value, question: str) -> bool:
     in its brackets is the list, where order matters or the brackets are square.
     """
     match answer, gold:
+        case Matrix(rows=rows), Brackets(opening="(", closing=")", items=items) if len(rows) == 1 or len(rows[0]) == 1:
+            return _all_in_order(sum(rows, ()), items, question)
+        case Brackets(opening="(", closing=")", items=items), Matrix(rows=rows) if len(rows) == 1 or len(rows[0]) == 1:
+            return _all_in_order(items, sum(rows, ()), question)
         case ((Set(items=(item,)) | Brackets(opening="[", closing="]", items=(item,))), _):
             return is_equal(item, gold, question)
         case _, Set(items=(item,)):
@@ -134,9 +140,8 @@ def _are_named_equal(answer: Value, gold: Value, question: str) -> bool:
     if isinstance(answer, Named) and isinstance(gold, Named):
         if answer.equation and gold.equation and is_multiple(answer.equation.tree, gold.equation.tree):
             return True
-        if answer.name != gold.name and _is_variable(answer.name) == _is_variable(gold.name):
-            return not _is_variable(gold.name) and "(" not in gold.name and is_equal(answer.value, gold.value, question)
-        return is_equal(answer.value, gold.value, question)
+        are_names = _is_symbolic(answer.name) == _is_symbolic(gold.name) == True  # noqa: E712
+        return not (are_names and answer.name != gold.name) and is_equal(answer.value, gold.value, question)
     if isinstance(gold, Named):
         if isinstance(answer, Relation):
             return gold.equation is not None and is_equal(answer, gold.equation)
@@ -147,17 +152,23 @@ def _are_named_equal(answer: Value, gold: Value, question: str) -> bool:
     return is_equal(answer.value, gold, question)
 
 
-def _is_variable(name: str) -> bool:
-    return len(name.lstrip("\\").split("_")[0]) == 1 and "(" not in name
+def _is_symbolic(name: str) -> bool:
+    """Whether a name is one of mathematics, which another one does not equal: x, f(2), AB; and no word."""
+    return "(" in name or len(name.lstrip("\\").split("_")[0]) <= 2
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 
 def are_units_equal(answer: str, gold: str, question: str) -> bool:
-    """Whether the units do not differ; without one in the gold answer, the question's counts."""
+    """Whether the units do not differ; without one in the gold answer, the question's counts.
+
+    A base is no unit that a gold answer may leave out.
+    """
     if answer and gold:
         return answer == gold
+    if answer.startswith("base "):
+        return f"base {answer.removeprefix('base ')}" in question
     return not is_another_unit(answer, question)
 
 
@@ -192,10 +203,10 @@ def _are_shares_equal(answer: Quantity | Expression, gold: Quantity | Expression
 
 
 def _is_share_of_whole(answer: Quantity | Expression, gold: Quantity | Expression, question: str) -> bool:
-    """Whether a gold answer without % is a share of 1, so that the same number in percent is another."""
-    if answer.unit != "%" or gold.unit or not isinstance(gold, Quantity) or re.search("percent|%", question):
+    """Whether a gold answer without % is no percentage, so that the same number in percent is another one."""
+    if answer.unit != "%" or gold.unit or re.search("percent|%", question):
         return False
-    return gold.value.denominator > 1 and abs(gold.value) < 1
+    return bool(question) or (isinstance(gold, Quantity) and gold.value.denominator > 1 and abs(gold.value) < 1)
 
 
 def _are_letters_equal(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
@@ -267,6 +278,8 @@ def _all_in_order(answers: Sequence[Value], golds: Sequence[Value], question: st
 
 def _all_in_any_order(answers: Sequence[Value], golds: Sequence[Value], question: str) -> bool:
     """Whether each answer has a gold answer of its own that it equals. Equality is no matter of who comes first."""
+    if len(answers) > MAX_ITEMS:
+        return _all_in_order(answers, golds, question)
     left = list(golds)
     if len(answers) != len(golds):
         return False

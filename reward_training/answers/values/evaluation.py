@@ -49,6 +49,8 @@ def is_same(one: Node, other: Node) -> bool:
 
 def is_multiple(one: Node, other: Node, *, positive: bool = False) -> bool:
     """Whether one expression is the other times a constant that is not zero: 2x - 4 = 0 says the same as x = 2."""
+    if not (symbols(one) | symbols(other)) - CONSTANTS:
+        return False  # numbers are no equation
     ratios: list[Value] = []
 
     def agree(a: Value, b: Value) -> bool:
@@ -189,11 +191,15 @@ def _power(base: Value, exponent: Value) -> Value:
     if not size <= MAX_LOGARITHM:
         raise OverflowError("the power is too large")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction):
-        if exponent.denominator == 1 and size <= MAX_BITS and abs(exponent) <= MAX_BITS:
+        if exponent.denominator == 1 and _bits(base) * abs(exponent) <= MAX_BITS:
             return base ** int(exponent)
         if base < 0 and exponent.denominator % 2:  # the real root of a negative number
             return (-1) ** exponent.numerator * mpmath.power(_floating(-base), _floating(exponent))
     return mpmath.power(_floating(base), _floating(exponent))
+
+
+def _bits(x: Fraction) -> int:
+    return max(x.numerator.bit_length(), x.denominator.bit_length())
 
 
 def _square_root(x: Value) -> Value:

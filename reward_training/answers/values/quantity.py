@@ -14,7 +14,7 @@ from fractions import Fraction
 from reward_training.answers import markup
 from reward_training.answers.number import SIGN, as_fraction, power_of_ten, unsigned
 from reward_training.answers.plain_text import plain
-from reward_training.answers.values.number_words import LARGE, LARGE_VALUES, MAGNITUDES, chinese, english
+from reward_training.answers.values.number_words import LARGE, LARGE_VALUES, MAGNITUDES, WORDS, chinese, english
 from reward_training.answers.values.units import canonical, is_known, unit_after
 
 MAX_CHARACTERS = 2000
@@ -30,7 +30,7 @@ EXPONENT = r"10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d+)(?:\s*\})?"
 """10^3, 10**3, 10^{3}; its group is the exponent"""
 PURE_POWER = re.compile(rf"({SIGN})\s*{EXPONENT}")
 TIMES_POWER = re.compile(rf"\s*(?:\*|x|{markup.TIMES})\s*{EXPONENT}")
-LEADING_CURRENCY = re.compile(r"([-+]?)\s*[$€£₹¥]\s*(?=[\d.])")
+LEADING_CURRENCY = re.compile(r"([-+]?)\s*([$€£₹¥])\s*(?=[\d.])")
 LOOKALIKE = re.compile(r"[OoI\u0417\u0437\u041e\u043e\u039f\u03bf](?!\w)")
 """a letter that looks like a digit, right after a number"""
 LOOKALIKES = re.compile(r"[OoIl\u041e\u043e\u0417]{2,}")
@@ -44,7 +44,9 @@ LEADING = re.compile(
 )
 """words that introduce a number without changing it"""
 OTHER_VALUES = re.compile(
-    r"\b(?:or|and|to|between|versus|vs|than|least|most|either|maybe|perhaps|not|no|never|i|if)\b", re.IGNORECASE
+    r"\b(?:or|and|to|between|versus|vs|than|least|most|either|maybe|perhaps|probably|possibly|not|no|never|i|if|plus|minus|times|point|over|choose|mod|modulo|below|above|beyond|else|also|"
+    r"hal(?:f|ves)|thirds?|quarters?|fifths?|tenths?|hundredths?|thousandths?|factorial|inverse|excluded|impossible|wrong|squared|cubed|or so)\b",
+    re.IGNORECASE,
 )
 """words after a number that bring in another value, or leave it open"""
 ASIDE = re.compile(r"(.+?)\s*\(([^()]*)\)\s*\.?")
@@ -118,7 +120,9 @@ def _written(text: str) -> Quantity | None:
         return None
     value, rest = read
     unit = _unit(rest)
-    return None if unit is None else Quantity(sign * value, unit)
+    if unit is None:
+        return None
+    return Quantity(sign * value, (canonical(currency.group(2)) + unit if currency and unit != "$" else unit))
 
 
 def _value_and_rest(text: str) -> tuple[Fraction, str] | None:
@@ -172,6 +176,7 @@ def _mixed(match: re.Match[str]) -> Fraction | None:
 
 ORDINAL = re.compile(r"(?:st|nd|rd|th)$")
 GREEK = re.compile(r"[\u0370-\u03ff]")
+NUMBER_WORDS = MAGNITUDES | WORDS.keys()
 MIN_WORD = 4
 """letters of a word that may be a unit right after a number; shorter ones have to be known: 12ab is a product"""
 
@@ -204,6 +209,6 @@ def _unit(rest: str) -> str | None:
         return None
     if OTHER_VALUES.search(text) or len(words) > MAX_UNIT_WORDS:
         return None
-    if any(word.strip(".").lower() in MAGNITUDES for word in words) or _is_variable(rest, words):
+    if any(word.strip(".").lower() in NUMBER_WORDS for word in words) or _is_variable(rest, words):
         return None
     return canonical(text)

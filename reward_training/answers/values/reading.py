@@ -17,7 +17,7 @@ from reward_training.answers import markup
 from reward_training.answers.plain_text import visible
 from reward_training.answers.values.evaluation import constant, is_same
 from reward_training.answers.values.formula import parsed
-from reward_training.answers.values.quantity import Quantity, quantity
+from reward_training.answers.values.quantity import NUMBER_WORDS, OTHER_VALUES, Quantity, quantity
 from reward_training.answers.values.spelling import is_balanced, positions, split, tidy
 from reward_training.answers.values.tokens import NotAFormulaError
 from reward_training.answers.values.tree import (
@@ -32,7 +32,7 @@ from reward_training.answers.values.tree import (
     with_sign,
     written_number,
 )
-from reward_training.answers.values.units import canonical, is_known, unit_after
+from reward_training.answers.values.units import SYMBOLS, canonical, is_known, unit_after
 from reward_training.answers.values.value import (
     Brackets,
     Expression,
@@ -68,7 +68,7 @@ def read(text: str) -> Value:
     try:
         return _list(tidy(text))
     except (_UnreadError, NotAFormulaError, RecursionError):
-        return _words(text)
+        return _meant(text)
 
 
 FORMULA = re.compile(r"[\\^_=<>≤≥≠≡∈{}|∪]|\d\s*[-+*/]\s*[\d(]")
@@ -78,6 +78,20 @@ FORMULA = re.compile(r"[\\^_=<>≤≥≠≡∈{}|∪]|\d\s*[-+*/]\s*[\d(]")
 SINGLE_LETTERS = re.compile(r"[A-Za-z](?: [A-Za-z])+")
 
 
+EMPTY = Words(r"\emptyset", has_formula=True)
+MEANINGS: dict[str, Value] = {
+    **dict.fromkeys(["no solution", "no solutions", "no real solutions", "no real solution", "empty set", "the empty set"], EMPTY),
+    **dict.fromkeys(["all real numbers", "all reals", "the real numbers", "all real x"], Brackets("(", ")", (Expression(negative(INFINITY)), Expression(INFINITY)))),
+}  # fmt: skip
+"""what some words say as a value"""
+
+
+def _meant(text: str) -> Value:
+    """What words mean, or the words."""
+    words = _words(text)
+    return MEANINGS.get(words.text, words)
+
+
 def _words(text: str) -> Words:
     content = markup.unwrapped(tidy(text).replace("$", " "))
     if FORMULA.search(content):
@@ -85,6 +99,7 @@ def _words(text: str) -> Words:
     if SINGLE_LETTERS.fullmatch(content):
         content = content.replace(" ", "")  # x y z
     folded = " ".join(re.sub(r"\s*([,;:])\s*", r"\1 ", visible(content)).casefold().split())
+    folded = re.sub(r"\b([ap])\.\s?m\b\.?", r"\1m", folded)
     return Words(re.sub(r"^\((.)\)$", r"\1", folded.strip(markup.DECORATION + ".!").strip()))
 
 
@@ -104,8 +119,40 @@ def _list(text: str) -> Value:
         return _one(text)
     values = tuple(_one(part) for part in parts)
     if all(isinstance(value, Union) or (isinstance(value, Brackets) and value.is_interval) for value in values):
-        return Union(_joined(values))
+        return _intersection(values) if AND.search(text) and not OR.search(text) else Union(_joined(values))
+    if all(isinstance(value, Quantity) and value == values[0] for value in values):
+        return values[0]  # 3/4 or 0.75
     return Several(_without_common_name(values))
+
+
+AND, OR = re.compile(r"(?<![A-Za-z])and(?![A-Za-z])"), re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|,")
+
+
+def _intersection(values: tuple[Value, ...]) -> Value:
+    """The interval between two half-lines: x > 1 and x < 3; without points in it, the empty set."""
+    match values:
+        case [Brackets() as low, Brackets() as high] if _is_ray(low, 1) and _is_ray(high, 0):
+            low, high = low, high
+        case [Brackets() as high, Brackets() as low] if _is_ray(low, 1) and _is_ray(high, 0):
+            low, high = low, high
+        case _:
+            raise _UnreadError
+    ends = [constant(_as_tree(low.items[0])), constant(_as_tree(high.items[1]))]
+    if ends[0] is None or ends[1] is None or ends[0] >= ends[1]:
+        return EMPTY
+    return Brackets(low.opening, high.closing, (low.items[0], high.items[1]))
+
+
+def _is_ray(value: Brackets, end: int) -> bool:
+    return isinstance(item := value.items[end], Expression) and "infty" in symbols(item.tree)
+
+
+def _as_tree(value: Value) -> Node:
+    if isinstance(value, Quantity):
+        return number(value.value)
+    if isinstance(value, Expression):
+        return value.tree
+    raise _UnreadError
 
 
 def _without_common_name(values: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -128,9 +175,10 @@ WORD_NAME = rf"{markup.WRAPPER}\{{[^{{}}]*\}}|{NO_NAME}[A-Za-z]{{3,}}(?: {NO_NAM
 VARIABLE = r"[A-Z]{2}|[A-Za-z]|\\(?!frac|sqrt|infty|pi\b)[A-Za-z]+(?:\s*[A-Za-z])?"
 SUBSCRIPT = r"(?:_(?:\w|\\[A-Za-z]+|\{[^{}]*\}))?'*"
 ARGUMENTS = r"(?:\^\{?-1\}?)?(?:\s*\(\s*\\?[A-Za-z0-9]+(?:\s*,\s*\\?[A-Za-z]+)*\s*\))?"
-SEGMENT = r"\|[A-Z]{2}\||\\(?:overline|angle)\s*\{?\s*[A-Z]+\s*\}?|m\\angle\s*[A-Z]+|\\frac\s*\{\s*[A-Z]{1,2}\s*\}\s*\{\s*[A-Z]{1,2}\s*\}|[A-Z]{2}\s*/\s*[A-Z]{2}"
+SEGMENT = r"\|[A-Z]{1,2}\||\\(?:overline|angle)\s*\{?\s*[A-Z]+\s*\}?|m\\angle\s*[A-Z]+|\\frac\s*\{\s*[A-Z]{1,2}\s*\}\s*\{\s*[A-Z]{1,2}\s*\}|[A-Z]{2}\s*/\s*[A-Z]{2}"
+PROBABILITY = r"(?:\\mathbb\s*\{?\s*[PE]\s*\}?|\\Pr|[PE])\s*[(\[][^()\[\]]*[)\]]|\\(?:vec|mathbf|hat|bar|overrightarrow)\s*\{?\s*[A-Za-z]+\s*\}?"
 POINT = r"\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)"
-NAME = re.compile(rf"(?:{WORD_NAME}|{VARIABLE}){SUBSCRIPT}{ARGUMENTS}|{SEGMENT}|{POINT}")
+NAME = re.compile(rf"(?:{WORD_NAME}|{VARIABLE}){SUBSCRIPT}{ARGUMENTS}|{SEGMENT}|{PROBABILITY}|{POINT}")
 r"""what only names the other side: x, x_1, f(x), AB, (x, y), \text{Area}"""
 
 
@@ -248,9 +296,15 @@ def _matrix(content: str) -> Matrix:
     return Matrix(tuple(tuple(_list(tidy(cell)) for cell in row.split("&")) for row in rows))
 
 
+CONDITION = re.compile(r"\s*[a-zA-Z]\s*[|:]\s*(.+)")
+"""of a set: x | x > 2"""
+
+
 def _set(inner: str) -> Value:
     if not inner.strip():
-        return Words(r"\emptyset", has_formula=True)
+        return EMPTY
+    if (condition := CONDITION.fullmatch(inner)) is not None:
+        return _list(condition[1])
     parts = split(inner, COMMA)
     try:
         return Set(tuple(_one(part) for part in parts))
@@ -291,6 +345,8 @@ def _expression(text: str) -> Value:
     if LETTERS.fullmatch(text):
         raise _UnreadError
     tree = parsed(text)
+    if unit == "%" and tree.operation in ("+", "-") and tree.arguments[0] != number(0):
+        raise _UnreadError  # in 1 + 50% only the last term is a percentage
     if not unit and tree.operation == "*" and tree.arguments[1] == symbol("°"):
         tree, unit = tree.arguments[0], "°"
     if has_both_signs(tree):
@@ -308,10 +364,14 @@ def _without_unit(text: str) -> tuple[str, str]:
     """The formula before a unit, and the unit; empty where there is none."""
     if (match := UNIT_AS_TEXT.fullmatch(text)) is not None and _is_unit(match[1], match[2]):
         return match[1], canonical(match[2] + (match[3] or ""))
-    if (match := UNIT_AT_END.fullmatch(text)) is not None and unit_after(" " + match[2]).strip() == match[2]:
+    if (
+        (match := UNIT_AT_END.fullmatch(text)) is not None
+        and len(match[2]) > 1
+        and unit_after(" " + match[2]).strip() == match[2]
+    ):
         return match[1], canonical(match[2])
-    if text[-1:] in ("%", "°"):
-        return text[:-1].rstrip(), canonical(text[-1])
+    if text.endswith("%"):
+        return text[:-1].rstrip(), "%"
     if text.startswith("$"):
         return text[1:].lstrip(), "$"
     return text, ""
@@ -320,8 +380,12 @@ def _without_unit(text: str) -> tuple[str, str]:
 def _is_unit(before: str, text: str) -> bool:
     """Whether a text behind a formula is its unit: one that is known, or a few words behind a formula of numbers."""
     words = text.split()
-    if not words or len(words) > MAX_UNIT_WORDS or NO_UNIT.search(text):
+    if not words or len(words) > MAX_UNIT_WORDS or NO_UNIT.search(text) or OTHER_VALUES.search(text):
         return not words
+    if len(text.strip()) == 1:
+        return text.strip() in SYMBOLS
+    if any(word.lower().strip(".") in NUMBER_WORDS for word in words):
+        return False
     tree = _tree(before)
     return is_known(words[0]) or (tree is not None and _is_constant(tree))
 

@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from reward_training.answers import markup
 from reward_training.answers.plain_text import plain
 
+DECORATION = re.compile(
+    r"\\color\s*\{[^{}]*\}|\\(?:therefore|checkmark|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])"
+)
+COLOURED = re.compile(r"\\textcolor\s*\{[^{}]*\}\s*\{([^{}]*)\}")
+OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
+CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
+REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot|overline)\s*\{?(\d+)\}?")
 SIZES_OF_BRACKETS = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?")
 STYLES = re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])\s*")
 WIDE_SPACE = re.compile(r"(?<!\\)\\(?:quad|qquad|hspace\s*\{[^{}]*\}|enspace|thinspace|;|:|,|!| )|~|&nbsp;")
@@ -23,7 +30,7 @@ BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
 WRAPPED = re.compile(markup.WRAPPER + r"\{([^{}]*)\}")
 POWER = re.compile(r"(?<=[\w)}\]])\*\*(?=[\w({-])")
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
-FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+FRACTION = re.compile(r"\\(?:[dtc]|nice)frac(?![A-Za-z])")
 PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime|')+\s*\}?")
 INLINE = re.compile(r"(?<!\\)\\[()\[\]]|\$\$|(?<!\\)\$(?!\s*\d+(?:\.\d\d)?\s*$)")
 
@@ -39,12 +46,20 @@ def tidy(text: str) -> str:
             if (match := wrapper.fullmatch(text)) is not None:
                 text = match.group(1)
         text = markup.without_maths_delimiters(text)
-    text = FRACTION.sub(r"\\frac", PRIME.sub("'", text))
+    text = COLOURED.sub(r"\1", DECORATION.sub("", FRACTION.sub(r"\\frac", PRIME.sub("'", text))))
+    text = CHOOSE.sub(r"\\binom{\1}{\2}", OVER.sub(r"\\frac{\1}{\2}", REPEATING.sub(_as_fraction, text)))
     text = INLINE.sub("", markup.thousands(text))
     text = STYLES.sub("", SIZES_OF_BRACKETS.sub("", text))
     text = WIDE_SPACE.sub(" ", SIGN_NAME.sub(lambda match: NAMES_OF_SIGNS[match.group()], text))
     text = markup.degrees(text)
     return re.sub(r"\s+", " ", text).strip().rstrip(".,;").strip()
+
+
+def _as_fraction(repeating: re.Match[str]) -> str:
+    r"""The fraction that a repeating decimal is: 0.1\overline{6} is (16 - 1) / 90."""
+    whole, once, again = repeating.groups()
+    top = int(whole + once + again) - int(whole + once or "0")
+    return rf"\frac{{{top}}}{{{'9' * len(again)}{'0' * len(once)}}}"
 
 
 # ---- splitting ------------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ UNITS = {
 SYMBOLS = set("mgshlLNJWVAKCF")
 """single letters that are units; in other cases they are words or variables"""
 ASKED = re.compile(r"\b(?:in|how many)\s+([a-z$€£¥°]+)", re.IGNORECASE)
+COUNTED = re.compile(r"\bhow many\s+([a-z]+)", re.IGNORECASE)
+NO_OTHER_KIND = ("share", "angle")
 PART = re.compile(r"[^\W\d_]+|°[CFcf]\b|[°%$€£¥₹¢/]|\^?\{?-?\d+\}?")
 NO_UNIT = re.compile(r"\b(?:(?:square|cubic|sq|cu)\s+)?units?\b(?:\s*(?:squared|cubed)|\s*\^\{?\d\}?)?", re.IGNORECASE)
 SQUARED, CUBED = {"square", "sq", "squared"}, {"cubic", "cu", "cubed"}
@@ -97,8 +99,12 @@ def is_another_unit(unit: str, question: str) -> bool:
     given = _known(unit)
     if given is None:
         return False
-    wanted = [known for name in ASKED.findall(question) if (known := _known(name)) is not None and known[0] == given[0]]
-    return bool(wanted) and wanted[-1] != given
+    wanted = [known for name in ASKED.findall(question) if (known := _known(name)) is not None]
+    of_its_kind = [known for known in wanted if known[0] == given[0]]
+    if of_its_kind:
+        return of_its_kind[-1] != given
+    counted = [known for name in COUNTED.findall(question) if (known := _known(name)) is not None]
+    return bool(counted) and given[0] not in NO_OTHER_KIND
 
 
 def _name(word: str) -> str:
