@@ -29,7 +29,7 @@ class Problem(Record):
     """chat messages or a plain string, before the model's chat template"""
     answer: str
     answer_type: str = ""
-    """what the gold answer is read as: number, expression, tuple, words, ...; empty where there is none"""
+    """what the gold answer is read as: number, expression, tuple, words, ..., unread or broken; empty where there is none"""
     source: str
     meta: dict[str, Any] = {}
     """JSON data that a scorer needs, for instance a reasoning-gym entry"""

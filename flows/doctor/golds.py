@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from configs.errors import RewardError
 from configs.records import Completion, Problem, is_right
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
@@ -27,18 +28,31 @@ SHOWN_CHARACTERS = 60
 
 
 def check_answer_types(problems: Sequence[Problem]) -> Iterator[Finding]:
-    """How many gold answers there are of each type; a warning where some are formulas that cannot be read."""
+    """How many gold answers there are of each type; a warning where some are cut off, unread, or whole solutions."""
     types = Counter(problem.answer_type for problem in problems if problem.answer_type)
     if not types:
         return
     detail = ", ".join(f"{name} {count:,}" for name, count in types.most_common())
-    unread = next((problem for problem in problems if problem.answer_type == "unread"), None)
-    if unread is None:
-        yield Finding("answers", "ok", detail)
-        return
-    example = f"unread is, for instance, {unread.answer[:SHOWN_CHARACTERS]!r} of {unread.source}"
-    remedy = "such an answer is right only where it is equal as text; if it is cut off, take it by answer_place"
-    yield Finding("answers", "warn", f"{detail}; {example}", remedy)
+    yield Finding("answers", "ok", detail)
+    broken = [problem for problem in problems if problem.answer_type == "broken"]
+    if broken:
+        remedy = "a pattern cut them off: use answer_place instead of answer_pattern, or mend the data"
+        yield Finding("broken answers", "warn", f"{len(broken):,}, for instance {_shown_of(broken)}", remedy)
+    unread = [problem for problem in problems if problem.answer_type == "unread"]
+    if unread:
+        remedy = "a formula that cannot be read is right only where it is equal as text"
+        yield Finding("unread answers", "warn", f"{len(unread):,}, for instance {_shown_of(unread)}", remedy)
+    for place, mark in (("hash", "####"), ("boxed", "\\boxed")):
+        solutions = [problem for problem in problems if mark in problem.answer]
+        if solutions:
+            detail = f"{len(solutions):,} are solutions with {mark}, for instance {_shown_of(solutions)}"
+            yield Finding("solutions", "warn", detail, f"set answer_place: {place} in the source")
+
+
+def _shown_of(problems: Sequence[Problem]) -> str:
+    """The ends of the first three answers, where what matters stands."""
+    shown = ", ".join(repr(problem.answer[-SHOWN_CHARACTERS:]) for problem in problems[:3])
+    return f"{shown} of {problems[0].source}"
 
 
 def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bool) -> Iterator[Finding]:
@@ -54,11 +68,19 @@ def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bo
     with build_rewards(asked, {}) as built:
         for settings, reward in zip(asked, built, strict=True):
             sample = _sample_by_source(with_answer, SAMPLE_IN_POOL if settings.checker in IN_POOL else SAMPLE)
-            yield _accepted(settings, reward, sample)
-            if settings.checker in READS_NOTATION:
-                yield _rewritten_accepted(settings, reward, sample)
-            if settings.checker in TELLS_CHANGES and settings.tolerance <= OutcomeRewardConfig(name="x").tolerance:
-                yield _changed_refused(settings, reward, sample)
+            try:
+                yield from _tried(settings, reward, sample)
+            except RewardError as error:
+                remedy = f"checker: {settings.checker} does not fit these problems; change it, or the data"
+                yield Finding(f"gold answers, {settings.name}", "fail", str(error), remedy)
+
+
+def _tried(settings: OutcomeRewardConfig, reward: Reward, sample: Sequence[Problem]) -> Iterator[Finding]:
+    yield _accepted(settings, reward, sample)
+    if settings.checker in READS_NOTATION:
+        yield _rewritten_accepted(settings, reward, sample)
+    if settings.checker in TELLS_CHANGES and settings.tolerance <= OutcomeRewardConfig(name="x").tolerance:
+        yield _changed_refused(settings, reward, sample)
 
 
 def _sample_by_source(problems: Sequence[Problem], size: int) -> list[Problem]:
@@ -95,7 +117,8 @@ def _changed_refused(settings: OutcomeRewardConfig, reward: Reward, problems: Se
     if not passed:
         return Finding(name, "ok", f"{len(tried)} of {len(tried)} fail, as they should")
     detail = f"{len(passed)} of {len(tried)} pass, for instance {_shown(*passed[0])}"
-    return Finding(name, "warn", detail, f"extract: {settings.extract} does not read these answers whole; change it")
+    remedy = f"extract: {settings.extract} with checker: {settings.checker} does not tell them apart; change either"
+    return Finding(name, "warn", detail, remedy)
 
 
 def _changed_at_either_end(gold: str) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from reward_training.answers.finding.final_answer import final_answer
 from reward_training.answers.finding.places import boxed
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.value import Value, kind
+
+BRACE = re.compile(r"\\[{}]|[{}]")
 
 
 def gold_value(gold: str) -> Value:
@@ -18,12 +22,15 @@ def gold_value(gold: str) -> Value:
 
 
 def type_of(gold: str) -> str:
-    """What a gold answer is read as; empty where there is none.
+    r"""What a gold answer is read as; `broken` where its braces do not close, and empty where there is none.
 
-    >>> type_of("3,000"), type_of("(1, 2)"), type_of("Paris"), type_of("")
-    ('number', 'tuple', 'words', '')
+    >>> type_of("3,000"), type_of("(1, 2)"), type_of("Paris"), type_of(r"\frac{1"), type_of("")
+    ('number', 'tuple', 'words', 'broken', '')
     """
-    return kind(gold_value(gold)) if gold.strip() else ""
+    if not gold.strip():
+        return ""
+    braces = [brace for brace in BRACE.findall(gold) if len(brace) == 1]
+    return kind(gold_value(gold)) if braces.count("{") == braces.count("}") else "broken"
 
 
 def gold_in_solution(solution: str, place: str) -> str | None:

@@ -33,10 +33,22 @@ def checked(answers: list[str], **settings: object) -> dict[str, Finding]:
 
 
 def test_types_are_counted_and_an_unread_answer_is_shown() -> None:
-    [found] = check_answer_types(problems(["12", "13", "x+1", r"\frac{1"]))
-    assert found.status == "warn"
-    assert found.detail.startswith("number 2, expression 1, unread 1; unread is, for instance, '\\\\frac{1' of a.jsonl")
-    assert "answer_place" in found.remedy
+    counts, broken, unread, solutions = check_answer_types(
+        problems(["12", "13", "x+1", r"\frac{1", r"\int_0^1 x", "3 + 4 = 7 #### 7"])
+    )
+    assert counts.detail == "number 2, unread 2, expression 1, broken 1"
+    assert broken.detail == r"1, for instance '\\frac{1' of a.jsonl"
+    assert "answer_place" in broken.remedy
+    assert unread.detail.startswith(r"2, for instance '\\int_0^1 x', ")
+    assert solutions.remedy == "set answer_place: hash in the source"
+    assert [found.status for found in (counts, broken, unread, solutions)] == ["ok", "warn", "warn", "warn"]
+
+
+def test_checker_that_does_not_fit_the_problems_is_a_finding() -> None:
+    """It ended the doctor with a traceback, and the table of checks was lost."""
+    found = checked(["A"], checker="choice")["gold answers, right"]
+    assert found.status == "fail"
+    assert "has the answer 'A' and the column 'choices' None" in found.detail
 
 
 def test_gold_answers_of_all_types_pass_in_other_writings_and_fail_when_changed() -> None:

@@ -5,28 +5,11 @@ Right and wrong answers go the whole way: a response, the place of its answer, i
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.records import Completion, Problem
-from configs.schema.rewards import OutcomeRewardConfig
-from reward_training.rewards.outcome import OutcomeReward
-
-
-def accepts(gold: str, text: str, question: str = "", **settings: Any) -> bool:
-    """Whether the outcome reward calls a response right; `final` with `math` unless the settings say otherwise."""
-    config = OutcomeRewardConfig.model_validate({"name": "right", "extract": "final", "checker": "math"} | settings)
-    meta = {"choices": {"A": "steel", "B": "glass", "C": "clay", "D": "wood"}} if config.checker == "choice" else {}
-    prompt = [{"role": "user", "content": question}]
-    problem = Problem(key="k", prompt=prompt, answer=gold, source="table", meta=meta, split="train")
-    completion = Completion(
-        problem_key="k", index=0, prompt_ids=[], token_ids=[1], text=text, finish_reason="stop", logprobs=[0.0],
-        policy_id="p", step=0, seed=0,
-    )  # fmt: skip
-    return OutcomeReward(config)([problem], [completion]) == [1.0]
+from tests.reward_training.answers.judging import accepts
 
 
 def boxed(content: str) -> str:
