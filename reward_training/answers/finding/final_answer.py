@@ -105,7 +105,7 @@ def _last(text: str, places: list[Place]) -> str | None:
     return _committed(last.content.strip())
 
 
-OPERATED = re.compile(r"\s*(?:\\times|\\cdot|[*/^]|[-+]\s*\d)(?!\*)")
+OPERATED = re.compile(r"\s*(?:\\times|\\cdot|\*(?!\*)|/\s*[\d(]|\^(?!\s*\{?\s*\\(?:circ|prime))|[-+]\s*\d)")
 """after a box: the formula goes on"""
 
 

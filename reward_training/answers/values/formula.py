@@ -219,7 +219,8 @@ class _Parser:
 
     def _symbol(self, name: str) -> Node:
         name = self._with_subscript(name)
-        if name in UNKNOWN_FUNCTIONS and self.token == "(":
+        is_of_a_number = name.isupper() and self._peek().isdigit() and self._peek(2) == ")"
+        if self.token == "(" and (name in UNKNOWN_FUNCTIONS or is_of_a_number):
             return Node(f"{name}()", (self._atom(),))
         return symbol(name)
 

@@ -11,6 +11,7 @@ from reward_training.answers.plain_text import plain
 DECORATION = re.compile(
     r"\\color\s*\{[^{}]*\}|\\(?:therefore|checkmark|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])"
 )
+SPACED_DIGITS = re.compile(r"\\mathbf\s*\{\s*(\d(?: \d)*)\s*\}")
 COLOURED = re.compile(r"\\textcolor\s*\{[^{}]*\}\s*\{([^{}]*)\}")
 OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
@@ -46,6 +47,7 @@ def tidy(text: str) -> str:
             if (match := wrapper.fullmatch(text)) is not None:
                 text = match.group(1)
         text = markup.without_maths_delimiters(text)
+    text = SPACED_DIGITS.sub(lambda match: match[1].replace(" ", ""), text)
     text = COLOURED.sub(r"\1", DECORATION.sub("", FRACTION.sub(r"\\frac", PRIME.sub("'", text))))
     text = CHOOSE.sub(r"\\binom{\1}{\2}", OVER.sub(r"\\frac{\1}{\2}", REPEATING.sub(_as_fraction, text)))
     text = INLINE.sub("", markup.thousands(text))
