@@ -11,6 +11,10 @@ from reward_training.answers.plain_text import plain
 DECORATION = re.compile(
     r"\\color\s*\{[^{}]*\}|\\(?:therefore|checkmark|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])"
 )
+DOUBLED = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dtc]?frac|sqrt|left|right|pi|text|mathrm|cdot|times|infty|le|leq|ge|geq|cup|in|begin|end|boxed|pm)(?![A-Za-z]))"
+)
+"""a backslash that was escaped once too often"""
 SPACED_DIGITS = re.compile(r"\\mathbf\s*\{\s*(\d(?: \d)*)\s*\}")
 COLOURED = re.compile(r"\\textcolor\s*\{[^{}]*\}\s*\{([^{}]*)\}")
 OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
@@ -38,7 +42,7 @@ INLINE = re.compile(r"(?<!\\)\\[()\[\]]|\$\$|(?<!\\)\$(?!\s*\d+(?:\.\d\d)?\s*$)"
 
 def tidy(text: str) -> str:
     r"""The text with one spelling for each sign, and without what changes no meaning: \left, sizes, $, Markdown."""
-    text = POWER.sub("^", SPECIAL_TOKEN.sub("", plain(text)))
+    text = DOUBLED.sub(r"\\", POWER.sub("^", SPECIAL_TOKEN.sub("", plain(text))))
     text = markup.without_phantoms(markup.without_bold(markup.without_formatting_tags(text)))
     before = None
     while text != before:

@@ -274,6 +274,15 @@ wrong(
 wrong("D", "The answer is D... or A.", checker="choice")
 wrong("9", "9:4")
 
+# letters, and backslashes that were escaped twice
+wrong("2t", *boxed("2s", "2", "2h"))
+right("2t", *boxed("2 t", r"2\,t", r"t \cdot 2"))
+right(r"\frac{5}{8}", *boxed(r"\\frac{5}{8}", "0.625"))
+right(
+    r"\begin{pmatrix}1\\ \frac12\end{pmatrix}",
+    *boxed(r"\begin{pmatrix}1\\\frac12\end{pmatrix}", r"\begin{pmatrix}1\\[2pt]0.5\end{pmatrix}"),
+)
+
 
 @pytest.mark.parametrize(("gold", "text", "is_right", "settings"), CASES)
 def test_verdict(gold: str, text: str, is_right: bool, settings: dict[str, Any]) -> None:
