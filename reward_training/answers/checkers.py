@@ -24,7 +24,6 @@ from reward_training.answers.values.equality import are_units_equal, is_equal, i
 from reward_training.answers.values.quantity import Quantity, in_words
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.spelling import tidy
-from reward_training.answers.values.tree import symbols
 from reward_training.answers.values.value import Expression, Named, Value, Words
 
 ROUNDING = 1e-6
@@ -172,23 +171,20 @@ def math_equal(answer: str, gold: str, question: str = "") -> float:
     wanted = gold_value(gold)
     if answer.strip() == gold.strip():
         return 1.0
-    return float(is_equal(_stated(answer, wanted), wanted, question) and not _repeats(answer, gold, wanted, question))
+    return float(is_equal(_stated(answer, wanted), wanted, question) and not _repeats(answer, gold, question))
 
 
-def _repeats(answer: str, gold: str, wanted: Value, question: str) -> bool:
-    """Whether an answer is arithmetic that was not done, or the formula that the question asks to work on."""
+def _repeats(answer: str, gold: str, question: str) -> bool:
+    """Whether an answer is the formula that the question asks to work on."""
     found = read(answer)
     found = found.value if isinstance(found, Named) else found
     if not isinstance(found, Expression):
         return False
-    if isinstance(wanted, Quantity) and found.tree.operation in LEFT_UNDONE and not symbols(found.tree):
-        return True
     asked, given, right = (re.sub(r"[\s$]", "", tidy(text)) for text in (question, answer, gold))
     is_formula = found.tree.operation != "symbol" and given != right
     return is_formula and ASKS_TO_WORK.search(question) is not None and given in asked
 
 
-LEFT_UNDONE = ("+", "-", "*", "gcd", "lcm", "max", "min")
 ASKS_TO_WORK = re.compile(
     r"\b(?:expand|simplify|factor(?:ise|ize)?|evaluate|compute|calculate|rationali[sz]e|reduce|find|what is)\b", re.I
 )

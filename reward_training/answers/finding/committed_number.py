@@ -26,8 +26,10 @@ MAX_UNIT_WORDS = 3
 """number of words that may follow the number in an unfinished sentence"""
 MAX_CHARACTERS = 8000
 """characters at the end of a text that are read; its answer is there"""
+MIXED_NUMBER = r"\d{1,6}\s\d{1,6}\s?/\s?\d{1,6}(?![\d/])"
+POWER_OR_FRACTION = r"\s*/\s*\d+(?![\d/])|\s*[*x]\s*10\s*\^\s*\{?\s*[-+]?\d+\s*\}?"
 CANDIDATE = re.compile(
-    rf"(?<![A-Za-z\d_.,]){SIGN}\s?{unsigned(spaces=True)}(?:\s*/\s*\d+(?![\d/])|\s*[*x]\s*10\s*\^\s*\{{?\s*[-+]?\d+\s*\}}?)?|[\ue000-\uf770]"
+    rf"(?<![A-Za-z\d_.,]){SIGN}\s?(?:{MIXED_NUMBER}|{unsigned(spaces=True)}(?:{POWER_OR_FRACTION})?)|[\ue000-\uf770]"
 )
 """a number or a fraction that stands apart from words and other numbers"""
 LIST_MARK = re.compile(
@@ -173,14 +175,21 @@ def _committed(text: str, asked: str, units: bool) -> str | None:
     return None
 
 
+QUOTE = re.compile(r"(?m)^[ \t]*>[ \t]*")
+CALCULATED = re.compile(r"<<[^<>\n]*>>")
+"""what a calculator was asked, as in GSM8K's solutions"""
+EMPHASISED = re.compile(r"(?<![\w*])\*([^*\s][^*\n]{0,40})\*(?![\w*])")
+
+
 def _readable(text: str) -> str:
     """The text without markup, sources, list marks, exponents of units and signs of currencies."""
-    text = markup.code_and_bold_as_spaces(markup.tags_as_spaces(text))
+    text = QUOTE.sub("", CALCULATED.sub("", text))
+    text = EMPHASISED.sub(r"\1", markup.code_and_bold_as_spaces(markup.tags_as_spaces(text)))
     text = re.sub(r"\bnone other than\b", "", REFERENCE.sub(" ", text), flags=re.IGNORECASE)
     text = markup.fractions_of_numbers(markup.operators(text))
     text = CIRCLED_NUMBER.sub(" ", LIST_MARK.sub(" ", plain(text)))
     text = markup.thousands(
-        EXPONENT_OF_UNIT.sub(lambda match: "\u00b2\u00b3"[int(match[1]) - 2] if match[1] in "23" else "", text)
+        EXPONENT_OF_UNIT.sub(lambda match: "\u00b2\u00b3"[int(match[1]) - 2] if match[1] in ("2", "3") else "", text)
     )
     return re.sub(r"[$€£₹\\]", "", text)
 
@@ -241,11 +250,13 @@ def _in_sentence(sentence: str, units: bool) -> str | None:
     rest = after[large.end() :] if large else after
     variables = VARIABLES.match(rest)
     unit = variables.group() if variables and not unit_after(rest) else unit_after(rest) if units else ""
-    return match.group().strip().replace(" ", "") + (large.group().lower() if large else "") + unit.rstrip()
+    number = MIXED.sub(r"\1_\2", match.group().strip()).replace(" ", "").replace("_", " ")
+    return number + (large.group().lower() if large else "") + unit.rstrip()
 
 
+MIXED = re.compile(r"(\d)\s(\d+\s?/)")
 NO_RESULT = re.compile(
-    r"(?:[\u221a\u2265\u2264<>\u2261\u221d]|\b(?:mod|modulo|divisible by|divides|multiples? of|factors? of|log|ln|sin|cos|tan|sqrt|root of|power of|base|sum of|product of|square of|negative))\s*\(?$",
+    r"(?:[\u221a\u2265\u2264<\u2261\u221d]|(?<![=-])>|\b(?:mod|modulo|divisible by|divides|multiples? of|factors? of|log|ln|sin|cos|tan|sqrt|root of|power of|base|sum of|product of|square of|negative|exclud\w+|ruled? out|eliminat\w+|discard\w*|reject\w*|all but|far from|exceeds?|divide by|multiply by|double|within \d+ of|problem))\s*\(?$",
     re.IGNORECASE,
 )
 """before a number that is a part of something else"""

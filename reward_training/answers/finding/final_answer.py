@@ -105,7 +105,10 @@ def _last(text: str, places: list[Place]) -> str | None:
     return _committed(last.content.strip())
 
 
-OPERATED = re.compile(r"\s*(?:\\times|\\cdot|\*(?!\*)|/\s*[\d(]|\^(?!\s*\{?\s*\\(?:circ|prime))|[-+]\s*\d)")
+OPERATED = re.compile(
+    r"\s*(?:\\times|\\cdot|\\(?:pi|sqrt|frac)\b|\*(?!\*)|/\s*[\d(]|\^(?!\s*\{?\s*\\(?:circ|prime))|[-+]\s*\d|(?:or|and)\s+[$\\(]*-?\d|,\s*[$\\(]*-?\d|(?:million|billion|thousand|hundred|dozen)\b)"
+    r"|\d|\.\d|_\d"
+)
 """after a box: the formula goes on"""
 
 
@@ -117,12 +120,18 @@ def _without_words(places: list[Place]) -> list[Place]:
     return [place for place in places if place.kind != "answer_is" or not isinstance(read(place.content), Words)]
 
 
+PART_OF_MORE = re.compile(
+    r"(?:\bnot\s|≠\s*|\\neq?\s*|\d|\^\s*\{?|[$=(]\s*-|\\(?:frac|sqrt|ln|log)\s*(?:\{[^{}\n]*\}\s*)?\{?)\$?\Z"
+)
+"""before a box: it is only a part of the answer, or not the answer"""
 CALLED_WRONG = re.compile(r"\b(?:was|were|is) (?:a |an |the |my )?(?:wrong|incorrect|false|mistaken)\b", re.IGNORECASE)
 
 
 def _may_count(text: str, place: Place) -> bool:
     """Whether a place has an answer in it that the text before does not call false."""
     before = text[max(place.start - NEAR, 0) : place.start]
+    if place.kind == "boxed" and PART_OF_MORE.search(before):
+        return False
     is_denied = SAID_TO_BE_FALSE.search(before) or CALLED_WRONG.search(place.content)
     return not is_placeholder(place.content) and not is_denied
 

@@ -17,7 +17,11 @@ MAX_BARE_WORDS = 6
 YES_OR_NO = re.compile(r"(yes|no|true|false)\b(?=[.,!;]|$)", re.IGNORECASE)
 COMMAND = re.compile(r"\\(?:begin|end|text|mathrm|mathbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
 VERB = re.compile(r"\b(?:is|are|was|were|it's|i'm|think|believe|know|must|can|cannot)\b", re.IGNORECASE)
-CLOCK = re.compile(r"\W*\d+:\d+\W*")
+CLOCK = re.compile(
+    r"\W*(?:\d+:\d+(?:\s?[ap]\.?m\.?)?|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]* \d{1,2}(?:, \d{4})?|[A-Za-z]+\d+[A-Za-z\d]*)\W*",
+    re.IGNORECASE,
+)
+"""a time, a date, or letters with digits: H2O"""
 SENTENCE_WORD = re.compile(
     r"(?<![\\A-Za-z])(?!and\b|or\b|a?sin|a?cos|a?tan|arc|log\b|ln|sqrt|pi\b|inf)[A-Za-z]{3,}|\b(?:is|it|so|we)\b",
     re.IGNORECASE,

@@ -11,7 +11,7 @@ import mpmath
 from reward_training.answers.values.evaluation import constant, is_multiple, is_same
 from reward_training.answers.values.formula import parsed
 from reward_training.answers.values.quantity import Quantity
-from reward_training.answers.values.tree import Node, number, symbol, symbols
+from reward_training.answers.values.tree import Node, is_undone, number, symbol, symbols
 from reward_training.answers.values.units import is_another_unit
 from reward_training.answers.values.value import (
     Brackets,
@@ -27,11 +27,15 @@ from reward_training.answers.values.value import (
 )
 
 IN_ORDER = re.compile(
-    r"\b(?:in (?:\w+ ){0,3}order|order of|order (?:them|these|the)|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|sequence|ascending|descending|first|followed by|left to right|starting with|beginning with"
+    r"\b(?:in (?:\w+ ){0,3}order|order (?:them|these|the)|respectively|sort(?:ed)?|arrange[ds]?|rank(?:ed)?|ascending|descending|(?:smaller|smallest|larger|largest|lower|lowest|higher|highest|negative|positive|least|greatest)(?: \w+)? first|first\b[^.?]*\bthen|followed by|left to right|starting with|beginning with"
     r"|(?:least|smallest|smaller|lowest|shortest|youngest) to|(?:greatest|largest|larger|highest|longest|oldest) to|next (?:two|three|four|\d))\b",
     re.IGNORECASE,
 )
 """what a question says where the order of an answer's values matters"""
+ASKS_FOR_PERCENT = re.compile(
+    r"\b(?:what|which|find|how many|in|as an?|the|by)\s+(?:\w+\s+){0,3}?(?:percent(?:age)?|%)|percent(?:age)?\s+(?:of|did|does|do|is|are|was|were|increase|decrease|change)",
+    re.IGNORECASE,
+)
 MIN_DIGITS = 6
 """significant digits, or decimals with at least MIN_SIGNIFICANT of them, from which a decimal may be a rounded value"""
 MIN_SIGNIFICANT = 5
@@ -144,6 +148,8 @@ def _are_named_equal(answer: Value, gold: Value, question: str) -> bool:
         return not (are_names and answer.name != gold.name) and is_equal(answer.value, gold.value, question)
     if isinstance(gold, Named):
         if isinstance(answer, Relation):
+            if isinstance(gold.value, Quantity):
+                return False  # an equation that is still to be solved
             return gold.equation is not None and is_equal(answer, gold.equation)
         return is_equal(answer, gold.value, question)
     assert isinstance(answer, Named)
@@ -174,6 +180,8 @@ def are_units_equal(answer: str, gold: str, question: str) -> bool:
 
 def _are_terms_equal(answer: Quantity | Expression, gold: Quantity | Expression, question: str) -> bool:
     """Whether two numbers or formulas are equal, with their units."""
+    if isinstance(gold, Quantity) and isinstance(answer, Expression) and is_undone(answer.tree):
+        return False
     if are_units_equal(answer.unit, gold.unit, question) and _are_numbers_equal(answer, gold):
         return not _is_share_of_whole(answer, gold, question)
     return any(same(answer, gold) for same in (_are_shares_equal, _are_letters_equal, _are_products_equal))
@@ -204,7 +212,7 @@ def _are_shares_equal(answer: Quantity | Expression, gold: Quantity | Expression
 
 def _is_share_of_whole(answer: Quantity | Expression, gold: Quantity | Expression, question: str) -> bool:
     """Whether a gold answer without % is no percentage, so that the same number in percent is another one."""
-    if answer.unit != "%" or gold.unit or re.search("percent|%", question):
+    if answer.unit != "%" or gold.unit or ASKS_FOR_PERCENT.search(question):
         return False
     return bool(question) or (isinstance(gold, Quantity) and gold.value.denominator > 1 and abs(gold.value) < 1)
 

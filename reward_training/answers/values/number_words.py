@@ -58,18 +58,25 @@ def english(text: str) -> tuple[int, str] | None:
     ((35, 'apples'), (209, ''), None)
     """
     words = [word for word in re.split(r"[\s-]+|\band\b", text.lower()) if word]
-    total, unit = 0, ""
+    total, unit, last = 0, "", 0
     seen = False
     for index, word in enumerate(words):
         if word in WORDS:
-            total, seen = total + WORDS[word], True
+            if seen and not _may_follow(last, WORDS[word]):
+                return None
+            total, seen, last = total + WORDS[word], True, WORDS[word]
         elif word == "hundred" and seen:
-            total *= 100
+            total, last = total * 100, 100
         elif seen and index and not unit and word not in MAGNITUDES:
             unit = word
         else:
             return None
     return (total, unit) if seen else None
+
+
+def _may_follow(last: int, value: int) -> bool:
+    """Whether a number word may stand behind another one: five behind twenty, anything under a hundred behind hundred."""
+    return last == 100 or (last in range(20, 100, 10) and 0 < value < 10)
 
 
 def chinese(text: str) -> int | None:

@@ -45,7 +45,7 @@ LEADING = re.compile(
 """words that introduce a number without changing it"""
 OTHER_VALUES = re.compile(
     r"\b(?:or|and|to|between|versus|vs|than|least|most|either|maybe|perhaps|probably|possibly|not|no|never|i|if|plus|minus|times|point|over|choose|mod|modulo|below|above|beyond|else|also|"
-    r"hal(?:f|ves)|thirds?|quarters?|fifths?|tenths?|hundredths?|thousandths?|factorial|inverse|excluded|impossible|wrong|squared|cubed|or so)\b",
+    r"hal(?:f|ves)|thirds?|quarters?|fifths?|tenths?|hundredths?|thousandths?|factorial|inverse|doubled|twice|negat\w+|undefined|imaginary|unknown|anything|upwards|ninths|sixths|eighths|sevenths|tens|bn|mn|dozens|pairs|gross|pi|hex|excluded|impossible|wrong|squared|cubed|or so)\b",
     re.IGNORECASE,
 )
 """words after a number that bring in another value, or leave it open"""

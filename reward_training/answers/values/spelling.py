@@ -34,7 +34,7 @@ SIGN_NAME = re.compile("|".join(re.escape(name) + ("(?![A-Za-z])" if name[-1].is
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
 WRAPPED = re.compile(markup.WRAPPER + r"\{([^{}]*)\}")
 POWER = re.compile(r"(?<=[\w)}\]])\*\*(?=[\w({-])")
-SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
+SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|<end_of_turn>|<eos>|</s>")
 FRACTION = re.compile(r"\\(?:[dtc]|nice)frac(?![A-Za-z])")
 PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime|')+\s*\}?")
 INLINE = re.compile(r"(?<!\\)\\[()\[\]]|\$\$|(?<!\\)\$(?!\s*\d+(?:\.\d\d)?\s*$)")

@@ -56,7 +56,10 @@ def with_sign(tree: Node, sign: int) -> Node:
     arguments = tuple(with_sign(part, sign) for part in tree.arguments)
     if tree.operation not in PLUS_MINUS:
         return Node(tree.operation, arguments, tree.value, tree.name)
-    return Node("+" if (sign > 0) == (tree.operation == "pm") else "-", arguments)
+    is_plus = (sign > 0) == (tree.operation == "pm")
+    if arguments[0] == number(0):
+        return arguments[1] if is_plus else negative(arguments[1])
+    return Node("+" if is_plus else "-", arguments)
 
 
 def written_number(tree: Node) -> Fraction | None:
@@ -77,6 +80,19 @@ def written_number(tree: Node) -> Fraction | None:
             return whole + fraction if fraction is not None and 0 < fraction < 1 else None
         case _:
             return None
+
+
+UNDONE = ("+", "-", "*", "gcd", "lcm", "max", "min")
+
+
+def is_undone(tree: Node) -> bool:
+    """Whether some arithmetic of numbers is left to do in a tree: 17 + 25; not in 2^10, 5! or a mixed number."""
+    if written_number(tree) is not None:
+        return False
+    is_negative = tree.operation == "-" and tree.arguments[0] == number(0)
+    if tree.operation in UNDONE and not is_negative and not symbols(tree):
+        return True
+    return any(is_undone(part) for part in tree.arguments)
 
 
 def _decimal(tree: Node) -> Fraction | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.reward_training.answers.judging import accepts
 
@@ -283,7 +286,64 @@ right(
     *boxed(r"\begin{pmatrix}1\\\frac12\end{pmatrix}", r"\begin{pmatrix}1\\[2pt]0.5\end{pmatrix}"),
 )
 
+# powers of a letter beside the answer
+right("5", "The coefficient of x^{23} is 5.", "So x^23 has the coefficient 5.")
+wrong("23", "The coefficient of x^{23} is 5.")
 
-@pytest.mark.parametrize(("gold", "text", "is_right", "settings"), CASES)
-def test_verdict(gold: str, text: str, is_right: bool, settings: dict[str, Any]) -> None:
-    assert accepts(gold, text, **settings) == is_right
+# arithmetic that is left to do, at any depth
+wrong("42", *boxed("(17+25)/1", "(17+25)^1", "|17+25|", r"\sqrt{(17+25)^2}", r"\frac{34+50}{2}", r"\{17+25\}"))
+wrong("(42, 7)", *boxed("(17+25, 3+4)"))
+right("42", *boxed(r"\binom{42}{1}", "42^1"))
+right(r"\{-3, 3\}", *boxed(r"\pm 3"))
+wrong("x=5", *boxed("2x+3=13"))
+
+# number words, percents, orders
+wrong("5", *boxed("two and three"), "<answer>two three</answer>")
+right("23", *boxed("twenty-three"), "<answer>twenty three</answer>")
+wrong("0.45", *boxed(r"0.45\%"), question="20% of the balls are red. What is the probability?")
+right("1, -3", *boxed("-3, 1"), question="Find all x such that the first term of the sequence is 3.")
+
+# boxes that are a part of more
+wrong(
+    "42",
+    r"10^{\boxed{42}}",
+    r"2\boxed{42}",
+    r"$\sqrt{\boxed{42}}$",
+    r"$x \ne \boxed{42}$",
+    r"\boxed{42} or 43",
+    r"\boxed{42}, 43",
+    r"\boxed{42}.5",
+    r"\boxed{42} million",
+)
+right("42", r"at most \boxed{42} of them", "- \\boxed{42}", r"so it is \boxed{42}x^3", r"$x=\boxed{42}$, as wanted")
+
+# times, dates, mixed numbers, quotes
+right("3:30 PM", "3:30 PM", "3:30 pm")
+right("May 14, 2023", "May 14, 2023")
+right("H2O", "H2O")
+right("5/2", "She walked 2 1/2 miles.", "**2½**")
+right("27", "> 27", "9*3=<<9*3=27>>27", "*27*", "The answer is 27<end_of_turn>")
+wrong("42", "So we exclude 42.", "All but 42.", "Now we divide by 42.")
+
+
+FRAGMENTS = [
+    "x^{23}", "\\boxed{", "}", "$", "\\[", "\\]", "\\(", "\\)", "5", " 3/4", "1,000", "\\frac{1}{2}", "\\frac", "{", "(", ")", "[", "]", ", ", ". ", "\n", " and ", " or ", "not ",
+    "The answer is ", "#### ", "<answer>", "</answer>", "<think>", "</think>", "x = ", "\\sqrt{2}", "^", "_", "\\text{ cm}", "%", "°", "≈", "≤", "\\pm", "\\cup", "\\begin{pmatrix}",
+    "\\end{pmatrix}", "&", "\\\\", "²³", "½", "two ", " m", "!", "|", "\\{", "\\}", "∞", "**", '{"answer": ', ":", "Wait, ", "千", "٣", "<<", ">>",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=24))
+@settings(max_examples=400)
+def test_any_text_of_such_fragments_has_a_verdict_soon(fragments: list[str]) -> None:
+    text = "".join(fragments)
+    began = time.perf_counter()
+    for checker in ("math", "numeric", "choice"):
+        assert accepts("C" if checker == "choice" else "5", text, checker=checker) in (True, False)
+    assert accepts(text or "5", "\\boxed{5}") in (True, False)
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize(("gold", "text", "is_right", "options"), CASES)
+def test_verdict(gold: str, text: str, is_right: bool, options: dict[str, Any]) -> None:
+    assert accepts(gold, text, **options) == is_right
