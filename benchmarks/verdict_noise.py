@@ -245,7 +245,8 @@ def plot(found: Found, path: Path) -> None:
         axes.set_xlabel("flipped verdicts (%)")
         axes.set_title(title, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.25)  # room for the legend
+        axes.legend(frameon=False, fontsize=8, loc="upper right")
     figure.savefig(path)
 
 
