@@ -47,6 +47,10 @@ MAX_ITEMS = 50
 """of a list or set whose order does not matter; longer ones are compared in order"""
 
 
+ORDERED = re.compile(r"\bordered\b|\b(\w)\b,? (?:and )?then \w\b", re.IGNORECASE)
+"""what it says of values without brackets besides"""
+
+
 def order_matters(question: str) -> bool:
     """Whether a question asks for its values in an order.
 
@@ -91,6 +95,8 @@ def is_equal(answer: Value, gold: Value, question: str = "") -> bool:
 def _are_lists_equal(answer: Several | Set, gold: Several | Set, question: str) -> bool:
     """Whether both have the same values: in order where the question asks for one, or where one side alone has names."""
     in_order = isinstance(answer, Several) and isinstance(gold, Several) and order_matters(question)
+    if not any(isinstance(item, Brackets) for item in gold.items):  # "all ordered pairs" is about what is in brackets
+        in_order = in_order or ORDERED.search(question) is not None
     if _are_named(answer) != _are_named(gold):
         are_functions = _name_functions(answer) or _name_functions(gold)
         return not are_functions and _all_in_order(answer.items, gold.items, question)

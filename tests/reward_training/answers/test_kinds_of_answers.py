@@ -202,6 +202,9 @@ def test_order_counts_where_the_question_asks_for_one() -> None:
     assert accepts("4, -3", boxed("-3, 4"), "Find all roots.")
     assert not accepts("4, -3", boxed("-3, 4"), "Give them in descending order.")
     assert not accepts("4, -3", boxed("-3, 4"), "Which are a and b, respectively?")
+    assert not accepts("4, -3", boxed("-3, 4"), "Give the ordered pair.")
+    assert not accepts("4, -3", boxed("-3, 4"), "Give x, then y.")
+    assert accepts("(4, -3), (-3, 4)", boxed("(-3, 4), (4, -3)"), "Find all ordered pairs.")
 
 
 @pytest.mark.parametrize(
