@@ -63,12 +63,21 @@ LETTER_CHOSEN = re.compile(r"(?:\u6545\u9009|\u9009\u62e9|\u6545\u9078)\s*[:\uff
 LETTER_CALLED_RIGHT = re.compile(rf"{LETTER}\s+is\s+(?:the\s+)?(?:correct|right|answer|best)\b")
 
 
+ANOTHER_LETTER = re.compile(
+    r"(?i:\b(?:wait|actually|second thought|or|also)\b),?(?: it is| it's| rather)?\s*[(\[*]{0,3}([B-H])\b(?!')"
+)
+"""a letter that takes the place of the one before, or stands beside it"""
+
+
 def committed_letter(text: str) -> str | None:
     """The one choice that a text names, alone in a sentence or as an option; None where it names none or several.
 
     >>> committed_letter("Plants take it in (option B). So: B."), committed_letter("Option A or option B.")
     ('B', None)
     """
+    text = text[-MAX_CHARACTERS:]
     patterns = (LETTER_ALONE, LETTER_NAMED, LETTER_AT_END, LETTER_CHOSEN, LETTER_CALLED_RIGHT)
-    found = {match.group(1) for pattern in patterns for match in pattern.finditer(text[-MAX_CHARACTERS:])}
+    matches = [match for pattern in patterns for match in pattern.finditer(text)]
+    last = max((match.end(1) for match in matches), default=len(text))
+    found = {match.group(1) for match in [*matches, *ANOTHER_LETTER.finditer(text, last)]}
     return found.pop() if len(found) == 1 else None
