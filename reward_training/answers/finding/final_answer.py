@@ -26,7 +26,7 @@ from reward_training.answers.finding.places import (
     joined,
 )
 from reward_training.answers.finding.thoughts import answer_of
-from reward_training.answers.finding.unmarked import LINE, bare_answer, committed_letter
+from reward_training.answers.finding.unmarked import bare_answer, bare_choice, committed_letter
 from reward_training.answers.plain_text import plain, visible
 from reward_training.answers.values.reading import read
 from reward_training.answers.values.value import Words
@@ -73,8 +73,8 @@ def without_thoughts(text: str) -> str:
 def _final(text: str, tag: str, field: str, prompt: str, *, letters: bool, units: bool) -> str | None:
     places = [place for find in FINDERS.values() for place in find(text, tag, field)]
     if not places and letters:
-        return committed_letter(text) or (text.strip() if LINE.fullmatch(text.strip()) else None)
-    if not places and not letters and (bare := bare_answer(text)) is not None:
+        return committed_letter(text) or bare_choice(text) or committed_number(text, prompt, units=units)
+    if not places and (bare := bare_answer(text)) is not None:
         return _committed(bare)
     answer = _last(text, innermost(places))
     if answer is not None:

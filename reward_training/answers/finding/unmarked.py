@@ -47,6 +47,7 @@ def bare_answer(text: str) -> str | None:
 MAX_CHARACTERS = 1000
 """characters at the end of a text in which a letter is looked for"""
 LETTER = r"[(\[*]{0,3}([A-H])[)\]*]{0,3}"
+MARKED_LETTER = re.compile(r"[(\[*]{0,4}[A-H]\*{0,2}[).:\]]")
 LINE = re.compile(r"[^\n]{1,300}")
 """a choice with its text, or its text alone, and nothing else: D) Jupiter"""
 LETTER_ALONE = re.compile(rf"(?:^|[.:\n])\s*{LETTER}\s*(?=[.\n]|$)")
@@ -67,6 +68,14 @@ ANOTHER_LETTER = re.compile(
     r"(?i:\b(?:wait|actually|second thought|or|also)\b),?(?: it is| it's| rather)?\s*[(\[*]{0,3}([B-H])\b(?!')"
 )
 """a letter that takes the place of the one before, or stands beside it"""
+
+
+def bare_choice(text: str) -> str | None:
+    """The text itself, stripped, where it is one line that begins with a letter's mark, or that is no sentence."""
+    line = text.strip()
+    if LINE.fullmatch(line) is None:
+        return None
+    return line if MARKED_LETTER.match(line) or not VERB.search(line) else None
 
 
 def committed_letter(text: str) -> str | None:

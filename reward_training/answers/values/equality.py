@@ -150,7 +150,7 @@ def _are_named_equal(answer: Value, gold: Value, question: str) -> bool:
     if isinstance(answer, Named) and isinstance(gold, Named):
         if answer.equation and gold.equation and is_multiple(answer.equation.tree, gold.equation.tree):
             return True
-        are_names = _is_symbolic(answer.name) == _is_symbolic(gold.name) == True  # noqa: E712
+        are_names = _is_symbolic(answer.name) and _is_symbolic(gold.name)
         return not (are_names and answer.name != gold.name) and is_equal(answer.value, gold.value, question)
     if isinstance(gold, Named):
         if isinstance(answer, Relation):

@@ -333,7 +333,7 @@ UNIT_AS_TEXT = re.compile(rf"(.+?)\s*{markup.WRAPPER}\{{([^{{}}]*)\}}\s*(\^\s*\{
 UNIT_AT_END = re.compile(
     r"(.+?)\s((?:(?:square|cubic|sq\.?) )?[A-Za-z°/]+(?:\^\{?\d\}?)?(?: (?:per )?[a-z]+)?)\s*", re.DOTALL
 )
-NO_UNIT = re.compile(r"\b(?:or|and|to|between|than|least|most|either|maybe|not|no|if|mod|is|are)\b", re.IGNORECASE)
+SAYS_MORE = re.compile(r"\b(?:is|are)\b", re.IGNORECASE)
 MAX_UNIT_WORDS = 4
 LETTERS = re.compile(r"(?!(?:pi|oo|inf|infinity)$)[A-Za-z][A-Za-z\s]+")
 """letters alone: a word, and no product"""
@@ -380,7 +380,7 @@ def _without_unit(text: str) -> tuple[str, str]:
 def _is_unit(before: str, text: str) -> bool:
     """Whether a text behind a formula is its unit: one that is known, or a few words behind a formula of numbers."""
     words = text.split()
-    if not words or len(words) > MAX_UNIT_WORDS or NO_UNIT.search(text) or OTHER_VALUES.search(text):
+    if not words or len(words) > MAX_UNIT_WORDS or SAYS_MORE.search(text) or OTHER_VALUES.search(text):
         return not words
     if len(text.strip()) == 1:
         return text.strip() in SYMBOLS

@@ -8,11 +8,13 @@ from configs.records import Completion, Problem
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.rewards.outcome import OutcomeReward
 
+CHOICES = {"A": "steel", "B": "glass", "C": "clay", "D": "wood"}
 
-def accepts(gold: str, text: str, question: str = "", **settings: Any) -> bool:
+
+def accepts(gold: str, text: str, question: str = "", options: dict[str, str] = CHOICES, **settings: Any) -> bool:
     """Whether the outcome reward calls a response right; `final` with `math` unless the settings say otherwise."""
     config = OutcomeRewardConfig.model_validate({"name": "right", "extract": "final", "checker": "math"} | settings)
-    meta = {"choices": {"A": "steel", "B": "glass", "C": "clay", "D": "wood"}} if config.checker == "choice" else {}
+    meta = {"choices": options} if config.checker == "choice" else {}
     prompt = [{"role": "user", "content": question}]
     problem = Problem(key="k", prompt=prompt, answer=gold, source="table", meta=meta, split="train")
     completion = Completion(

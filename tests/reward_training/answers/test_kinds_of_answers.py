@@ -168,6 +168,16 @@ def test_a_letter_that_is_only_a_word_or_one_of_several_is_none(text: str) -> No
     assert not accepts("A", text, checker="choice")
 
 
+@pytest.mark.parametrize(
+    "text", ["So it is 42.", "6 times 7 gives it.\nSo there are 42 of them.", "42", "B) 42", "The result is 42"]
+)
+def test_a_number_names_the_choice_that_it_is(text: str) -> None:
+    """With a letter looked for alone, a choice named by its number was none."""
+    options = {"A": "41", "B": "42", "C": "43"}
+    assert accepts("B", text, checker="choice", options=options)
+    assert not accepts("A", text, checker="choice", options=options)
+
+
 @pytest.mark.parametrize("text", ["C. Actually B", "C. Wait, D.", "C... or D", "C. On second thought, D."])
 def test_a_letter_that_another_one_follows_does_not_count(text: str) -> None:
     assert not accepts("C", text, checker="choice")
