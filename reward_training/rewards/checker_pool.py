@@ -1,8 +1,8 @@
 """Runs checkers that are not our code in worker processes with a time limit.
 
 These are reasoning-gym and the user's patterns. Such a checker may hang or crash on some text. The pool then kills or
-replaces its worker and leaves that one check unscored; whose fault that is, the caller finds out. The workers run `checker_worker`; a job and its
-result are one line of JSON each.
+replaces its worker and leaves that one check unscored; whose fault that is, the caller finds out. The workers run
+`checker_worker`; a job and its result are one line of JSON each.
 """
 
 from __future__ import annotations
