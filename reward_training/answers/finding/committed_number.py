@@ -204,10 +204,21 @@ def _sentences(text: str, prompt: str) -> Iterator[str]:
             yield sentence
 
 
+STATED = re.compile(r"\b(?:is|are|equals?)\s+\$?(-?\d[\d,.]*)")
+RESULT = re.compile(r"\b(?:is|are|equals?)\s+\$?(-?\d[\d,]*(?:\.\d+)?)\W*$")
+
+
 def _restates(sentence: str, prompt: str) -> bool:
-    """Whether a sentence has no equation, only numbers of the prompt, and hardly a word that is not in it."""
+    """Whether a sentence has no equation or result, only numbers of the prompt, and hardly a word that is not in it."""
     if "=" in sentence:
         return False
+    result = RESULT.search(sentence)
+    if (
+        result is not None
+        and "," not in sentence
+        and result.group(1) not in {stated.group(1) for stated in STATED.finditer(prompt)}
+    ):
+        return False  # the least common multiple of 6 and 2 is 6
     words = {word for word in re.findall(r"[a-z]{3,}", sentence.casefold()) if word not in FILLERS}
     known = set(re.findall(r"[a-z]{3,}", prompt.casefold()))
     numbers, given = set(re.findall(r"\d+", sentence)), set(re.findall(r"\d+", prompt))

@@ -6,7 +6,7 @@ Right and wrong answers go the whole way: a response, the place of its answer, i
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reward_training.answers.judging import accepts
@@ -283,6 +283,7 @@ SPACES = st.sampled_from(["", " ", "  ", r"\,", r"\ "])
 
 
 @given(a=NONZERO, b=NONZERO, c=WHOLE, gaps=st.lists(SPACES, min_size=6, max_size=6))
+@settings(deadline=None)
 def test_white_space_in_a_formula_changes_nothing(a: int, b: int, c: int, gaps: list[str]) -> None:
     tokens = [str(a), "x", "^2", f"{b:+d}", "y", f"{c:+d}"]
     spaced = "".join(token + gap for token, gap in zip(tokens, gaps, strict=True))
@@ -291,6 +292,7 @@ def test_white_space_in_a_formula_changes_nothing(a: int, b: int, c: int, gaps: 
 
 
 @given(entries=st.lists(WHOLE, min_size=4, max_size=4), at=st.integers(0, 3), form=st.sampled_from(range(5)))
+@settings(deadline=None)
 def test_a_wrong_entry_anywhere_is_refused(entries: list[int], at: int, form: int) -> None:
     def written(values: list[int]) -> str:
         a, b, c, d = values
@@ -306,6 +308,7 @@ def test_a_wrong_entry_anywhere_is_refused(entries: list[int], at: int, form: in
 
 
 @given(top=st.integers(-500, 500), bottom=st.integers(2, 60))
+@settings(deadline=None)
 def test_a_fraction_is_accepted_in_each_notation(top: int, bottom: int) -> None:
     gold = f"{top}/{bottom}"
     sign = "-" if top < 0 else ""
@@ -315,12 +318,14 @@ def test_a_fraction_is_accepted_in_each_notation(top: int, bottom: int) -> None:
 
 
 @given(first=WHOLE, second=WHOLE)
+@settings(deadline=None)
 def test_a_list_has_no_order_and_a_tuple_has_one(first: int, second: int) -> None:
     assert accepts(f"{first}, {second}", boxed(f"{second}, {first}"))
     assert accepts(f"({first}, {second})", boxed(f"({second}, {first})")) == (first == second)
 
 
 @given(st.text(alphabet="0123456789xyab+-*/^_(){}[]\\frac sqrt,=<>.$ %and!|", max_size=60))
+@settings(deadline=None)
 def test_any_text_has_a_verdict(text: str) -> None:
     assert accepts("3", text) in (True, False)
     assert accepts(text or "x", boxed("3")) in (True, False)

@@ -290,6 +290,14 @@ right(
 right("5", "The coefficient of x^{23} is 5.", "So x^23 has the coefficient 5.")
 wrong("23", "The coefficient of x^{23} is 5.")
 
+# a result that is one of the question's numbers, as a small model wrote it
+right(
+    "6",
+    "The least common multiple of 6 and 2 is 6.",
+    question="Find the Least Common Multiple (LCM) of these numbers: 6, 2",
+)
+wrong("6", "The number of boxes is 6.", question="The number of boxes is 6. How many are left if 2 are sold?")
+
 # arithmetic that is left to do, at any depth
 wrong("42", *boxed("(17+25)/1", "(17+25)^1", "|17+25|", r"\sqrt{(17+25)^2}", r"\frac{34+50}{2}", r"\{17+25\}"))
 wrong("(42, 7)", *boxed("(17+25, 3+4)"))
@@ -334,14 +342,14 @@ FRAGMENTS = [
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=24))
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)  # the test has a limit of its own
 def test_any_text_of_such_fragments_has_a_verdict_soon(fragments: list[str]) -> None:
     text = "".join(fragments)
     began = time.perf_counter()
     for checker in ("math", "numeric", "choice"):
         assert accepts("C" if checker == "choice" else "5", text, checker=checker) in (True, False)
     assert accepts(text or "5", "\\boxed{5}") in (True, False)
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(("gold", "text", "is_right", "options"), CASES)
