@@ -106,15 +106,18 @@ def champion_of(root: Path, name: str) -> Policy:
 
 
 def export_champion(root: Path, name: str, folder: Path) -> None:
-    """Copy the champion's weights, tokenizer and configuration to a new folder.
+    """Copy the champion's weights, tokenizer and configuration to a new folder, from which `generate` does what was measured.
 
     Raises:
         ConfigError: the folder exists, or `champion_of` finds no champion.
     """
+    from grpo_train.policies.model import write_greedy_generation
+
     champion = champion_of(root, name)
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name a folder that does not")
     shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns(CHECKPOINTS, MANIFEST))
+    write_greedy_generation(folder)
     terminal = Terminal()
     terminal.say(f"policy {champion.id[:12]} of run {name}, round {champion.round}; load it with")
     terminal.say(f'  AutoModelForCausalLM.from_pretrained("{folder}")')

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from configs.disk.files import weights_id
 from configs.errors import ConfigError
@@ -33,7 +40,7 @@ def load_policy(
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
     model.config.pad_token_id = tokenizer.pad_token_id
-    _drop_sampling_defaults(model)
+    model.generation_config = greedy_generation(model.generation_config, tokenizer)
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
 
 
@@ -70,12 +77,30 @@ def _pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
     return next(reserved, str(tokenizer.eos_token))
 
 
-def _drop_sampling_defaults(model: PreTrainedModel) -> None:
-    """Remove the model's own temperature, top_p and the like, which would get in the way of ours when it is saved."""
-    settings: Any = model.generation_config
-    if settings is not None:
-        settings.do_sample = False
-        settings.temperature = settings.top_p = settings.top_k = None
+def greedy_generation(brought: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Settings with which `generate` decodes as the sampler does: greedily, until an end token, and nothing else.
+
+    Of what the model brings (temperature, min_p, repetition_penalty, beams, a length, ...) only its end tokens are kept:
+    the rest was not in what was measured, and transformers refuses to save some of it beside `do_sample: false`.
+    """
+    own: list[int] | int | None = brought.eos_token_id
+    stops = dict.fromkeys([*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id])
+    ends = [token for token in stops if token is not None]
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        bos_token_id=brought.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=ends if len(ends) > 1 else ends[0],
+    )
+
+
+def write_greedy_generation(folder: Path) -> None:
+    """Replace the folder's generation_config.json by `greedy_generation`, so that `generate` does what was measured."""
+    try:
+        brought = GenerationConfig.from_pretrained(str(folder))
+    except OSError:  # it has no such file
+        brought = GenerationConfig.from_model_config(AutoConfig.from_pretrained(str(folder)))
+    greedy_generation(brought, load_tokenizer(folder)).save_pretrained(str(folder))
 
 
 def save_policy(
@@ -83,6 +108,7 @@ def save_policy(
 ) -> Policy:
     """Write weights (safetensors), tokenizer and chat template to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config = greedy_generation(model.generation_config, tokenizer)
     with quiet_transformers():
         model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))

