@@ -81,7 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_my_data_and_my_reward_and_the_result(folder: Path) -> None:
     called = [words for words in commands(README, REGROUP) if words[0] != "serve"]
     assert [words[0] for words in called] == ["doctor", "run", "status", "sample", "export"]
-    printed = {words[0]: _call(_command(words), folder) for words in called}
+    for words in called:
+        _call(_command(words), folder)
     assert (folder / "runs/mine/report.html").exists()
     rollouts = (folder / "runs/mine/round_001/policy/rollouts.jsonl").read_text()
     assert '"once":' in rollouts
@@ -89,7 +90,6 @@ def test_my_data_and_my_reward_and_the_result(folder: Path) -> None:
     as_measured = _call([*_command(_sampled(called)), "--max-tokens", "48"], folder)
     assert as_measured.strip()
     assert by_transformers.endswith(as_measured)
-    assert printed["sample"].split()[0] == as_measured.split()[0]
 
 
 def _sampled(called: list[list[str]]) -> list[str]:
