@@ -13,7 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs.disk.files import write_atomic
-from configs.disk.rows import Row, read_jsonl_rows
+from configs.disk.rows.columns import Row
+from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.errors import ConfigError
 from configs.records import CHOICES, Prompt, ReviewItem, Verdict
 from tasks.people.review_desk import Asked, ReviewDesk
@@ -137,7 +138,7 @@ def _rows(file: Path) -> Iterator[Row]:
     if not file.exists():
         raise ConfigError(f"{file} does not exist; `regroup review export {file}` makes it")
     if file.suffix == ".jsonl":
-        yield from read_jsonl_rows(file, "FILE")
+        yield from read_rows(str(file), None, DEFAULT_SPLIT, None, "FILE")
         return
     try:
         text = file.read_text(encoding="utf-8-sig")

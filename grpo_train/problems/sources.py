@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from configs.disk.rows import Row, as_messages, column, read_dataset_rows, read_jsonl_rows, shortened
+from configs.disk.rows.columns import Row, column, shortened
+from configs.disk.rows.messages import as_messages
+from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.errors import ConfigError
 from configs.records import Message
 from configs.schema.problems import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
@@ -69,8 +70,9 @@ def read_source(source: Source) -> SourceRows:
     if isinstance(source, ReasoningGymSource):
         return SourceRows(_read_family(source))
     if isinstance(source, JsonlSource):
-        return _from_rows(source, source.path, read_jsonl_rows(Path(source.path), "problems.sources.path"))
-    rows = read_dataset_rows(source.path, source.name, source.dataset_split, source.revision)
+        rows = read_rows(source.path, None, DEFAULT_SPLIT, None, "problems.sources.path")
+        return _from_rows(source, source.path, rows)
+    rows = read_rows(source.path, source.name, source.dataset_split, source.revision, "problems.sources.path")
     return _from_rows(source, source.path, rows)
 
 
@@ -190,7 +192,7 @@ def _compiled(pattern: str, name: str) -> re.Pattern[str]:
 def _question(value: Any, location: str) -> str | list[Message]:
     if isinstance(value, str) and value.strip():
         return value
-    if (messages := as_messages(value)) is not None:
+    if (messages := as_messages(value, location)) is not None:
         return messages
     raise ConfigError(
         f"{location}: the question is {shortened(value)}; it must be a text or a list of chat messages "

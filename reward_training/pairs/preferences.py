@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from configs.disk.rows import Row, as_messages, column, read_dataset_rows, read_jsonl_rows, shortened
+from configs.disk.rows.columns import MISSING, column, lookup, shortened
+from configs.disk.rows.messages import as_messages
+from configs.disk.rows.reading import read_rows
 from configs.errors import ConfigError
 from configs.records import Message, PreferencePair
 from configs.schema.reward_models import FileLabeler, TrainedRewardModel
@@ -28,7 +28,8 @@ def read_preferences(
     Raises:
         ConfigError: the file is missing or empty, or a row has another form.
     """
-    pairs = [_pair(row, place, labeler, name, config, round_index) for place, row in _rows(labeler)]
+    rows = read_rows(labeler.path, labeler.name, labeler.dataset_split, labeler.revision, "labeler.path")
+    pairs = [_pair(row, place, labeler, name, config, round_index) for place, row in rows]
     distinct = [pair for pair in pairs if pair.chosen != pair.rejected]
     if not distinct:
         raise ConfigError(
@@ -49,19 +50,13 @@ def _sample(pairs: list[PreferencePair], count: int, rng: np.random.Generator) -
     return [pairs[i] for i in sorted(rng.permutation(len(pairs))[:count])]
 
 
-def _rows(labeler: FileLabeler) -> Iterator[Row]:
-    if labeler.path.endswith((".jsonl", ".json")) or Path(labeler.path).is_file():
-        return read_jsonl_rows(Path(labeler.path), "labeler.path")
-    return read_dataset_rows(labeler.path, labeler.name, labeler.dataset_split, labeler.revision)
-
-
 def _pair(
     row: dict[str, Any], place: str, labeler: FileLabeler, name: str, config: TrainedRewardModel, round_index: int
 ) -> PreferencePair:
     chosen_before, chosen = _response(column(row, labeler.chosen, "labeler.chosen", place), "chosen", place)
     rejected_before, rejected = _response(column(row, labeler.rejected, "labeler.rejected", place), "rejected", place)
-    if labeler.prompt in row:
-        prompt = _prompt(row[labeler.prompt], place)
+    if (value := lookup(row, labeler.prompt)) is not MISSING:
+        prompt = _prompt(value, place)
     else:
         if not chosen_before or chosen_before != rejected_before:
             raise ConfigError(
@@ -87,7 +82,7 @@ def _pair(
 def _prompt(value: Any, place: str) -> list[Message]:
     if isinstance(value, str) and value.strip():
         return [{"role": "user", "content": value}]
-    if (messages := as_messages(value)) is not None:
+    if (messages := as_messages(value, place)) is not None:
         return messages
     raise ConfigError(f"{place}: the prompt is {shortened(value)}; it must be a text or a list of chat messages")
 
@@ -96,7 +91,7 @@ def _response(value: Any, name: str, place: str) -> tuple[list[Message], str]:
     """The messages before the response (none if `value` is a text), and the response's text."""
     if isinstance(value, str):
         return [], value
-    messages = as_messages(value)
+    messages = as_messages(value, place)
     if messages is None or messages[-1]["role"] != "assistant":
         raise ConfigError(
             f"{place}: {name} is {shortened(value)}; it must be a text or a conversation that ends with the assistant"

@@ -112,7 +112,7 @@ GOOD = '{"question": "1?", "answer": "1"}\n'
         (b"", {}, "a.jsonl is empty; it needs a row a problem"),
         (b"\n\n", {}, "a.jsonl is empty"),
         (GOOD.encode() + b'{"question": "2?", "answ\n', {}, r"a\.jsonl line 2: broken JSON .* mend the line"),
-        (b"\xff\xfe\x00\x01", {}, r"is not text \(byte 0 is no UTF-8\); name a JSONL file"),
+        (b"\xff\x00\x01", {}, r"a\.jsonl line 1 is not text in UTF-8 .*; save the file as UTF-8"),
         (b"[1, 2]\n", {}, r"line 1: \[1, 2\] is no JSON object; write one"),
         (
             b'{"prompt": "1?", "answer": "1"}\n',
@@ -142,7 +142,7 @@ def test_faulty_file_names_the_place_and_the_remedy(
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("none.jsonl", "does not exist; set"), (".", "is a folder; name a JSONL")]
+    ("path", "message"), [("none.jsonl", "does not exist; set"), (".", "doesn't contain any data files")]
 )
 def test_missing_file_names_the_remedy(path: str, message: str, workspace: Path) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -172,16 +172,16 @@ def test_local_data_set_is_read_with_its_split_and_columns(workspace: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "message"),
     [
-        {"path": "no/such-data"},
-        {"path": "./none"},
-        {"path": "data", "dataset_split": "valid"},
-        {"path": "data", "name": "x"},
+        ({"path": "no/such-data"}, "could not be loaded: .*; check path, name, dataset_split and the network"),
+        ({"path": "./none"}, "./none does not exist; set problems.sources.path"),
+        ({"path": "data", "dataset_split": "valid"}, "data has no split 'valid'; set dataset_split to one of 'train'"),
+        ({"path": "data", "name": "x"}, "could not be loaded: .*; check path, name"),
     ],
 )
-def test_data_set_that_cannot_be_loaded_names_the_remedy(source: dict[str, Any], workspace: Path) -> None:
+def test_data_set_that_cannot_be_loaded_names_the_remedy(source: dict[str, Any], message: str, workspace: Path) -> None:
     Path("data").mkdir()
     Path("data/train.jsonl").write_text(GOOD)
-    with pytest.raises(ConfigError, match=r"could not be loaded: .*; check path, name, dataset_split and the network"):
+    with pytest.raises(ConfigError, match=message):
         _read(kind="dataset", **source)

@@ -1,0 +1,231 @@
+"""Reads rows from JSON: an object a line, an array of objects, or an object that holds the rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, TextIO
+
+from configs.disk.rows.columns import Row, shortened
+from configs.errors import ConfigError
+
+CHUNK = 1 << 16
+"""characters of an array that are read at a time"""
+SPACE = re.compile(r"\s*")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""an escape that may be one half of a character"""
+
+
+def json_rows(text: TextIO, path: str, *, is_array: bool, is_lines: bool) -> Iterator[Row]:
+    """The rows of a JSON file, one by one. `is_array` where it begins so; else `is_lines` says that each line is a row.
+
+    Raises:
+        ConfigError: something in it is no JSON, or no object.
+    """
+    yield from _array(text, path) if is_array else _objects(text, path, is_lines=is_lines)
+
+
+def mended(value: Any, raw: str) -> Any:
+    """The value that was parsed from `raw`, with U+FFFD where half a character was escaped, which no encoder takes."""
+    return _whole(value) if SURROGATE.search(raw) else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
+
+
+# ---- an object a line -----------------------------------------------------------------------------------------------
+
+
+def _objects(text: TextIO, path: str, *, is_lines: bool) -> Iterator[Row]:
+    """A row for each line; without `is_lines`, a file of a single object may also hold the rows."""
+    begun = _first_lines(text, 2)
+    objects = [(number, line) for number, line in enumerate(begun, start=1) if line.strip()]
+    if len(objects) == 1 and not is_lines:
+        number, line = objects[0]
+        yield from rows_in_object(_parsed(line, f"{path} line {number}"), path)
+    elif is_lines or any(_is_whole(line) for _, line in objects):
+        for number, line in chain(objects, enumerate(text, start=len(begun) + 1)):
+            if line.strip():
+                location = f"{path} line {number}"
+                yield location, as_object(_parsed(line, location), location)
+    elif objects:
+        yield from rows_in_object(_parsed("".join(begun) + text.read(), path), path)
+
+
+def _first_lines(text: TextIO, num_written: int) -> list[str]:
+    """The lines up to the one that is the `num_written`th with something in it."""
+    lines: list[str] = []
+    while num_written and (line := text.readline()):
+        lines.append(line)
+        num_written -= bool(line.strip())
+    return lines
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def as_object(value: Any, location: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{location}: {shortened(value)} is no JSON object; write one {{...}} a line")
+    return value
+
+
+def _parsed(text: str, location: str) -> Any:
+    try:
+        return mended(json.loads(text), text)
+    except json.JSONDecodeError as error:
+        line = f" line {error.lineno}" if "\n" in text.rstrip() else ""
+        raise ConfigError(
+            f"{location}{line}: broken JSON ({error.msg} at column {error.colno}); mend the line"
+        ) from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits; brackets in too many brackets
+        raise ConfigError(f"{location}: broken JSON ({error}); mend the line") from error
+
+
+# ---- an object that holds the rows ----------------------------------------------------------------------------------
+
+
+def rows_in_object(value: Any, path: str) -> Iterator[Row]:
+    """The rows of a file of one object: those of its only list of objects; columns, as lists or by index; or itself."""
+    whole = as_object(value, f"{path} line 1")
+    lists = [name for name, member in whole.items() if _is_list_of_rows(member)]
+    if len(lists) == 1:
+        yield from _numbered(whole[lists[0]], f"{path} {lists[0]}")
+    elif (columns := _columns(whole)) is not None:
+        rows = zip(*columns.values(), strict=True)
+        yield from _numbered((dict(zip(columns, row, strict=True)) for row in rows), path)
+    else:
+        yield f"{path} line 1", whole
+
+
+def _is_list_of_rows(value: Any) -> bool:
+    """Whether a value is a list of objects other than chat messages, which a single row may have."""
+    return isinstance(value, list) and bool(value) and all(_is_row(item) for item in value)
+
+
+def _is_row(item: Any) -> bool:
+    return isinstance(item, dict) and not {"role", "from"} & item.keys()
+
+
+def _columns(whole: dict[str, Any]) -> dict[str, list[Any]] | None:
+    """{column: values} of an object of lists of one length, or of `{row: value}` mappings as pandas writes them."""
+    members = list(whole.values())
+    if len(members) < 2:
+        return None
+    if all(
+        isinstance(member, list) and all(isinstance(item, str | int | float) for item in member) for member in members
+    ):
+        return whole if len({len(member) for member in members}) == 1 else None
+    if all(isinstance(member, dict) and member and all(key.isdigit() for key in member) for member in members):
+        return {name: list(member.values()) for name, member in whole.items()} if _are_alike(members) else None
+    return None
+
+
+def _are_alike(members: list[dict[str, Any]]) -> bool:
+    return len({tuple(member) for member in members}) == 1
+
+
+def _numbered(items: Iterable[Any], path: str) -> Iterator[Row]:
+    for number, item in enumerate(items, start=1):
+        location = f"{path} row {number}"
+        yield location, as_object(item, location)
+
+
+# ---- an array -------------------------------------------------------------------------------------------------------
+
+
+def _array(text: TextIO, path: str) -> Iterator[Row]:
+    for number, item in enumerate(_items(text, path), start=1):
+        location = f"{path} row {number}"
+        if not isinstance(item, dict):
+            raise ConfigError(f"{location}: {shortened(item)} is no JSON object; write [{{...}}, {{...}}]")
+        yield location, item
+
+
+def _items(text: TextIO, path: str) -> Iterator[Any]:
+    """The items of an array decoded one by one."""
+    window = _Window(text, path)
+    window.next_character()
+    window.at += 1
+    if window.next_character() == "]":
+        return
+    while True:
+        yield window.value()
+        match window.next_character():
+            case ",":
+                window.at += 1
+            case "]":
+                return
+            case _:
+                raise window.broken("Expecting ',' or ']'", window.at)
+
+
+class _Window:
+    """The part of a text that is read and not yet decoded."""
+
+    def __init__(self, text: TextIO, path: str) -> None:
+        self._text, self._path = text, path
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self.at = 0
+        self._line, self._column = 1, 1
+        """of the buffer's first character"""
+
+    def next_character(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            match = SPACE.match(self._buffer, self.at)
+            assert match is not None
+            self.at = match.end()
+            if self.at < len(self._buffer) or not self._read(CHUNK):
+                return self._buffer[self.at : self.at + 1]
+
+    def value(self) -> Any:
+        """The next value. What is read at a time doubles while the value is not whole."""
+        self.next_character()
+        size = CHUNK
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self.at)
+            except json.JSONDecodeError as error:
+                if not self._read(size):
+                    raise self.broken(error.msg, error.pos) from error
+                size *= 2
+            except (ValueError, RecursionError) as error:
+                raise self.broken(str(error), self.at) from error
+            else:
+                value = mended(value, self._buffer[self.at : end])
+                self.at = end
+                return value
+
+    def _read(self, size: int) -> bool:
+        """Drop what is decoded and read more; False at the end of the text."""
+        more = self._text.read(size)
+        if more:
+            self._line, self._column = self._place(self.at)
+            self._buffer, self.at = self._buffer[self.at :] + more, 0
+        return bool(more)
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """(line, column) of a position of the buffer, from 1."""
+        newlines = self._buffer.count("\n", 0, position)
+        if newlines == 0:
+            return self._line, self._column + position
+        return self._line + newlines, position - self._buffer.rfind("\n", 0, position)
+
+    def broken(self, message: str, position: int) -> ConfigError:
+        line, place = self._place(position)
+        return ConfigError(f"{self._path} line {line}: broken JSON ({message} at column {place}); mend the line")

@@ -1,0 +1,86 @@
+"""Reads chat messages in the forms that data sets have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from configs.disk.rows.columns import from_json
+from configs.errors import ConfigError
+from configs.records import Message
+
+ROLES = {
+    "system": "system",
+    "developer": "developer",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+"""{name of a role in a data set: the role}"""
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""types of a content part that hold text"""
+
+
+def as_messages(value: Any, place: str) -> list[Message] | None:
+    """Chat messages reduced to role and content; None if the value is no list of chat messages.
+
+    They may be messages (role, content), turns of ShareGPT (from, value), a list of texts of which a user wrote every other,
+    or JSON of these. A content that comes in parts is joined.
+
+    Raises:
+        ConfigError: a message has a role that is not known, or a part that is no text.
+    """
+    value = from_json(value) if isinstance(value, str) else value
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, list) or not value:
+        return None
+    if all(isinstance(text, str) and text.strip() for text in value):
+        return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(value)]
+    messages = [_message(item, place) for item in value]
+    return None if None in messages else [message for message in messages if message is not None]
+
+
+def _message(item: Any, place: str) -> Message | None:
+    """One message; None if the item is none."""
+    if not isinstance(item, dict):
+        return None
+    role = item.get("role", item.get("from"))
+    content = _content(item["content"] if "content" in item else item.get("value"), place)
+    if not isinstance(role, str) or content is None:
+        return None
+    if role.lower() not in ROLES:
+        raise ConfigError(f"{place}: a message has the role {role!r}; use one of {', '.join(ROLES)}")
+    return {"role": ROLES[role.lower()], "content": content}
+
+
+def _content(value: Any, place: str) -> str | None:
+    """The text of a message's content, whose parts are joined; None if it is no content."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        return None
+    parts = [_part(part, place) for part in value]
+    return None if None in parts else "".join(part for part in parts if part is not None)
+
+
+def _part(part: Any, place: str) -> str | None:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        return None
+    kind = part.get("type", "text")
+    if kind not in TEXT_PARTS:
+        raise ConfigError(
+            f"{place}: a message has a part of type {kind!r}; Regroup reads text alone, leave such rows out"
+        )
+    return part["text"] if isinstance(part.get("text"), str) else None

@@ -1,0 +1,261 @@
+"""Every format and every kind of place gives the same rows."""
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from configs.disk.rows.reading import read_rows
+from configs.errors import ConfigError
+
+ROWS = [{"question": "Wie groß? \u2028\n½", "answer": "007"}, {"question": 'a "b", c', "answer": "null"}]
+
+
+def read(
+    path: str | list[str], split: str = "train", name: str | None = None, revision: str | None = None
+) -> list[Any]:
+    return [row for _, row in read_rows(path, name, split, revision, "field")]
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _table(rows: list[dict[str, Any]], delimiter: str = ",") -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(rows), sink)
+    return bytes(sink.getvalue())
+
+
+def _arrow(rows: list[dict[str, Any]], opened: Callable[..., Any]) -> bytes:
+    sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(rows)
+    with opened(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+FORMATS: dict[str, bytes] = {
+    ".jsonl": _lines(ROWS),
+    ".json": json.dumps(ROWS).encode(),
+    ".indented.json": json.dumps(ROWS, indent=2).encode(),
+    ".in_object.json": json.dumps({"version": "1", "data": ROWS}).encode(),
+    ".lines.json": _lines(ROWS),
+    ".columns.json": json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}).encode(),
+    ".pandas.json": json.dumps({n: {str(i): r[n] for i, r in enumerate(ROWS)} for n in ROWS[0]}).encode(),
+    ".csv": _table(ROWS),
+    ".semicolons.csv": _table(ROWS, ";"),
+    ".tsv": _table(ROWS, "\t"),
+    ".parquet": _parquet(ROWS),
+    ".arrow": _arrow(ROWS, pa.ipc.new_stream),
+    ".feather": _arrow(ROWS, pa.ipc.new_file),
+}
+
+
+def _zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as packed:
+        packed.write(data)
+    return bytes(sink.getvalue())
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": _zstd,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("packed", PACKERS)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_gives_its_rows_packed_or_not(suffix: str, packed: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}{packed}"
+    path.write_bytes(PACKERS[packed](FORMATS[suffix]))
+    assert read(str(path)) == ROWS
+
+
+@pytest.mark.parametrize("packed", PACKERS)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_name_without_a_suffix_leaves_it_to_the_content(suffix: str, packed: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(PACKERS[packed](FORMATS[suffix]))
+    assert read(str(path)) == ROWS
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".indented.json", ".csv", ".tsv"])
+def test_a_byte_order_mark_is_no_part_of_the_text(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    for data in (codecs.BOM_UTF8 + FORMATS[suffix], FORMATS[suffix].decode().encode("utf-16")):
+        path.write_bytes(data)
+        assert read(str(path)) == ROWS
+
+
+def test_numbers_and_texts_of_one_column_stay_what_they_are(tmp_path: Path) -> None:
+    """`datasets` read each of these texts as JSON: 7, None, a list."""
+    answers = ["007", "null", "[1, 2]", 2.5, "two", 12, True, None]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_bytes(_lines([{"answer": answer} for answer in answers]))
+    for path in (tmp_path / "data", tmp_path / "data" / "train.jsonl"):
+        assert [row["answer"] for row in read(str(path))] == answers
+    (tmp_path / "data" / "train.jsonl").rename(tmp_path / "a.jsonl")
+    (tmp_path / "data" / "train.csv").write_text("answer,n\n007,1\nnull,2\n1e3,3\n")
+    assert [row["answer"] for row in read(str(tmp_path / "data"))] == ["007", "null", "1e3"]
+
+
+def test_texts_of_a_mixed_column_that_datasets_saved_are_given_back(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(_lines([{"answer": answer} for answer in ["007", "null", 2.5, "two"]]))
+    loaded = datasets.load_dataset("json", data_files=str(tmp_path / "a.jsonl"), split="train")
+    loaded.save_to_disk(tmp_path / "saved")
+    loaded.to_parquet(tmp_path / "a.parquet")
+    for path in ("saved", "a.parquet"):
+        assert [row["answer"] for row in read(str(tmp_path / path))] == ["007", "null", "2.5", "two"]
+
+
+def test_half_a_character_becomes_the_replacement_character(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.jsonl", '{"q": "a \\ud83d b", "k\\uDC00": ["\\ude00\\ud83d", "\\ud83d\\ude00"]}\n'),
+        ("a.json", '[{"q": "a \\ud83d b", "k\\uDC00": ["\\ude00\\ud83d", "\\ud83d\\ude00"]}]'),
+    ):
+        (tmp_path / name).write_text(text)
+        assert read(str(tmp_path / name)) == [{"q": "a \ufffd b", "k\ufffd": ["\ufffd\ufffd", "\U0001f600"]}]
+
+
+# ---- which files ----------------------------------------------------------------------------------------------------
+
+
+def test_several_files_and_patterns_are_read_in_order(workspace: Path) -> None:
+    for name in "bca":
+        Path(f"{name}.jsonl").write_bytes(_lines([{"q": name}]))
+    assert [row["q"] for row in read("*.jsonl")] == ["a", "b", "c"]
+    assert [row["q"] for row in read(["c.jsonl", "[ab].jsonl"])] == ["c", "a", "b"]
+
+
+def test_an_array_is_decoded_item_by_item_whatever_the_size_of_an_item(tmp_path: Path) -> None:
+    rows = [{"q": "x" * size, "n": [size, {"a": "]}"}]} for size in (1, 65_530, 300_000, 5)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert read(str(tmp_path / "a.json")) == rows
+
+
+def test_parts_of_a_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_bytes(_lines([{"n": n} for n in range(10)]))
+    assert [row["n"] for row in read(str(path), "train[:2]")] == [0, 1]
+    assert [row["n"] for row in read(str(path), "test[80%:]")] == [8, 9]
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_dataset_and_a_saved_dict_are_read_with_their_splits(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list(ROWS)
+    rows.save_to_disk(tmp_path / "one", num_shards=2)
+    datasets.DatasetDict({"validation": rows, "test": rows.select([1])}).save_to_disk(tmp_path / "dict")
+    assert read(str(tmp_path / "one")) == ROWS
+    assert read(str(tmp_path / "dict"), "test") == ROWS[1:]
+    assert read(str(tmp_path / "dict"), "validation[:1]+test") == ROWS
+    with pytest.raises(ConfigError, match="has no split 'train'; set dataset_split to one of 'validation', 'test'"):
+        read(str(tmp_path / "dict"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".jsonl.gz", ".jsonl.zst"])
+def test_a_folder_is_read_by_its_files(suffix: str, tmp_path: Path) -> None:
+    kind, packed = Path(f"a{suffix}").suffixes[0], "".join(Path(f"a{suffix}").suffixes[1:])
+    for split in ("train", "test"):
+        (tmp_path / f"{split}{suffix}").write_bytes(PACKERS[packed](FORMATS[kind]))
+    assert read(str(tmp_path), "train[:1]+test") == [ROWS[0], *ROWS]
+    assert read(str(tmp_path), "all") == [*ROWS, *ROWS]
+
+
+def test_a_folder_may_say_in_its_readme_which_files_are_which(tmp_path: Path) -> None:
+    (tmp_path / "hard").mkdir()
+    (tmp_path / "hard" / "a.jsonl").write_bytes(_lines(ROWS))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: hard\n  data_files:\n  - split: dev\n    path: hard/*.jsonl\n---\n"
+    )
+    assert read(str(tmp_path), "dev", name="hard") == ROWS
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def _no_hub(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a hub was asked")
+
+
+@pytest.mark.parametrize(
+    "path", ["a.jsonl", "data/none.parquet", "./none", "a/b/c", "*.jsonl", "x.csv.gz", "~/none-here"]
+)
+def test_what_looks_like_a_path_never_asks_a_hub(path: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took 23 seconds to learn that a file was not there."""
+    monkeypatch.setattr(datasets, "load_dataset_builder", _no_hub)
+    with pytest.raises(ConfigError, match=r"(does not exist|matches no file); set field, relative to"):
+        read(path)
+
+
+def test_what_a_hub_says_is_in_the_message(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        try:
+            raise RuntimeError("403 Forbidden: accept the terms")
+        except RuntimeError as first:
+            raise datasets.exceptions.DatasetNotFoundError("is gated") from first
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", fails)
+    with pytest.raises(
+        ConfigError, match="is gated, because of RuntimeError: 403 Forbidden: accept the terms; check path"
+    ):
+        read("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl line 2: broken JSON .* mend the line"),
+        ("a.json", b'[{"a": 1},\n {"a": oh}]', "a.json line 2: broken JSON .Expecting value at column 8"),
+        ("a.json", b'[{"a": 1}', "a.json line 1: broken JSON"),
+        ("a.json", b'{"a":\n 1,\n "b" 2}', "a.json line 3: broken JSON"),
+        ("a.json", b"[{}, 5]", "a.json row 2: 5 is no JSON object"),
+        ("a.jsonl", b"[1, 2]\n", r"a.jsonl line 1: \[1, 2\] is no JSON object; write one"),
+        ("a.jsonl", b'{"a": "\xe4"}\n{"b": "\xff"}', "a.jsonl line 1 is not text in UTF-8"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv line 3: 3 cells under a header of 2"),
+        ("a.csv", b'a,b\n1,"2\n1,2\n', "broken CSV .* mend its quotation marks"),
+        ("a.csv", b"a,a\n1,2\n", r"the columns \['a'\] stand more than once"),
+        ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read: .* is it damaged"),
+        ("a.parquet", b"hello", "a.parquet cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], "a.jsonl.gz cannot be read: .* is it damaged"),
+        ("a", b"just words\n", "a is of no format that its name .* tell; convert it"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_remedy(name: str, content: bytes, message: str, workspace: Path) -> None:
+    Path(name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read(name)
+
+
+def test_settings_of_a_data_set_are_refused_for_a_file(workspace: Path) -> None:
+    Path("a.jsonl").write_bytes(_lines(ROWS))
+    with pytest.raises(ConfigError, match=r"a\.jsonl is a file, for which name=main, revision=f00 has no meaning"):
+        read("a.jsonl", name="main", revision="f00")
+    with pytest.raises(ConfigError, match="has no split 'dev'; set dataset_split to one of 'train'"):
+        read("a.jsonl", "dev")
+    with pytest.raises(ConfigError, match="is a folder; name it alone in field"):
+        read(["a.jsonl", "."])
