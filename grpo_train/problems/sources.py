@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -17,48 +14,12 @@ from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.errors import ConfigError
 from configs.records import Message
 from configs.schema.problems import Columns, DatasetSource, JsonlSource, ReasoningGymSource, Source
-from grpo_train.problems.overlap import normalized
+from grpo_train.problems.families import read_family
+from grpo_train.problems.raw_problem import RawProblem, SourceRows, as_difficulty
 from reward_training.answers.gold import gold_in_solution
 
-DRAWS_PER_PROBLEM = 20
-SPARE_DRAWS = 1000
-"""a family counts as exhausted after SPARE_DRAWS + DRAWS_PER_PROBLEM x size draws"""
 MAX_UNMATCHED_SHARE = 0.5
 """largest share of rows that the answer pattern may miss; with more, the source is misconfigured"""
-
-
-@dataclass(frozen=True)
-class RawProblem:
-    """A question and its gold answer, as the source gives them."""
-
-    question: str | list[Message]
-    answer: str
-    source: str
-    meta: dict[str, Any] = field(default_factory=dict)
-    difficulty: float | None = None
-    split: str | None = None
-    """the split that the source is reserved for; None where its problems are split by hash"""
-    is_text: bool = True
-    """True for written text, in which shared n-grams count as overlap; False for procedural families"""
-
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()
-
-    @property
-    def text(self) -> str:
-        """The question as one string."""
-        if isinstance(self.question, str):
-            return self.question
-        return "\n".join(message["content"] for message in self.question)
-
-
-@dataclass(frozen=True)
-class SourceRows:
-    """The problems of one source; `num_unmatched` rows were left out because no answer was found in them."""
-
-    problems: list[RawProblem]
-    num_unmatched: int = 0
 
 
 def read_source(source: Source) -> SourceRows:
@@ -68,65 +29,12 @@ def read_source(source: Source) -> SourceRows:
         ConfigError: the source is missing, or does not contain what the configuration says.
     """
     if isinstance(source, ReasoningGymSource):
-        return SourceRows(_read_family(source))
+        return SourceRows(read_family(source))
     if isinstance(source, JsonlSource):
         rows = read_rows(source.path, None, DEFAULT_SPLIT, None, "problems.sources.path")
         return _from_rows(source, source.path, rows)
     rows = read_rows(source.path, source.name, source.dataset_split, source.revision, "problems.sources.path")
     return _from_rows(source, source.path, rows)
-
-
-# ---- reasoning-gym --------------------------------------------------------------------------------------------------
-
-
-def _read_family(source: ReasoningGymSource) -> list[RawProblem]:
-    """Distinct problems, drawn item by item (item i has seed + i) until there are `size` or the family is exhausted."""
-    num_draws = SPARE_DRAWS + DRAWS_PER_PROBLEM * source.size
-    dataset = _create_family(source, num_draws)
-    problems: dict[str, RawProblem] = {}
-    for i in range(num_draws):
-        entry = dataset[i]
-        if (question := normalized(entry["question"])) not in problems:
-            problems[question] = _from_entry(entry, source.family)
-        if len(problems) == source.size:
-            break
-    return list(problems.values())
-
-
-def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
-    try:
-        meta = {"family": family, "entry": json.loads(json.dumps(entry))}
-    except TypeError as error:
-        raise ConfigError(
-            f"reasoning-gym family {family!r} gives metadata that JSON cannot hold ({error}); choose another"
-        ) from error
-    answer = "" if entry["answer"] is None else str(entry["answer"])
-    difficulty = _difficulty(entry["metadata"].get("difficulty"))
-    return RawProblem(entry["question"], answer, family, meta=meta, difficulty=difficulty, is_text=False)
-
-
-def _difficulty(value: Any) -> float | None:
-    """The value where it is a number in [0, 1], else None."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value <= 1 else None
-
-
-def _create_family(source: ReasoningGymSource, size: int) -> Any:
-    from reasoning_gym.factory import DATASETS  # takes over a second to import
-
-    if source.family not in DATASETS:
-        near = get_close_matches(source.family, DATASETS, n=3) or sorted(DATASETS)[:3]
-        raise ConfigError(f"reasoning-gym has no family {source.family!r}; did you mean {', '.join(near)}?")
-    dataset_type, config_type = DATASETS[source.family]
-    valid = sorted({option.name for option in fields(config_type)} - {"size", "seed"})
-    if unknown := sorted(set(source.options) - set(valid)):
-        raise ConfigError(f"family {source.family!r} has no options {unknown}; its options are {', '.join(valid)}")
-    try:
-        config = config_type(**source.options, size=size, seed=source.seed)
-        config.validate()
-        return dataset_type(config=config)
-    except (AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"family {source.family!r} refuses options {source.options}: {error}") from error
 
 
 # ---- rows of files and data sets ------------------------------------------------------------------------------------
@@ -219,9 +127,9 @@ def _column_difficulty(row: dict[str, Any], columns: Columns, location: str) -> 
         ConfigError: the column that the configuration names holds no such number.
     """
     if columns.difficulty is None:
-        return _difficulty(row.get("difficulty"))
+        return as_difficulty(row.get("difficulty"))
     value = column(row, columns.difficulty, "columns.difficulty", location)
-    if (difficulty := _difficulty(value)) is None:
+    if (difficulty := as_difficulty(value)) is None:
         raise ConfigError(
             f"{location}: the difficulty is {shortened(value)}; scale it to a number from 0 (easy) to 1 (hard)"
         )

@@ -17,7 +17,8 @@ from configs.records import Message, Problem, Prompt
 from configs.schema.config import RegenerationConfig
 from configs.schema.problems import OverlapConfig, ProblemsConfig
 from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized
-from grpo_train.problems.sources import RawProblem, read_source
+from grpo_train.problems.raw_problem import RawProblem
+from grpo_train.problems.sources import read_source
 from reward_training.answers.gold import type_of
 from reward_training.transformer.rendering import encode_prompt
 

@@ -1,0 +1,50 @@
+"""A question with its gold answer, as a source gives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from configs.records import Message
+
+
+@dataclass(frozen=True)
+class RawProblem:
+    """A question and its gold answer, as the source gives them."""
+
+    question: str | list[Message]
+    answer: str
+    source: str
+    meta: dict[str, Any] = field(default_factory=dict)
+    difficulty: float | None = None
+    split: str | None = None
+    """the split that the source is reserved for; None where its problems are split by hash"""
+    is_text: bool = True
+    """True for written text, in which shared n-grams count as overlap; False for procedural families"""
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The question as one string."""
+        if isinstance(self.question, str):
+            return self.question
+        return "\n".join(message["content"] for message in self.question)
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """The problems of one source; `num_unmatched` rows were left out because no answer was found in them."""
+
+    problems: list[RawProblem]
+    num_unmatched: int = 0
+
+
+def as_difficulty(value: Any) -> float | None:
+    """The value where it is a number in [0, 1], else None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= 1 else None
