@@ -27,9 +27,10 @@ class Problem(Record):
     """sha256 of the raw question and answer, in hex"""
     prompt: Prompt
     """chat messages or a plain string, before the model's chat template"""
-    answer: str
+    answer: str | None
+    """the gold answer; None where the problem has none, while the empty text is an answer like any other"""
     answer_type: str = ""
-    """what the gold answer is read as: number, expression, tuple, words, ..., unread or broken; empty where there is none"""
+    """what the gold answer is read as: number, expression, tuple, words, empty, ..., unread or broken; "" without one"""
     source: str
     meta: dict[str, Any] = {}
     """JSON data that a scorer needs, for instance a reasoning-gym entry"""

@@ -240,7 +240,7 @@ class JudgeRewardConfig(RewardBlock):
         description="for `mode: pairwise`: comparisons that are made for each response; with those made for others it "
         "takes part in up to twice as many",
     )
-    with_answer: bool = Field(False, description="show the gold answer to the judge")
+    with_answer: bool = Field(False, description="show the gold answer to the judge, where the problem has one")
     max_verdict_length: PositiveInt = Field(512, description="most tokens of the judge's reply")
     concurrency: Annotated[PositiveInt, OPERATIONAL] = Field(8, description="concurrent requests")
     timeout_s: PositiveFloat = Field(60.0, description="seconds for one request")

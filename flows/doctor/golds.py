@@ -43,7 +43,7 @@ def check_answer_types(problems: Sequence[Problem]) -> Iterator[Finding]:
         remedy = "a formula that cannot be read is right only where it is equal as text"
         yield Finding("unread answers", "warn", f"{len(unread):,}, for instance {_shown_of(unread)}", remedy)
     for place, mark in (("hash", "####"), ("boxed", "\\boxed")):
-        solutions = [problem for problem in problems if mark in problem.answer]
+        solutions = [problem for problem in problems if mark in (problem.answer or "")]
         if solutions:
             detail = f"{len(solutions):,} are solutions with {mark}, for instance {_shown_of(solutions)}"
             yield Finding("solutions", "warn", detail, f"set answer_place: {place} in the source")
@@ -51,7 +51,7 @@ def check_answer_types(problems: Sequence[Problem]) -> Iterator[Finding]:
 
 def _shown_of(problems: Sequence[Problem]) -> str:
     """The ends of the first three answers, where what matters stands."""
-    shown = ", ".join(repr(problem.answer[-SHOWN_CHARACTERS:]) for problem in problems[:3])
+    shown = ", ".join(repr((problem.answer or "")[-SHOWN_CHARACTERS:]) for problem in problems[:3])
     return f"{shown} of {problems[0].source}"
 
 
@@ -62,7 +62,7 @@ def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bo
     """
     rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
     asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
-    with_answer = [problem for problem in problems if problem.answer]
+    with_answer = [problem for problem in problems if problem.answer is not None]
     if not asked or not with_answer:
         return
     with build_rewards(asked, {}) as built:
@@ -133,7 +133,7 @@ def _verdicts(
     written: Callable[[str], list[str]],
 ) -> list[tuple[tuple[Problem, str], bool]]:
     """Each problem with a text that `written` makes of its gold answer, and whether the reward accepts it."""
-    rows = [(problem, text) for problem in problems for text in written(problem.answer)]
+    rows = [(problem, text) for problem in problems for text in written(problem.answer or "")]
     responses = [_response(problem, written_as_asked(text, settings)) for problem, text in rows]
     scores = score([problem for problem, _ in rows], responses, [reward])
     return [(row, is_right(found.parts[reward.name])) for row, found in zip(rows, scores, strict=True)]

@@ -38,7 +38,7 @@ def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
         raise ConfigError(
             f"reasoning-gym family {family!r} gives metadata that JSON cannot hold ({error}); choose another"
         ) from error
-    answer = "" if entry["answer"] is None else str(entry["answer"])
+    answer = None if entry["answer"] is None else str(entry["answer"])
     difficulty = as_difficulty(entry["metadata"].get("difficulty"))
     return RawProblem(entry["question"], answer, family, meta=meta, difficulty=difficulty, is_text=False)
 

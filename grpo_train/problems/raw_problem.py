@@ -15,7 +15,8 @@ class RawProblem:
     """A question and its gold answer, as the source gives them."""
 
     question: str | list[Message]
-    answer: str
+    answer: str | None
+    """None where the source gives no gold answer; the empty text is an answer"""
     source: str
     meta: dict[str, Any] = field(default_factory=dict)
     difficulty: float | None = None
@@ -26,6 +27,7 @@ class RawProblem:
 
     @property
     def key(self) -> str:
+        """sha256 of question and answer, in hex"""
         return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()
 
     @property

@@ -122,7 +122,7 @@ def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedToken
         key=raw.key,
         prompt=build_prompt(raw.question, config, has_chat_template=has_chat_template),
         answer=raw.answer,
-        answer_type=type_of(raw.answer),
+        answer_type="" if raw.answer is None else type_of(raw.answer),
         source=raw.source,
         meta=raw.meta,
         difficulty=raw.difficulty,

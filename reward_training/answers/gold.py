@@ -22,13 +22,13 @@ def gold_value(gold: str) -> Value:
 
 
 def type_of(gold: str) -> str:
-    r"""What a gold answer is read as; `broken` where its braces do not close, and empty where there is none.
+    r"""What a gold answer is read as; `broken` where its braces do not close.
 
     >>> type_of("3,000"), type_of("(1, 2)"), type_of("Paris"), type_of(r"\frac{1"), type_of("")
-    ('number', 'tuple', 'words', 'broken', '')
+    ('number', 'tuple', 'words', 'broken', 'empty')
     """
     if not gold.strip():
-        return ""
+        return "empty"
     braces = [brace for brace in BRACE.findall(gold) if len(brace) == 1]
     return kind(gold_value(gold)) if braces.count("{") == braces.count("}") else "broken"
 

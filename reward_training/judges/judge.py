@@ -133,9 +133,8 @@ class JudgeReward(WorksElsewhere):
     def _question(self, problem: Problem, responses: dict[str, str], verdict: str) -> Question:
         prompt = shown_prompt(problem.prompt)
         mark = "=" * 8 + hashlib.sha256("\0".join([prompt, *responses.values()]).encode()).hexdigest()[:16]
-        parts = (
-            {"Question": prompt} | ({"Right answer": problem.answer} if self._config.with_answer else {}) | responses
-        )
+        is_shown = self._config.with_answer and problem.answer is not None
+        parts = {"Question": prompt} | ({"Right answer": problem.answer or ""} if is_shown else {}) | responses
         user = "\n\n".join(f"{title}:\n{mark}\n{text}\n{mark}" for title, text in parts.items())
         return Question(SYSTEM.format(rubric=self._rubric, verdict=verdict), user)
 

@@ -15,7 +15,7 @@ from configs.errors import RewardError
 from configs.records import Completion, Problem, Prompt
 from configs.schema.rewards import OutcomeRewardConfig
 from reward_training.answers.checkers import choice, exact, math_equal, numeric
-from reward_training.answers.finding.extraction import extractor, is_strict
+from reward_training.answers.finding.extraction import extractor, is_left_empty, is_strict
 from reward_training.reward import AtFault, Found, Unscored, Value, WorksElsewhere
 from reward_training.rewards.checker_pool import DIED, Check, CheckerPool
 
@@ -54,15 +54,28 @@ class OutcomeReward(WorksElsewhere):
             return 0.0
         match self._config.checker:
             case "exact":
-                return float(exact(answer, problem.answer))
+                return float(exact(answer, self._gold(problem)))
             case "numeric":
-                return float(numeric(answer, problem.answer, self._config.tolerance, asked(problem.prompt)))
+                return float(numeric(answer, self._gold(problem), self._config.tolerance, asked(problem.prompt)))
             case "choice":
-                return float(choice(answer, problem.answer.strip(), self._choices(problem)))
+                return float(choice(answer, self._gold(problem).strip(), self._choices(problem)))
             case "math":
-                return math_equal(answer, problem.answer, asked(problem.prompt))
+                return math_equal(answer, self._gold(problem), asked(problem.prompt))
             case "reasoning_gym" | "regex":
                 return None
+
+    def _gold(self, problem: Problem) -> str:
+        """The gold answer.
+
+        Raises:
+            RewardError: the problem has none.
+        """
+        if problem.answer is None:
+            raise RewardError(
+                f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no gold answer, with which "
+                f"checker: {self._config.checker} compares; give one, or use a reward that needs none"
+            )
+        return problem.answer
 
     def _choices(self, problem: Problem) -> dict[str, str]:
         """The text of each choice, by letter.
@@ -73,7 +86,7 @@ class OutcomeReward(WorksElsewhere):
         choices = problem.meta.get(self._config.choices)
         if isinstance(choices, list):
             choices = dict(zip(ascii_uppercase, choices, strict=False))
-        if not isinstance(choices, dict) or problem.answer.strip() not in choices:
+        if not isinstance(choices, dict) or self._gold(problem).strip() not in choices:
             raise RewardError(
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has the answer {problem.answer!r} and "
                 f"the column {self._config.choices!r} {choices!r}; "
@@ -106,9 +119,10 @@ class OutcomeReward(WorksElsewhere):
         return {key: AtFault(v.reason) if isinstance(v, Unscored) else v for key, v in values.items()}
 
     def _look_at_golds(self, problems: list[Problem]) -> None:
-        """Find out whether the checker finishes on the gold answers of the problems, once for each."""
+        """Find out whether the checker finishes on the gold answers of the problems, once for each; without one, on the
+        empty text."""
         unknown = {problem.key: problem for problem in problems if problem.key not in self._finishes_on_gold}
-        values = self._run([self._check(problem, problem.answer) for problem in unknown.values()])
+        values = self._run([self._check(problem, problem.answer or "") for problem in unknown.values()])
         for key, value in zip(unknown, values, strict=True):
             self._finishes_on_gold[key] = not isinstance(value, Unscored)
 
@@ -130,11 +144,15 @@ class OutcomeReward(WorksElsewhere):
 def given_answer(problem: Problem, completion: Completion, config: OutcomeRewardConfig) -> str | None:
     """The answer that the reward compares with the gold answer; None where the response has none.
 
+    A place of the answer that is left empty is one only where the gold answer is empty too.
+
     The strict rules read what the prompt began of the response too: an opened thought has no answer in it. The plain
     ones, which are those of most papers, read the text as it is.
     """
     text = completion.response if is_strict(config) else completion.text
-    return extractor(config)(text, asked(problem.prompt))
+    answer = extractor(config)(text, asked(problem.prompt))
+    is_empty_gold = problem.answer is not None and not problem.answer.strip()
+    return "" if answer is None and is_empty_gold and is_left_empty(text, config) else answer
 
 
 def asked(prompt: Prompt) -> str:

@@ -31,7 +31,7 @@ class Sample:
     """One problem with the responses of two policies; `before_right` and `after_right` are None if unknown."""
 
     prompt: list[tuple[str, str]]
-    answer: str
+    answer: str | None
     before: str
     after: str
     before_right: bool | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 from configs.schema.rewards import OutcomeRewardConfig
@@ -35,6 +36,25 @@ def last_tag(text: str, tag: str) -> str | None:
 def whole(text: str) -> str | None:
     """The text without white space around it; None where that is empty."""
     return text.strip() or None
+
+
+def is_left_empty(text: str, config: OutcomeRewardConfig) -> bool:
+    r"""Whether the text ends with the place of the answer and has nothing in it: right where the gold answer is empty.
+
+    >>> box = OutcomeRewardConfig(name="right", extract="boxed")
+    >>> [is_left_empty(text, box) for text in (r"No root: $\boxed{}$.", r"\boxed{}, no: \boxed{3}", "")]
+    [True, False, False]
+    """
+    empty = {
+        "boxed": r"\\boxed\{\s*\}",
+        "hash": "####",
+        "tag": rf"<{config.tag}>\s*</{config.tag}>",
+        "json": rf'"{config.field}"\s*:\s*""\s*\}}',
+    }
+    if config.extract == "whole":
+        return not text.strip()
+    places = list(empty.values()) if config.extract == "final" else [empty.get(config.extract, r"(?!)")]
+    return re.search(rf"(?:{'|'.join(places)})[\s$.*`]*(?:\\[)\]])?\s*\Z", text) is not None
 
 
 class Extractor(Protocol):
