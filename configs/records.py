@@ -29,6 +29,8 @@ class Problem(Record):
     """chat messages or a plain string, before the model's chat template"""
     answer: str | None
     """the gold answer; None where the problem has none, while the empty text is an answer like any other"""
+    other_answers: list[str] = []
+    """further gold answers, each of which is right too"""
     answer_type: str = ""
     """what the gold answer is read as: number, expression, tuple, words, empty, ..., unread or broken; "" without one"""
     source: str
@@ -40,6 +42,11 @@ class Problem(Record):
     """rewordings of the prompt, one of which training draws at each step; where empty, training uses `prompt`"""
     split: str
     """train, dev, test, or the regeneration shard of a round, such as regenerate_001"""
+
+    @property
+    def golds(self) -> list[str]:
+        """All gold answers, any of which is right; empty where the problem has none."""
+        return [] if self.answer is None else [self.answer, *self.other_answers]
 
 
 ABORTED = "aborted:"

@@ -9,14 +9,61 @@ from configs.schema.block import Block, PositiveFloat, PositiveInt, Share
 # ---- problems -------------------------------------------------------------------------------------------------------
 
 
-class Columns(Block):
-    """Names of the columns of a source."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
-    question: str = Field("question", description="column with the question, a string or a list of chat messages")
-    answer: str = Field("answer", description="column with the gold answer")
-    difficulty: str | None = Field(
+
+class DifficultyColumn(Block):
+    """A column of any range as difficulty from 0 (easy) to 1 (hard)."""
+
+    column: str = Field(description="column with a number, or a text with one number in it, such as `Level 3`")
+    easy: Number | None = Field(None, description="the easiest value, which becomes 0; may be over `hard`")
+    hard: Number | None = Field(None, description="the hardest value, which becomes 1")
+    levels: list[str] = Field(
+        [], description="in place of `easy` and `hard`: the words of the column from easy to hard, evenly spaced"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_scale(self) -> "DifficultyColumn":
+        ends = (self.easy, self.hard)
+        if self.levels and ends == (None, None):
+            if len(set(self.levels)) < 2 or len(set(self.levels)) < len(self.levels):
+                raise ValueError(f"levels={self.levels} needs two words or more, each once, from easy to hard")
+        elif self.levels or None in ends or self.easy == self.hard:
+            raise ValueError(
+                f"easy={self.easy} and hard={self.hard} span no range; give both and let them differ, or give levels alone"
+            )
+        return self
+
+
+class Columns(Block):
+    """Which columns of a source hold what. A dotted path leads into a column: `reward_model.ground_truth`,
+    `messages.0.content`; also where the column is a text that holds JSON."""
+
+    question: str = Field(
+        "question",
+        description="column with the question, a text or a conversation of any form (of which what follows the last user "
+        "message is left out); or a template of columns, such as `{context}\n\n{question}`",
+    )
+    options: str | Annotated[list[str], Field(min_length=2)] | None = Field(
         None,
-        description="column with the difficulty, a number in [0, 1]; default: `difficulty`, if there is such a column",
+        description="column with the options of a multiple-choice question, or a list of columns with one each; they are "
+        "written under the question, lettered, for the reward's `checker: choice`",
+    )
+    first_option: Literal[0, 1] = Field(0, description="number of the first option, where the answer is a number")
+    answer: str | None = Field(
+        "answer",
+        description="column with the gold answer, or a list of which any is right; with options a letter, label, number or "
+        "text of one; null: the data has none, for judges and reward models",
+    )
+    difficulty: str | DifficultyColumn | None = Field(
+        None,
+        description="column with the difficulty, a number in [0, 1], or `{column, easy, hard}`; default: `difficulty`, if "
+        "there is such a column and all its values are in [0, 1]",
+    )
+    keep: list[str] = Field(
+        [],
+        description="further columns that a reward of yours reads; kept anyway are those that its parameters or the "
+        "texts in its module name",
     )
 
 
@@ -47,36 +94,41 @@ WholeSplit = Annotated[
 ]
 
 
-def refuse_both(place: str | None, pattern: str | None) -> None:
-    """Raise ValueError where both say how the answer is found."""
+def check_answer(columns: Columns, place: str | None, pattern: str | None) -> None:
+    """Raise ValueError where the settings that find the answer do not fit each other."""
     if place is not None and pattern is not None:
         raise ValueError(f"answer_place={place} and answer_pattern={pattern!r} both find the answer; give one of them")
+    if columns.answer is None and (place or pattern) is not None:
+        raise ValueError(f"columns.answer=null leaves nothing to find by {place or pattern!r}; name the column")
 
 
-class JsonlSource(Block):
-    """Problems from a JSONL file, one JSON object per line."""
+class FileSource(Block):
+    """Problems from files: JSON lines, JSON, CSV, TSV, Parquet or Arrow, packed by gzip or zstd or not."""
 
-    kind: Literal["jsonl"] = "jsonl"
-    path: str = Field(description="the file, relative to the current folder")
+    kind: Literal["file", "jsonl"] = "file"
+    path: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="a file, a pattern such as `data/*.parquet` or a list of these, relative to the current folder; `jsonl`, "
+        "the kind's earlier name, is still read"
+    )
     columns: Columns = Field(Columns(), description="column names")
     answer_place: AnswerPlace = None
     answer_pattern: AnswerPattern = None
     split: WholeSplit = None
 
     @model_validator(mode="after")
-    def _one_way_to_the_answer(self) -> "JsonlSource":
-        refuse_both(self.answer_place, self.answer_pattern)
+    def _one_way_to_the_answer(self) -> "FileSource":
+        check_answer(self.columns, self.answer_place, self.answer_pattern)
         return self
 
 
 class DatasetSource(Block):
-    """Problems from a data set that `datasets.load_dataset` can load."""
+    """Problems from a data set: a folder that `datasets` saved or can load, or a data set of the hub."""
 
     kind: Literal["dataset"] = "dataset"
     path: str = Field(description="hub id or local folder")
     name: str | None = Field(None, description="configuration of the data set, for instance `main`")
     revision: str | None = Field(None, description="commit of the hub repository")
-    dataset_split: str = Field("train", description="split of the data set to read")
+    dataset_split: str = Field("train", description="split of the data set to read, or a part: `train[:1000]`")
     columns: Columns = Field(Columns(), description="column names")
     answer_place: AnswerPlace = None
     answer_pattern: AnswerPattern = None
@@ -84,22 +136,28 @@ class DatasetSource(Block):
 
     @model_validator(mode="after")
     def _one_way_to_the_answer(self) -> "DatasetSource":
-        refuse_both(self.answer_place, self.answer_pattern)
+        check_answer(self.columns, self.answer_place, self.answer_pattern)
         return self
 
 
-Source = Annotated[ReasoningGymSource | JsonlSource | DatasetSource, Field(discriminator="kind")]
+Source = Annotated[ReasoningGymSource | FileSource | DatasetSource, Field(discriminator="kind")]
 
 
 class OverlapConfig(Block):
     """Keeps held-out questions out of the training data."""
 
-    action: Literal["refuse", "drop"] = Field(
-        "refuse",
-        description="refuse: stop if problems overlap; drop: drop the overlapping training problems. Both count them",
+    action: Literal["refuse_equal", "refuse", "drop"] = Field(
+        "refuse_equal",
+        description="what happens to training problems that overlap dev or test: refuse_equal: the run stops for equal "
+        "questions and leaves near copies out; refuse: it stops for both; drop: it leaves both out. All are counted",
     )
     ngram: PositiveInt = Field(
-        8, description="two questions overlap if they share this many consecutive words (JSONL and data sets only)"
+        8,
+        description="words in a row that count as shared between two questions (files and data sets only)",
+    )
+    min_share: Share = Field(
+        0.5,
+        description="two questions overlap if the words in such runs are at least this share of either question's words",
     )
     common_share: Share = Field(
         0.01, description="n-grams that occur in more than this share of the training problems are ignored"

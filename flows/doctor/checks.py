@@ -114,9 +114,14 @@ def check_batches(config: Config, num_train: int) -> Finding:
 def check_splits(config: Config, counts: dict[str, int]) -> Iterator[Finding]:
     sizes = ", ".join(f"{name} {counts[name]}" for name in ("train", "dev", "test"))
     shards = f"{config.rounds + 1} shards of {config.regeneration.num_problems}"
-    names = ("duplicates", "overlong", "unmatched", "overlap_exact", "overlap_ngram")
+    names = ("duplicates", "overlong", "empty", "unmatched", "overlap_exact", "overlap_ngram")
     dropped = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
     yield Finding("problems", "ok", f"{sizes}, {shards}; left out: {dropped}")
+    if counts["damaged"]:
+        detail = f"{counts['damaged']} questions have U+FFFD in the place of a character that could not be read"
+        yield Finding(
+            "damaged problems", "warn", detail, "mend the file: half of an escaped pair (\\ud83d), or an encoding"
+        )
     for name in ("dev", "test"):
         if counts[name] < SMALL_SPLIT:
             detail = f"{counts[name]} problems tell an accuracy to within {0.98 / counts[name] ** 0.5:.2f} only"

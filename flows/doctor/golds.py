@@ -80,7 +80,7 @@ def _tried(settings: OutcomeRewardConfig, reward: Reward, sample: Sequence[Probl
     if settings.checker in READS_NOTATION:
         yield _rewritten_accepted(settings, reward, sample)
     if settings.checker in TELLS_CHANGES and settings.tolerance <= OutcomeRewardConfig(name="x").tolerance:
-        yield _changed_refused(settings, reward, sample)
+        yield _changed_refused(settings, reward, [problem for problem in sample if not problem.other_answers])
 
 
 def _sample_by_source(problems: Sequence[Problem], size: int) -> list[Problem]:
@@ -133,7 +133,7 @@ def _verdicts(
     written: Callable[[str], list[str]],
 ) -> list[tuple[tuple[Problem, str], bool]]:
     """Each problem with a text that `written` makes of its gold answer, and whether the reward accepts it."""
-    rows = [(problem, text) for problem in problems for text in written(problem.answer or "")]
+    rows = [(problem, text) for problem in problems for gold in problem.golds for text in written(gold)]
     responses = [_response(problem, written_as_asked(text, settings)) for problem, text in rows]
     scores = score([problem for problem, _ in rows], responses, [reward])
     return [(row, is_right(found.parts[reward.name])) for row, found in zip(rows, scores, strict=True)]

@@ -6,6 +6,7 @@ for checkers.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
@@ -33,6 +34,7 @@ from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
 from grpo_train.problems.curriculum import check_difficulty
 from grpo_train.problems.splits import ProblemSet, load_problems
+from reward_training.rewards.columns import columns_read
 from reward_training.transformer.precision import pick_device
 from tasks.runs.workspace import models_folder
 from tasks.showing.terminal import Terminal
@@ -76,13 +78,17 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
     findings += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
     findings += [check_memory(config, folder), check_disk(config, folder, workspace)]
     try:
-        problems = load_problems(
-            config.problems, config.regeneration, rounds=config.rounds, seed=config.seed, tokenizer=tokenizer
+        load = partial(
+            load_problems,
+            config.problems,
+            config.regeneration,
+            seed=config.seed,
+            tokenizer=tokenizer,
+            read=columns_read([*config.rewards, *config.evaluation.rewards]),
         )
+        problems = load(rounds=config.rounds)
         if config.max_rounds > config.rounds:  # rounds that watch rules add need problems too
-            load_problems(
-                config.problems, config.regeneration, rounds=config.max_rounds, seed=config.seed, tokenizer=tokenizer
-            )
+            load(rounds=config.max_rounds)
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*findings, Finding("problems", "fail", str(error))], folder)

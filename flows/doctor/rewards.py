@@ -71,7 +71,7 @@ def check_columns(config: Config, problems: Sequence[Problem]) -> Iterator[Findi
 
 
 def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Finding]:
-    others = [source.path for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
+    others = [str(source.path) for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
     if others:
         detail = f"checker reasoning_gym cannot score {', '.join(others)}"
         yield Finding(f"reward {reward.name}", "fail", detail, "use checker: exact or math")

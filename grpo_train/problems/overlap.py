@@ -6,8 +6,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 WORD = re.compile(r"\w+")
+Gram = tuple[str, ...]
 
 
 def normalized(text: str) -> str:
@@ -26,22 +28,62 @@ def exact_matches(training: Sequence[str], held_out: Sequence[str]) -> dict[int,
     return {i: j for i, j in pairs if j is not None}
 
 
-def ngram_matches(training: Sequence[str], held_out: Sequence[str], *, n: int, common_share: float) -> dict[int, int]:
-    """{index in training: index in held_out} of questions that share `n` words in a row.
+def ngram_matches(
+    training: Sequence[str], held_out: Sequence[str], *, n: int, common_share: float, min_share: float = 0.0
+) -> dict[int, int]:
+    """{index in training: index in held_out} of questions that share runs of `n` words which make up at least `min_share`
+    of the words of either; the one with the largest share.
 
     N-grams in more than `common_share` of the training questions do not count, as they are phrases of a template; an
-    n-gram in a single training question always counts.
+    n-gram in a single training question always counts. Two questions that only share a phrase ("how much money does she have
+    left") do not overlap under a `min_share` of 0.5, and two that differ in a name or the last sentence do.
     """
-    grams = [ngrams(text, n) for text in training]
-    counts = Counter(gram for question in grams for gram in question)
+    grams = [_grams(text, n) for text in training]
+    counts = Counter(gram for question in grams for gram in set(question))
     max_count = max(1.0, common_share * len(training))
-    held_out_index = {gram: i for i, text in reversed(list(enumerate(held_out))) for gram in ngrams(text, n)}
+    places: dict[Gram, list[tuple[int, int]]] = {}
+    sizes = []
+    for j, text in enumerate(held_out):
+        held_out_grams = _grams(text, n)
+        sizes.append(len(held_out_grams) + n - 1)
+        for position, gram in enumerate(held_out_grams):
+            places.setdefault(gram, []).append((j, position))
     matches = {}
     for i, question in enumerate(grams):
-        shared = [held_out_index[gram] for gram in question if gram in held_out_index and counts[gram] <= max_count]
-        if shared:
-            matches[i] = min(shared)
+        starts: dict[int, tuple[set[int], set[int]]] = {}
+        for position, gram in enumerate(question):
+            for j, other in places.get(gram, ()) if counts[gram] <= max_count else ():
+                mine, its = starts.setdefault(j, (set(), set()))
+                mine.add(position)
+                its.add(other)
+        size = len(question) + n - 1
+        shares = {j: max(_covered(mine, n) / size, _covered(its, n) / sizes[j]) for j, (mine, its) in starts.items()}
+        best = max(shares, key=lambda j: (shares[j], -j), default=None)
+        if best is not None and shares[best] >= min_share:
+            matches[i] = best
     return matches
+
+
+def _covered(starts: set[int], n: int) -> int:
+    """Number of words that the runs of `n` words from these positions cover."""
+    return len({start + k for start in starts for k in range(n)})
+
+
+def shared_words(first: str, second: str, n: int) -> str:
+    """The longest run of words that stands in both texts, if it has at least `n`; else the first text, normalised.
+
+    >>> shared_words("Ann has two red apples. Why?", "Where are two red apples?", 2)
+    'two red apples'
+    """
+    words, others = WORD.findall(normalized(first)), WORD.findall(normalized(second))
+    match = SequenceMatcher(None, words, others, autojunk=False).find_longest_match()
+    return " ".join(words[match.a : match.a + match.size]) if match.size >= n else normalized(first)
+
+
+def _grams(text: str, n: int) -> list[Gram]:
+    """All runs of `n` words in their order, in lower case and without punctuation."""
+    words = WORD.findall(normalized(text))
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
 def ngrams(text: str, n: int) -> set[tuple[str, ...]]:
@@ -50,5 +92,4 @@ def ngrams(text: str, n: int) -> set[tuple[str, ...]]:
     >>> sorted(ngrams("One two, three!", 2))
     [('one', 'two'), ('two', 'three')]
     """
-    words = WORD.findall(normalized(text))
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+    return set(_grams(text, n))

@@ -18,6 +18,8 @@ class RawProblem:
     answer: str | None
     """None where the source gives no gold answer; the empty text is an answer"""
     source: str
+    other_answers: list[str] = field(default_factory=list)
+    """further gold answers, each of which is right too"""
     meta: dict[str, Any] = field(default_factory=dict)
     difficulty: float | None = None
     split: str | None = None
@@ -40,10 +42,13 @@ class RawProblem:
 
 @dataclass(frozen=True)
 class SourceRows:
-    """The problems of one source; `num_unmatched` rows were left out because no answer was found in them."""
+    """The problems of one source, and how many rows were left out."""
 
     problems: list[RawProblem]
     num_unmatched: int = 0
+    """no answer was found in the place or form that is asked for"""
+    num_empty: int = 0
+    """no question, or no answer"""
 
 
 def as_difficulty(value: Any) -> float | None:

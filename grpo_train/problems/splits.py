@@ -16,11 +16,15 @@ from configs.errors import ConfigError
 from configs.records import Message, Problem, Prompt
 from configs.schema.config import RegenerationConfig
 from configs.schema.problems import OverlapConfig, ProblemsConfig
-from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized
+from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized, shared_words
 from grpo_train.problems.raw_problem import RawProblem
 from grpo_train.problems.sources import read_source
 from reward_training.answers.gold import type_of
+from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
 from reward_training.transformer.rendering import encode_prompt
+
+REPLACED = "\ufffd"
+"""what stands in a text for a character that could not be read"""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class ProblemSet:
     by_split: dict[str, list[Problem]]
     """train, dev, test, regenerate_000 and so on"""
     counts: dict[str, int]
-    """numbers loaded, unmatched (no answer found), duplicates, overlong, overlap_exact, overlap_ngram (both of
-    dropped problems), and in each split"""
+    """numbers loaded, empty (no question or answer), unmatched (no answer found), duplicates, overlong, overlap_exact,
+    overlap_ngram (both of dropped problems), damaged (a character of the question was lost), and in each split"""
 
 
 def shard_name(round_index: int) -> str:
@@ -50,14 +54,15 @@ def load_problems(
     rounds: int,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
+    read: ColumnsRead = NO_COLUMNS,
 ) -> ProblemSet:
-    """Load all splits of a run.
+    """Load all splits of a run. Problems keep the columns that rewards `read`, and those that the sources keep.
 
     Raises:
         ConfigError: a source is at fault, the splits overlap, or there are too few problems; the message names the
             remedy.
     """
-    sources = [read_source(source) for source in config.sources]
+    sources = [read_source(source, read) for source in config.sources]
     loaded = [problem for rows in sources for problem in rows.problems]
     distinct = _distinct(loaded, lambda problem: (problem.split, normalized(problem.text)))
     fitting = _fitting(distinct, config, tokenizer)
@@ -71,11 +76,13 @@ def load_problems(
     by_split = {name: [_problem(raw, config, tokenizer, name) for raw in raws] for name, raws in splits.items()}
     counts = {
         "loaded": len(loaded),
+        "empty": sum(rows.num_empty for rows in sources),
         "unmatched": sum(rows.num_unmatched for rows in sources),
         "duplicates": len(loaded) - len(distinct) + len(training) - len(unique),
         "overlong": len(distinct) - len(fitting),
         "overlap_exact": in_test["exact"] + matches["exact"],
         "overlap_ngram": matches["ngram"],
+        "damaged": sum(REPLACED in problem.text for problem in [*kept, *dev, *test]),
     }
     return ProblemSet(by_split, counts | {name: len(problems) for name, problems in by_split.items()})
 
@@ -122,6 +129,7 @@ def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedToken
         key=raw.key,
         prompt=build_prompt(raw.question, config, has_chat_template=has_chat_template),
         answer=raw.answer,
+        other_answers=raw.other_answers,
         answer_type="" if raw.answer is None else type_of(raw.answer),
         source=raw.source,
         meta=raw.meta,
@@ -212,18 +220,20 @@ def _without_matches(
     """(problems that do not match any of `others`, number of matches by kind: exact, ngram).
 
     Raises:
-        ConfigError: there are matches, and `config.action` is refuse.
+        ConfigError: there are matches that `config.action` refuses.
     """
     exact = exact_matches([problem.text for problem in problems], [other.text for other in others])
     similar = _similar(problems, others, config) if "ngram" in kinds else {}
     similar = {i: j for i, j in similar.items() if i not in exact}
     matches = exact | similar
-    if matches and config.action == "refuse":
-        i, j = next(iter(matches.items()))
+    refused = {"refuse": matches, "refuse_equal": exact, "drop": {}}[config.action]
+    if refused:
+        i, j = next(iter(refused.items()))
+        shared = shared_words(problems[i].text, others[j].text, config.ngram)
         raise ConfigError(
-            f"{len(matches)} {names[0]} problems overlap {names[1]} ({len(exact)} equal, {len(similar)} with "
-            f"{config.ngram} words in a row), for instance {problems[i].text[:80]!r} and {others[j].text[:80]!r}; "
-            "set problems.overlap.action=drop to leave them out, or mend the data"
+            f"{len(refused)} {names[0]} problems overlap {names[1]} ({len(exact)} equal, {len(similar)} with "
+            f"{config.ngram} words in a row), for instance {problems[i].text[:80]!r} and {others[j].text[:80]!r}, which share "
+            f"{shared[:200]!r}; set problems.overlap.action=drop to leave them out, or mend the data"
         )
     kept = [problem for i, problem in enumerate(problems) if i not in matches]
     return kept, {"exact": len(exact), "ngram": len(similar)}
@@ -238,5 +248,6 @@ def _similar(problems: list[RawProblem], others: list[RawProblem], config: Overl
         [others[i].text for i in other_written],
         n=config.ngram,
         common_share=config.common_share,
+        min_share=config.min_share,
     )
     return {written[i]: other_written[j] for i, j in matches.items()}

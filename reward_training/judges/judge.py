@@ -134,7 +134,7 @@ class JudgeReward(WorksElsewhere):
         prompt = shown_prompt(problem.prompt)
         mark = "=" * 8 + hashlib.sha256("\0".join([prompt, *responses.values()]).encode()).hexdigest()[:16]
         is_shown = self._config.with_answer and problem.answer is not None
-        parts = {"Question": prompt} | ({"Right answer": problem.answer or ""} if is_shown else {}) | responses
+        parts = {"Question": prompt} | ({"Right answer": " or ".join(problem.golds)} if is_shown else {}) | responses
         user = "\n\n".join(f"{title}:\n{mark}\n{text}\n{mark}" for title, text in parts.items())
         return Question(SYSTEM.format(rubric=self._rubric, verdict=verdict), user)
 

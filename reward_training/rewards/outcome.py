@@ -49,48 +49,52 @@ class OutcomeReward(WorksElsewhere):
         return [pool_values[i] if value is None else value for i, value in enumerate(values)]
 
     def _check_in_process(self, problem: Problem, answer: str | None) -> float | None:
-        """The value, or None if only a worker of the pool can decide it."""
+        """The value, or None if only a worker of the pool can decide it. Any of several gold answers is right."""
         if answer is None:
             return 0.0
+        if self._config.checker in IN_POOL:
+            return None
+        return max(self._compared(answer, gold, problem) for gold in self._golds(problem))
+
+    def _compared(self, answer: str, gold: str, problem: Problem) -> float:
         match self._config.checker:
             case "exact":
-                return float(exact(answer, self._gold(problem)))
+                return float(exact(answer, gold))
             case "numeric":
-                return float(numeric(answer, self._gold(problem), self._config.tolerance, asked(problem.prompt)))
+                return float(numeric(answer, gold, self._config.tolerance, asked(problem.prompt)))
             case "choice":
-                return float(choice(answer, self._gold(problem).strip(), self._choices(problem)))
-            case "math":
-                return math_equal(answer, self._gold(problem), asked(problem.prompt))
-            case "reasoning_gym" | "regex":
-                return None
+                return float(choice(answer, gold.strip(), self._choices(problem)))
+            case checker:
+                assert checker == "math"
+                return math_equal(answer, gold, asked(problem.prompt))
 
-    def _gold(self, problem: Problem) -> str:
-        """The gold answer.
+    def _golds(self, problem: Problem) -> list[str]:
+        """The gold answers.
 
         Raises:
             RewardError: the problem has none.
         """
-        if problem.answer is None:
+        if not problem.golds:
             raise RewardError(
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no gold answer, with which "
                 f"checker: {self._config.checker} compares; give one, or use a reward that needs none"
             )
-        return problem.answer
+        return problem.golds
 
     def _choices(self, problem: Problem) -> dict[str, str]:
         """The text of each choice, by letter.
 
         Raises:
-            RewardError: the problem has no choices, or the gold answer is not one of their letters.
+            RewardError: the problem has no choices, or a gold answer is not one of their letters.
         """
         choices = problem.meta.get(self._config.choices)
         if isinstance(choices, list):
             choices = dict(zip(ascii_uppercase, choices, strict=False))
-        if not isinstance(choices, dict) or self._gold(problem).strip() not in choices:
+        if not isinstance(choices, dict) or any(gold.strip() not in choices for gold in problem.golds):
             raise RewardError(
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has the answer {problem.answer!r} and "
                 f"the column {self._config.choices!r} {choices!r}; "
-                "checker choice needs a letter and {letter: text} or a list of texts"
+                "checker choice needs a letter and {letter: text} or a list of texts: name the column in columns.options"
             )
         return {str(letter): str(words) for letter, words in choices.items()}
 

@@ -7,6 +7,7 @@ GRPOTrainer and of verl's NaiveRewardManager. Left out: what only their trainers
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +28,8 @@ TRL_ARGUMENTS = ("prompts", "completions", "completion_ids")
 TRAINER_ARGUMENTS = ("trainer_state", "log_extra", "log_metric", "environments")
 """what TRL's trainer passes besides, and Regroup does not"""
 NO_COLUMNS = {"prompt", "completion", *TRL_ARGUMENTS}
+VERL_COLUMNS = ("data_source", "extra_info")
+"""columns of verl's data that its reward manager passes as they are"""
 VERL_ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
 
 Function = Callable[..., Any]
@@ -62,6 +65,21 @@ def missing_columns(function: Function, path: str, problems: Sequence[Problem]) 
         return {}
     needed = [name for name in _required(function, path) if name not in TRL_ARGUMENTS]
     return {name: problem.source for problem in reversed(problems) for name in needed if name not in _columns(problem)}
+
+
+def named_columns(function: Function, path: str) -> set[str]:
+    """The names that may be columns: of the function's parameters, and of all texts in its module.
+
+    A function that makes up names at run time needs `columns.keep`.
+    """
+    module = inspect.getmodule(function)
+    try:
+        tree = ast.parse("" if module is None else inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # no source to be had
+        tree = ast.parse("")
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    of_verl = set(VERL_COLUMNS) if form_of(function, path) == "verl" else set()
+    return texts | set(_parameters(function, path)) | of_verl
 
 
 def _parameters(function: Function, path: str) -> dict[str, inspect.Parameter]:
@@ -168,17 +186,25 @@ def trl_arguments(problems: Sequence[Problem], completions: Sequence[Completion]
 
 def _columns(problem: Problem) -> dict[str, Any]:
     """The columns of the data set; the gold answer is `answer`, and `solution` too unless the data have such a column."""
-    return {"solution": problem.answer, **problem.meta, "answer": problem.answer, "source": problem.source}
+    gold = _gold(problem)
+    return {"solution": gold, **problem.meta, "answer": gold, "source": problem.source}
+
+
+def _gold(problem: Problem) -> str | list[str] | None:
+    """The gold answer; all of them where there are several."""
+    return problem.golds if problem.other_answers else problem.answer
 
 
 def verl_arguments(problem: Problem, completion: Completion) -> dict[str, Any]:
     """What verl's reward manager passes for one completion."""
+    own = problem.meta.get("extra_info")
     info = {"question": asked(problem.prompt), "index": problem.key, "split": problem.split}
+    others = {name: value for name, value in problem.meta.items() if name not in VERL_COLUMNS}
     return {
-        "data_source": problem.source,
+        "data_source": problem.meta.get("data_source", problem.source),
         "solution_str": completion.text,
-        "ground_truth": problem.answer,
-        "extra_info": info | problem.meta,
+        "ground_truth": _gold(problem),
+        "extra_info": info | others | (own if isinstance(own, dict) else {}),
     }
 
 

@@ -222,11 +222,6 @@ def _differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def digest_or_gone(path: Path) -> str:
-    """For `inputs()`: digest of a file, or `gone` if it was removed."""
-    return digest(path) if path.is_file() else "gone"
-
-
 def _digest_or_none(path: Path) -> str | None:
     return digest(path) if path.is_file() else None
 

@@ -47,7 +47,8 @@ def read_file(path: Path) -> Iterator[Row]:
             yield from _rows(path, data)
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} line {_first_undecodable(path)} is not text in UTF-8 ({error.reason}); save the file as UTF-8"
+            f"{path} line {_first_undecodable(path)} is not text in UTF-8 ({error.reason}); save the file as UTF-8, "
+            "or name a JSONL file"
         ) from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         if isinstance(error, ConfigError):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from configs.disk.files import digest, digest_files, digest_json
 from configs.errors import ConfigError
 
 Paths = str | list[str]
@@ -69,6 +70,21 @@ def _files_of(name: str, field_name: str) -> list[Path]:
     if not file.exists():
         raise ConfigError(f"{name} does not exist; set {field_name}, relative to {Path.cwd()}")
     return [file]
+
+
+def local_digest(path: Paths) -> str | None:
+    """Digest of what is at a path: of a file, of all files of a folder, or of all that a pattern or list names; `gone`
+    where a path leads nowhere, None for a data set of a hub."""
+    if isinstance(path, str) and not is_pattern(path):
+        place = Path(path).expanduser()
+        if place.is_dir():
+            return digest_json(digest_files(place))
+        return digest(place) if place.exists() else "gone" if looks_like_path(path) else None
+    names = [path] if isinstance(path, str) else path
+    files = sorted(
+        {match for name in names for match in [name, *glob.glob(str(Path(name).expanduser()), recursive=True)]}
+    )
+    return digest_json({file: digest(Path(file)) for file in files if Path(file).is_file()})
 
 
 def format_of(path: Path) -> str | None:

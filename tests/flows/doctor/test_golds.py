@@ -95,12 +95,12 @@ def test_a_checker_that_reads_no_notation_is_told() -> None:
 
 def test_gold_answers_are_taken_out_of_solutions(workspace: Path) -> None:
     """A lazy pattern took `\\frac{1` out of `\\boxed{\\frac{1}{2}}`, which passes where it is compared with itself."""
-    from configs.schema.problems import JsonlSource
+    from configs.schema.problems import FileSource
     from grpo_train.problems.sources import read_source
 
     rows = [r"So it is $\boxed{\frac{1}{2}}$.", r"Hence \boxed{3} and \boxed{-3}.", "no box"]
     Path("a.jsonl").write_text("".join(json.dumps({"question": a, "answer": a}) + "\n" for a in rows))
-    found = read_source(JsonlSource(path="a.jsonl", answer_place="boxed"))
+    found = read_source(FileSource(path="a.jsonl", answer_place="boxed"))
     assert [problem.answer for problem in found.problems] == [r"\frac{1}{2}", "3, -3"]
     assert found.num_unmatched == 1
     assert [type_of(problem.answer) for problem in found.problems] == ["number", "list"]

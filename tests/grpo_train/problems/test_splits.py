@@ -164,8 +164,32 @@ def test_shared_words_count_for_files_and_not_for_procedural_families(
     train = write("train.jsonl", [{"question": f"When {same}?", "answer": "1"}, *_rows(0, 20)], split="train")
     found = _load(tokenizer, [test, train, CHAIN_SUM | {"size": 40}], overlap={"action": "drop"})
     assert (found.counts["overlap_ngram"], found.counts["overlap_exact"]) == (1, 0)
-    with pytest.raises(ConfigError, match="1 with 8 words in a row"):
-        _load(tokenizer, [test, train, CHAIN_SUM | {"size": 40}])
+    with pytest.raises(ConfigError, match=f"1 with 8 words in a row.*which share '{same.lower()}'"):
+        _load(tokenizer, [test, train, CHAIN_SUM | {"size": 40}], overlap={"action": "refuse"})
+
+
+def test_near_copies_are_left_out_and_questions_of_one_phrase_stay(
+    write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """GSM8K, MATH-500, SVAMP and MMLU were refused as they are, for the phrases that any such set has."""
+    phrase = "How much money does she have left at the end of the day"  # 13 words
+    test = write(
+        "test.jsonl", [{"question": f"Ann sold 4 of her 15 hats to 2 sailors. {phrase}?", "answer": "1"}], split="test"
+    )
+    rows = [
+        {
+            "question": f"In spring Bea planted 40 tulips, and 3 of them were eaten by a hungry goat. {phrase}?",
+            "answer": "2",
+        },
+        {"question": f"Cleo sold 4 of her 15 hats to 2 sailors. {phrase}?", "answer": "3"},
+    ]
+    train = write("train.jsonl", [*rows, *_rows(0, 20)], split="train")
+    dev = write("dev.jsonl", _rows(50, 53), split="dev")
+    found = _load(tokenizer, [test, train, dev], overlap={"common_share": 1.0})
+    assert (found.counts["overlap_ngram"], found.counts["overlap_exact"]) == (1, 0)
+    kept = {problem.answer for problems in found.by_split.values() for problem in problems}
+    assert "2" in kept
+    assert len(found.by_split["train"]) == 22 - 1 - 6
 
 
 # ---- prompts --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,287 @@
+"""Makes problems of the rows of files and data sets."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from typing import Any, Literal
+
+from configs.disk.rows.columns import MISSING, Row, column, lookup, shortened
+from configs.disk.rows.messages import as_messages
+from configs.errors import ConfigError
+from configs.records import Message
+from configs.schema.problems import Columns, DatasetSource, DifficultyColumn, FileSource
+from grpo_train.problems.difficulty import difficulties
+from grpo_train.problems.options import Options, letters_of, read_options, shuffled, under_question
+from grpo_train.problems.raw_problem import RawProblem, SourceRows
+from reward_training.answers.gold import gold_in_solution
+from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
+
+MAX_LEFT_OUT_SHARE = 0.5
+"""largest share of rows that may be left out, since they have no question, no answer, or none in the place that is named;
+with more, the source is misconfigured"""
+CHOICES = "choices"
+"""name under which a problem keeps its options"""
+FIELD = re.compile(r"\{([^{}]+)\}")
+RowSource = FileSource | DatasetSource
+
+
+LeftOut = Literal["empty", "unmatched"]
+"""why a row is left out: it has no question or no answer; no answer was found in the place or form that is asked for"""
+Taker = Callable[[str], str | None]
+"""takes the gold answer out of the text of its column; None where it is not there"""
+
+
+def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: ColumnsRead = NO_COLUMNS) -> SourceRows:
+    """The problems of a source's rows, with those columns that rewards read.
+
+    Raises:
+        ConfigError: a row is not what the configuration says, or too many have no question or answer.
+    """
+    taken = _taker(source, name)
+    problems: list[RawProblem] = []
+    levels: list[tuple[str, Any]] = []
+    left_out: dict[LeftOut, list[str]] = {"empty": [], "unmatched": []}
+    for location, row in rows:
+        found = _problem(row, source, name, read, taken, location)
+        if isinstance(found, RawProblem):
+            problems.append(found)
+            levels.append((location, _level(row, source.columns.difficulty, location)))
+        else:
+            left_out[found].append(location)
+    _refuse_many(source, name, len(problems), left_out)
+    rated = zip(problems, difficulties(levels, source.columns.difficulty), strict=True)
+    problems = [replace(problem, difficulty=difficulty) for problem, difficulty in rated]
+    return SourceRows(problems, num_unmatched=len(left_out["unmatched"]), num_empty=len(left_out["empty"]))
+
+
+def _problem(
+    row: dict[str, Any], source: RowSource, name: str, read: ColumnsRead, taken: Taker | None, location: str
+) -> RawProblem | LeftOut:
+    columns = source.columns
+    question = question_of(row, columns.question, location)
+    answer = None if columns.answer is None else column(row, columns.answer, "columns.answer", location)
+    if question is None or (columns.answer is not None and is_empty(answer)):
+        return "empty"
+    options = _options(row, columns, read, question, location)
+    golds = [] if columns.answer is None else _golds(answer, options, taken, columns, location)
+    if columns.answer is not None and not golds:
+        return "unmatched"
+    return RawProblem(
+        under_question(question, options) if options is not None and columns.options is not None else question,
+        golds[0] if golds else None,
+        name,
+        other_answers=golds[1:],
+        meta=_kept(row, columns, read, options, location),
+        split=source.split,
+    )
+
+
+def _refuse_many(source: RowSource, name: str, num_problems: int, left_out: dict[LeftOut, list[str]]) -> None:
+    total = num_problems + sum(map(len, left_out.values()))
+    for reason, locations in left_out.items():
+        if len(locations) <= MAX_LEFT_OUT_SHARE * total:
+            continue
+        share, first = f"{len(locations)} of {total}", locations[0]
+        if reason == "empty":
+            raise ConfigError(
+                f"{name}: the question or the answer is empty in {share} rows, for instance {first}; name their columns in "
+                "columns.question and columns.answer, or set columns.answer to null for data without gold answers"
+            )
+        if source.answer_place is None and source.answer_pattern is None:
+            raise ConfigError(
+                f"{name}: the answer is none of the options in {share} rows, for instance {first}; mend columns.options or "
+                "columns.answer"
+            )
+        asked, what = _asked(source)
+        raise ConfigError(f"{name}: {asked} is missing in {share} answers; mend the {what} or columns.answer")
+    if num_problems == 0:
+        raise ConfigError(f"{name} is empty; it needs a row a problem with a question and an answer")
+
+
+def _asked(source: RowSource) -> tuple[str, str]:
+    if source.answer_place is not None:
+        return f"answer_place={source.answer_place}", "place"
+    return f"answer_pattern={source.answer_pattern!r}", "pattern"
+
+
+# ---- question -------------------------------------------------------------------------------------------------------
+
+
+def question_of(row: dict[str, Any], setting: str, location: str) -> str | list[Message] | None:
+    """The question in the column, path or template that the setting names; None where it is empty.
+
+    Of a conversation, what follows the last user message is left out: it would be the answer.
+
+    Raises:
+        ConfigError: there is no such column, or it holds no question.
+    """
+    if "{" in setting:
+        text = FIELD.sub(lambda match: _cell(row, match[1].strip(), location), setting).strip()
+        return text or None
+    value = column(row, setting, "columns.question", location)
+    if is_empty(value):
+        return None
+    if (messages := as_messages(value, location)) is not None:
+        asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
+        if asked is None:
+            raise ConfigError(f"{location}: the conversation in {setting!r} has no user message; mend columns.question")
+        return messages[: asked + 1]
+    if isinstance(value, str):
+        return value
+    raise ConfigError(
+        f"{location}: the question is {shortened(value)}; it must be a text or a list of chat messages with role and "
+        f"content{_inside(value, setting, 'columns.question')}"
+    )
+
+
+def _cell(row: dict[str, Any], name: str, location: str) -> str:
+    """The text of a column in a template; empty where the row has none."""
+    value = column(row, name, "columns.question", location)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(
+            f"{location}: {name!r} is {shortened(value)}; a template takes texts and numbers"
+            f"{_inside(value, name, 'columns.question')}"
+        )
+    return str(value)
+
+
+def _inside(value: Any, setting: str, field: str) -> str:
+    """The remedy for a column that holds more columns."""
+    if not isinstance(value, dict) or not value:
+        return ""
+    return f"; name what is in it in {field}: {', '.join(f'{setting}.{key}' for key in value)}"
+
+
+# ---- answer ---------------------------------------------------------------------------------------------------------
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a column holds nothing: null, NaN, white space, or a list of these."""
+    if isinstance(value, list):
+        return all(map(is_empty, value))
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    )
+
+
+def _golds(answer: Any, options: Options | None, taken: Taker | None, columns: Columns, location: str) -> list[str]:
+    """The gold answers, any of which is right; none where they are not found."""
+    if options is not None and taken is None:
+        return letters_of(answer, options, columns.first_option, location)
+    texts = answer_texts(answer, str(columns.answer), location)
+    found = [text for text in ((taken or str)(text) for text in texts) if text]
+    if options is not None:
+        return letters_of(found, options, columns.first_option, location)
+    return list(dict.fromkeys(found))
+
+
+def answer_texts(value: Any, setting: str, location: str) -> list[str]:
+    """The answers that a column holds, as texts.
+
+    Raises:
+        ConfigError: it holds something else than texts, numbers, dates and truth values.
+    """
+    if isinstance(value, list):
+        return [text for item in value if not is_empty(item) for text in answer_texts(item, setting, location)]
+    if isinstance(value, bool):
+        return ["True", "Yes"] if value else ["False", "No"]
+    if isinstance(value, datetime.date | datetime.time):
+        return [value.isoformat()]
+    if isinstance(value, str | int | float | Decimal):
+        return [str(value).strip()]
+    raise ConfigError(
+        f"{location}: the answer is {shortened(value)}; it must be a text or a number, or a list of these"
+        f"{_inside(value, setting, 'columns.answer')}"
+    )
+
+
+def _taker(source: RowSource, name: str) -> Taker | None:
+    """What the configuration says about how the gold answer is found; None where it is the whole text."""
+    if source.answer_place is not None:
+        return partial(gold_in_solution, place=source.answer_place)
+    if source.answer_pattern is None:
+        return None
+    pattern = _compiled(source.answer_pattern, name)
+
+    def captured(text: str) -> str | None:
+        match = pattern.search(text)
+        return match[1].strip() if match and match[1] else None
+
+    return captured
+
+
+def _compiled(pattern: str, name: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{name}: answer_pattern={pattern!r} is no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise ConfigError(
+            f"{name}: answer_pattern={pattern!r} has {compiled.groups} groups; put one (...) around the answer"
+        )
+    return compiled
+
+
+# ---- other columns --------------------------------------------------------------------------------------------------
+
+
+def _options(
+    row: dict[str, Any], columns: Columns, read: ColumnsRead, question: str | list[Message], location: str
+) -> Options | None:
+    """The question's options: those that the configuration names, or else those that a reward reads."""
+    if isinstance(columns.options, list):
+        values = [column(row, name, "columns.options", location) for name in columns.options]
+        options = read_options(
+            [item for value in values for item in (value if isinstance(value, list) else [value])], location
+        )
+        return shuffled(options, str(question)) if columns.answer in columns.options else options
+    if columns.options is not None:
+        return read_options(column(row, columns.options, "columns.options", location), location)
+    there = [value for name in sorted(read.choices) if (value := lookup(row, name)) is not MISSING]
+    return read_options(there[0], location) if there else None
+
+
+def _level(row: dict[str, Any], setting: str | DifficultyColumn | None, location: str) -> Any:
+    """What the column of the difficulty holds; None where the configuration names none and there is none."""
+    if setting is None:
+        return row.get("difficulty")
+    return column(row, setting if isinstance(setting, str) else setting.column, "columns.difficulty", location)
+
+
+def _kept(
+    row: dict[str, Any], columns: Columns, read: ColumnsRead, options: Options | None, location: str
+) -> dict[str, Any]:
+    """The columns that rewards read, under the names by which the configuration or the reward calls them.
+
+    Of those that a reward merely names, values that JSON cannot hold (images, dates) are left out.
+    """
+    named = {
+        name: row[name] for name in sorted(read.names & row.keys()) if name not in (columns.question, columns.answer)
+    }
+    kept = {name: value for name, value in named.items() if _is_json(value)}
+    for name in columns.keep:
+        kept[name] = column(row, name, "columns.keep", location)
+        if not _is_json(kept[name]):
+            raise ConfigError(
+                f"{location}: {name!r} holds {type(kept[name]).__name__}, which JSON cannot; leave it out of columns.keep"
+            )
+    return kept if options is None else kept | dict.fromkeys([CHOICES, *read.choices], options.texts)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
