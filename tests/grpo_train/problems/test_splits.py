@@ -172,7 +172,7 @@ def test_near_copies_are_left_out_and_questions_of_one_phrase_stay(
     write: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """GSM8K, MATH-500, SVAMP and MMLU were refused as they are, for the phrases that any such set has."""
-    phrase = "How much money does she have left at the end of the day"  # 13 words
+    phrase = "How much money does she have left now"  # 8 words
     test = write(
         "test.jsonl", [{"question": f"Ann sold 4 of her 15 hats to 2 sailors. {phrase}?", "answer": "1"}], split="test"
     )
