@@ -1,61 +1,78 @@
-"""Reads questions and answers from the families of reasoning-gym."""
+"""Reads questions and answers from the families of reasoning-gym.
+
+A child process makes them, with a fixed hash seed (see `family_worker`), so that doctor, run and follow-on have the same.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from difflib import get_close_matches
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from configs.errors import ConfigError
 from configs.schema.problems import ReasoningGymSource
-from grpo_train.problems.overlap import normalized
 from grpo_train.problems.raw_problem import RawProblem, as_difficulty
+from reward_training.answers.entries import decoded
+from reward_training.rewards.checker_pool import SAME_IN_EACH
 
-DRAWS_PER_PROBLEM = 20
-SPARE_DRAWS = 1000
-"""a family counts as exhausted after SPARE_DRAWS + DRAWS_PER_PROBLEM x size draws"""
-
-
-def read_family(source: ReasoningGymSource) -> list[RawProblem]:
-    """Distinct problems, drawn item by item (item i has seed + i) until there are `size` or the family is exhausted."""
-    num_draws = SPARE_DRAWS + DRAWS_PER_PROBLEM * source.size
-    dataset = _create_family(source, num_draws)
-    problems: dict[str, RawProblem] = {}
-    for i in range(num_draws):
-        entry = dataset[i]
-        if (question := normalized(entry["question"])) not in problems:
-            problems[question] = _from_entry(entry, source.family)
-        if len(problems) == source.size:
-            break
-    return list(problems.values())
+LIMIT_S = 120.0
+"""seconds in which a family has to come up with a question that it has not asked yet"""
 
 
-def _from_entry(entry: dict[str, Any], family: str) -> RawProblem:
-    try:
-        meta = {"family": family, "entry": json.loads(json.dumps(entry))}
-    except TypeError as error:
-        raise ConfigError(
-            f"reasoning-gym family {family!r} gives metadata that JSON cannot hold ({error}); choose another"
-        ) from error
-    answer = None if entry["answer"] is None else str(entry["answer"])
+def read_families(sources: Sequence[ReasoningGymSource]) -> list[list[RawProblem]]:
+    """Distinct problems of each source: `size` of them, or fewer where the family is exhausted.
+
+    Raises:
+        ConfigError: a family does not exist, refuses its options, fails, or takes too long.
+    """
+    given = [source.model_dump(mode="json", include={"family", "options", "size", "seed"}) for source in sources]
+    entries = _made(json.dumps({"sources": given, "limit_s": LIMIT_S})) if given else []
+    return [[_problem(e, s) for e in members] for s, members in zip(sources, entries, strict=True)]
+
+
+def _problem(entry: dict[str, Any], source: ReasoningGymSource) -> RawProblem:
+    """The problem, with what the family's scorer needs: the entry as the library made it, and the family's options."""
+    options = source.model_dump(mode="json")["options"]
+    meta = {"family": source.family, "entry": entry} | ({"options": options} if options else {})
+    answer = None if entry["answer"] is None else str(decoded(entry["answer"]))
     difficulty = as_difficulty(entry["metadata"].get("difficulty"))
-    return RawProblem(entry["question"], answer, family, meta=meta, difficulty=difficulty, is_text=False)
+    return RawProblem(entry["question"], answer, source.family, meta=meta, difficulty=difficulty, is_text=False)
 
 
-def _create_family(source: ReasoningGymSource, size: int) -> Any:
-    from reasoning_gym.factory import DATASETS  # takes over a second to import
+@lru_cache(maxsize=4)
+def _made(job: str) -> list[list[dict[str, Any]]]:
+    """The encoded entries of each source, made by a child process; a process asks for the same job once."""
+    child = subprocess.run(
+        [sys.executable, "-P", "-m", "grpo_train.problems.family_worker"],
+        input=job.encode(),
+        capture_output=True,
+        env={**os.environ, **SAME_IN_EACH},
+        check=False,
+    )
+    lines = [json.loads(line) for line in child.stdout.splitlines()]
+    ends = [i for i, line in enumerate(lines) if "done" in line]
+    sources = json.loads(job)["sources"]
+    if len(ends) < len(sources):
+        rest = lines[ends[-1] + 1 if ends else 0 :]
+        raise ConfigError(_failure(sources[len(ends)], rest, child))
+    return [[line["entry"] for line in lines[start + 1 : end]] for start, end in pairwise([-1, *ends])]
 
-    if source.family not in DATASETS:
-        near = get_close_matches(source.family, DATASETS, n=3) or sorted(DATASETS)[:3]
-        raise ConfigError(f"reasoning-gym has no family {source.family!r}; did you mean {', '.join(near)}?")
-    dataset_type, config_type = DATASETS[source.family]
-    valid = sorted({option.name for option in fields(config_type)} - {"size", "seed"})
-    if unknown := sorted(set(source.options) - set(valid)):
-        raise ConfigError(f"family {source.family!r} has no options {unknown}; its options are {', '.join(valid)}")
-    try:
-        config = config_type(**source.options, size=size, seed=source.seed)
-        config.validate()
-        return dataset_type(config=config)
-    except (AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"family {source.family!r} refuses options {source.options}: {error}") from error
+
+def _failure(source: dict[str, Any], lines: list[dict[str, Any]], child: subprocess.CompletedProcess[bytes]) -> str:
+    """Why there are no problems of the source; `lines` are what the child wrote of it."""
+    if lines and "error" in lines[-1]:
+        return str(lines[-1]["error"])
+    family, found = f"family {source['family']!r} with options {source['options']}", len(lines)
+    if child.returncode == -signal.SIGALRM:
+        limit_s = f"in {LIMIT_S:g} s"
+        if found == 0:
+            return f"{family} makes no question {limit_s}; change the options"
+        return f"{family} makes {found} of {source['size']} questions and no other one {limit_s}; set size: {found}, or change the options"
+    said = child.stderr.decode(errors="replace").strip().splitlines()
+    return f"{family} ended its process (exit code {child.returncode}): {said[-1] if said else 'no message'}; choose another"

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.schema.problems import FileSource, ReasoningGymSource, Source
-from grpo_train.problems.families import read_family
+from grpo_train.problems.families import read_families
 from grpo_train.problems.raw_problem import SourceRows
 from grpo_train.problems.rows import problems_of_rows
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
 
 PATH = "problems.sources.path"
+
+
+def read_sources(sources: Sequence[Source], read: ColumnsRead = NO_COLUMNS) -> list[SourceRows]:
+    """The problems of each source; all families of reasoning-gym are made by one process.
+
+    Raises:
+        ConfigError: a source is missing, or does not contain what the configuration says.
+    """
+    families = iter(read_families([source for source in sources if isinstance(source, ReasoningGymSource)]))
+    return [
+        SourceRows(next(families)) if isinstance(source, ReasoningGymSource) else read_source(source, read)
+        for source in sources
+    ]
 
 
 def read_source(source: Source, read: ColumnsRead = NO_COLUMNS) -> SourceRows:
@@ -19,7 +34,7 @@ def read_source(source: Source, read: ColumnsRead = NO_COLUMNS) -> SourceRows:
         ConfigError: the source is missing, or does not contain what the configuration says.
     """
     if isinstance(source, ReasoningGymSource):
-        return SourceRows(read_family(source))
+        return read_sources([source])[0]
     if isinstance(source, FileSource):
         name = source.path if isinstance(source.path, str) else ", ".join(source.path)
         return problems_of_rows(source, name, read_rows(source.path, None, DEFAULT_SPLIT, None, PATH), read)

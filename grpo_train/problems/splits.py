@@ -18,7 +18,7 @@ from configs.schema.config import RegenerationConfig
 from configs.schema.problems import OverlapConfig, ProblemsConfig
 from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized, shared_words
 from grpo_train.problems.raw_problem import RawProblem
-from grpo_train.problems.sources import read_source
+from grpo_train.problems.sources import read_sources
 from reward_training.answers.gold import type_of
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
 from reward_training.transformer.rendering import encode_prompt
@@ -62,7 +62,7 @@ def load_problems(
         ConfigError: a source is at fault, the splits overlap, or there are too few problems; the message names the
             remedy.
     """
-    sources = [read_source(source, read) for source in config.sources]
+    sources = read_sources(config.sources, read)
     loaded = [problem for rows in sources for problem in rows.problems]
     distinct = _distinct(loaded, lambda problem: (problem.split, normalized(problem.text)))
     fitting = _fitting(distinct, config, tokenizer)

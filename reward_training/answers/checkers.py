@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from fractions import Fraction
 from typing import Any
 
 from reward_training.answers import markup
+from reward_training.answers.entries import decoded
+from reward_training.answers.families import family_dataset, seed_generators
 from reward_training.answers.finding.committed_number import only_number
 from reward_training.answers.finding.final_answer import final_answer
 from reward_training.answers.gold import gold_value
@@ -145,17 +148,22 @@ def as_number(text: str) -> Decimal | None:
     return as_decimal(stripped) if NUMBER.fullmatch(stripped) else None
 
 
-def reasoning_gym(answer: str, family: str, entry: dict[str, Any]) -> float:
-    """The family's own score, usually in [0, 1]."""
-    return float(_score_function(family)(answer, entry))
+def reasoning_gym(answer: str, family: str, entry: dict[str, Any], options: dict[str, Any] | None = None) -> float:
+    """The score, usually in [0, 1], by the scorer of the family with these options; the entry is read by `decoded`."""
+    function = _score_function(family, json.dumps(options or {}))
+    seed_generators(0)
+    return float(function(answer, decoded(entry)))
 
 
 @functools.cache
-def _score_function(family: str) -> Callable[[str, dict[str, Any]], float]:
-    function: Callable[[str, dict[str, Any]], float] = importlib.import_module("reasoning_gym").get_score_answer_fn(
-        family
-    )
-    return function
+def _score_function(family: str, options: str) -> Callable[[str, dict[str, Any]], float]:
+    if options != "{}":
+        scorer: Callable[[str, dict[str, Any]], float] = family_dataset(
+            family, json.loads(options), seed=0
+        ).score_answer
+        return scorer
+    scorer = importlib.import_module("reasoning_gym").get_score_answer_fn(family)
+    return scorer
 
 
 def regex(answer: str, pattern: str) -> float:

@@ -30,6 +30,9 @@ DIED = "checker died"
 JOBS_PER_WORKER = 16
 """A call uses one worker per this many checks, up to the number of workers that the pool may have."""
 
+SAME_IN_EACH = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""environment of a worker: with a fixed hash seed a checker that depends on the order of a set says the same in each"""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -49,7 +52,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **SAME_IN_EACH},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -25,7 +25,7 @@ GRACE_S = 5
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    results = _private_output()
+    results = private_output()
     for module in sys.argv[1:]:
         importlib.import_module(module)
     _write(results, {"ready": True})
@@ -33,7 +33,7 @@ def main() -> None:
         _write(results, _answer(json.loads(line)))
 
 
-def _private_output() -> TextIO:
+def private_output() -> TextIO:
     """Return a private copy of standard output for the results; from here on libraries print to standard error."""
     sys.stdout.flush()
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")

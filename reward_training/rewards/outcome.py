@@ -142,7 +142,8 @@ class OutcomeReward(WorksElsewhere):
                 f"reward {self.name!r}: problem {problem.key} of source {problem.source!r} has no reasoning-gym entry; "
                 "use checker: exact or math for this source"
             )
-        return Check("reasoning_gym", (answer, problem.meta["family"], problem.meta["entry"]), self._config.timeout_s)
+        entry = (problem.meta["family"], problem.meta["entry"], problem.meta.get("options", {}))
+        return Check("reasoning_gym", (answer, *entry), self._config.timeout_s)
 
 
 def given_answer(problem: Problem, completion: Completion, config: OutcomeRewardConfig) -> str | None:

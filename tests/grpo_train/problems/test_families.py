@@ -5,12 +5,12 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.schema.problems import ReasoningGymSource
-from grpo_train.problems.families import read_family
+from grpo_train.problems.families import read_families
 from grpo_train.problems.raw_problem import RawProblem
 
 
 def _family(family: str, size: int, /, **options: Any) -> list[RawProblem]:
-    return read_family(ReasoningGymSource(family=family, size=size, options=options))
+    return read_families([ReasoningGymSource(family=family, size=size, options=options)])[0]
 
 
 def test_family_gives_distinct_questions_with_what_its_scorer_needs() -> None:
