@@ -4,27 +4,34 @@ A gold answer that is compared with itself alone proves little: a checker that a
 written in other ways, which are right, and changed at one place, which is wrong.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from configs.errors import RewardError
-from configs.records import Completion, Problem, is_right
+from configs.records import Problem, is_right
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from flows.doctor.checks import Finding
 from reward_training.answers.values.variants import changed, rewritten
+from reward_training.golds import (
+    SHOWN_CHARACTERS,
+    GoldTrial,
+    Row,
+    outcome_pairs,
+    sampled,
+    trials_of,
+    verdicts,
+    written_as_asked,
+)
 from reward_training.reward import Reward
 from reward_training.rewards.outcome import IN_POOL
-from reward_training.scorer import build_rewards, score
+from reward_training.scorer import build_rewards
 
-SAMPLE, SAMPLE_IN_POOL = 128, 16
-"""problems of each source whose gold answers are tried, by checkers in our own process and by those in worker processes"""
+__all__ = ["check_answer_types", "check_gold_answers", "written_as_asked"]
+
 READS_NOTATION = ("numeric", "math")
 """checkers that accept other writings of a value"""
 TELLS_CHANGES = ("exact", "numeric", "math")
 """checkers that refuse a changed value"""
-SHOWN_CHARACTERS = 60
 
 
 def check_answer_types(problems: Sequence[Problem]) -> Iterator[Finding]:
@@ -60,63 +67,64 @@ def check_gold_answers(config: Config, problems: Sequence[Problem], *, quick: bo
 
     `quick` leaves out checkers that need worker processes.
     """
-    rewards = [r for r in [*config.rewards, *config.evaluation.rewards] if isinstance(r, OutcomeRewardConfig)]
-    asked = [reward for reward in rewards if not quick or reward.checker not in IN_POOL]
-    with_answer = [problem for problem in problems if problem.answer is not None]
-    if not asked or not with_answer:
+    pairs = outcome_pairs([*config.rewards, *config.evaluation.rewards], problems)
+    asked = [(reward, scored) for reward, scored in pairs if not quick or reward.checker not in IN_POOL]
+    if not asked or not problems:
         return
-    with build_rewards(asked, {}) as built:
-        for settings, reward in zip(asked, built, strict=True):
-            sample = _sample_by_source(with_answer, SAMPLE_IN_POOL if settings.checker in IN_POOL else SAMPLE)
-            try:
-                yield from _tried(settings, reward, sample)
-            except RewardError as error:
-                remedy = f"checker: {settings.checker} does not fit these problems; change it, or the data"
-                yield Finding(f"gold answers, {settings.name}", "fail", str(error), remedy)
+    with build_rewards([reward for reward, _ in asked], {}) as built:
+        for (settings, scored), reward in zip(asked, built, strict=True):
+            yield from _tried(settings, reward, scored)
 
 
-def _tried(settings: OutcomeRewardConfig, reward: Reward, sample: Sequence[Problem]) -> Iterator[Finding]:
-    yield _accepted(settings, reward, sample)
+def _tried(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Iterator[Finding]:
+    trials = trials_of(settings, reward, problems)
+    yield from _accepted(settings, trials)
+    of_use = {trial.source for trial in trials if not trial.error and not trial.num_without}
+    sample = [
+        p for source, members in sampled(settings, problems).items() if source in of_use for p in members if p.answer
+    ]
+    if not sample:
+        return
     if settings.checker in READS_NOTATION:
         yield _rewritten_accepted(settings, reward, sample)
     if settings.checker in TELLS_CHANGES and settings.tolerance <= OutcomeRewardConfig(name="x").tolerance:
         yield _changed_refused(settings, reward, [problem for problem in sample if not problem.other_answers])
 
 
-def _sample_by_source(problems: Sequence[Problem], size: int) -> list[Problem]:
-    by_source: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_source.setdefault(problem.source, []).append(problem)
-    return [problem for members in by_source.values() for problem in members[:size]]
-
-
-def _accepted(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:
-    name = f"gold answers, {settings.name}"
-    wrong = [row for row, right in _verdicts(settings, reward, problems, lambda gold: [gold]) if not right]
-    if not wrong:
-        return Finding(name, "ok", f"{len(problems)} of {len(problems)} pass")
-    detail = f"{len(wrong)} of {len(problems)} fail, for instance {_shown(*wrong[0])}"
-    remedy = f"extract: {settings.extract} with checker: {settings.checker} does not fit these answers; change either"
-    return Finding(name, "fail" if 2 * len(wrong) > len(problems) else "warn", detail, remedy)
+def _accepted(settings: OutcomeRewardConfig, trials: Sequence[GoldTrial]) -> Iterator[Finding]:
+    """A failure for each source that the reward is of no use for; else how many gold answers pass."""
+    name, failed = f"gold answers, {settings.name}", [trial for trial in trials if trial.failure]
+    for trial in failed:
+        yield Finding(name, "fail", trial.failure, trial.remedy)
+    if failed:
+        return
+    num_tried = sum(trial.num_tried for trial in trials)
+    for trial in trials:
+        if trial.refused:
+            yield Finding(name, "warn", trial.refusal, trial.remedy)
+    if not any(trial.refused for trial in trials):
+        without = sorted({trial.source for trial in trials if not trial.num_tried})
+        alone = f"; {', '.join(without)}: no gold answers, the checker judges alone" if without else ""
+        yield Finding(name, "ok", f"{num_tried} of {num_tried} pass{alone}")
 
 
 def _rewritten_accepted(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:
     name = f"other writings, {settings.name}"
-    tried = _verdicts(settings, reward, problems, rewritten)
-    refused = [row for row, right in tried if not right]
+    tried = verdicts(settings, reward, problems, rewritten)
+    refused = [row for row in tried if not is_right(row[2].parts[reward.name])]
     if not refused:
         return Finding(name, "ok", f"{len(tried)} of {len(tried)} pass: other white space, LaTeX spelling, $")
-    detail = f"{len(refused)} of {len(tried)} fail, for instance {_shown(*refused[0])}"
+    detail = f"{len(refused)} of {len(tried)} fail, for instance {_shown(refused[0])}"
     return Finding(name, "warn", detail, f"a right answer written so is refused by checker: {settings.checker}")
 
 
 def _changed_refused(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:
     name = f"changed answers, {settings.name}"
-    tried = _verdicts(settings, reward, problems, _changed_at_either_end)
-    passed = [row for row, right in tried if right]
+    tried = verdicts(settings, reward, problems, _changed_at_either_end)
+    passed = [row for row in tried if is_right(row[2].parts[reward.name])]
     if not passed:
         return Finding(name, "ok", f"{len(tried)} of {len(tried)} fail, as they should")
-    detail = f"{len(passed)} of {len(tried)} pass, for instance {_shown(*passed[0])}"
+    detail = f"{len(passed)} of {len(tried)} pass, for instance {_shown(passed[0])}"
     remedy = f"extract: {settings.extract} with checker: {settings.checker} does not tell them apart; change either"
     return Finding(name, "warn", detail, remedy)
 
@@ -126,50 +134,6 @@ def _changed_at_either_end(gold: str) -> list[str]:
     return list(dict.fromkeys([answers[0], answers[-1]]))
 
 
-def _verdicts(
-    settings: OutcomeRewardConfig,
-    reward: Reward,
-    problems: Sequence[Problem],
-    written: Callable[[str], list[str]],
-) -> list[tuple[tuple[Problem, str], bool]]:
-    """Each problem with a text that `written` makes of its gold answer, and whether the reward accepts it."""
-    rows = [(problem, text) for problem in problems for gold in problem.golds for text in written(gold)]
-    responses = [_response(problem, written_as_asked(text, settings)) for problem, text in rows]
-    scores = score([problem for problem, _ in rows], responses, [reward])
-    return [(row, is_right(found.parts[reward.name])) for row, found in zip(rows, scores, strict=True)]
-
-
-def _shown(problem: Problem, text: str) -> str:
+def _shown(row: Row) -> str:
+    problem, text, _ = row
     return f"{text[:SHOWN_CHARACTERS]!r} of {problem.source}"
-
-
-def _response(problem: Problem, text: str) -> Completion:
-    return Completion(
-        problem_key=problem.key,
-        index=0,
-        prompt_ids=[],
-        token_ids=[],
-        text=text,
-        finish_reason="stop",
-        logprobs=[],
-        policy_id="gold",
-        step=0,
-        seed=0,
-    )
-
-
-def written_as_asked(answer: str, reward: OutcomeRewardConfig) -> str:
-    """A response that has the answer where the reward extracts it."""
-    match reward.extract:
-        case "tag":
-            return f"<{reward.tag}>{answer}</{reward.tag}>"
-        case "boxed":
-            return f"\\boxed{{{answer}}}"
-        case "hash":
-            return f"#### {answer}"
-        case "answer_is" | "final":
-            return f"The answer is {answer}"
-        case "json":
-            return json.dumps({reward.field: answer})
-        case "last_number" | "whole":
-            return answer

@@ -14,6 +14,7 @@ from grpo_train.policies.model import load_tokenizer, open_policy
 from grpo_train.policies.model_source import prepare_policy
 from grpo_train.problems.curriculum import check_difficulty
 from grpo_train.problems.splits import load_problems
+from reward_training.golds import outcome_pairs, refuse_failing_golds
 from reward_training.rewards.columns import columns_read
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, run_stage
@@ -112,7 +113,11 @@ def _source_digest(source: Source) -> str | None:
 
 
 def body(spec: ProblemsSpec, out_dir: Path, context: Context = ALONE) -> None:
-    """Write `<split>.jsonl` for each split, counts.json and the journal."""
+    """Write `<split>.jsonl` for each split, counts.json and the journal.
+
+    Raises:
+        ConfigError: the problems do not suit the configuration, or an outcome reward refuses their gold answers.
+    """
     context.progress.say("reading and splitting")
     config = spec.config
     problems = load_problems(
@@ -124,6 +129,9 @@ def body(spec: ProblemsSpec, out_dir: Path, context: Context = ALONE) -> None:
         read=columns_read([*config.rewards, *config.evaluation.rewards]),
     )
     check_difficulty(problems.by_split["train"], config.curriculum)
+    context.progress.say("trying gold answers")
+    members = [problem for split in problems.by_split.values() for problem in split]
+    refuse_failing_golds(outcome_pairs([*config.rewards, *config.evaluation.rewards], members))
     for split, members in problems.by_split.items():
         write_jsonl(out_dir / f"{split}.jsonl", members)
     write_json(out_dir / "counts.json", problems.counts)
