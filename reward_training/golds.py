@@ -138,8 +138,8 @@ Row = tuple[Problem, str, Score]
 def verdicts(
     settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem], written: Callable[[str], list[str]]
 ) -> list[Row]:
-    """A row for each text that `written` makes of a problem's gold answer; problems without one are left out."""
-    texts = [(p, text) for p in problems if p.answer is not None for text in written(p.answer)]
+    """A row for each text that `written` makes of a problem's gold answers; problems without one are left out."""
+    texts = [(p, text) for p in problems for gold in p.golds for text in written(gold)]
     return _scored(settings, reward, texts)
 
 

@@ -8,7 +8,9 @@ from pydantic import TypeAdapter
 
 from configs.errors import ConfigError
 from configs.schema.problems import Source
-from grpo_train.problems.sources import SourceRows, read_source
+from grpo_train.problems.raw_problem import SourceRows
+from grpo_train.problems.sources import read_source
+from reward_training.rewards.columns import ColumnsRead
 
 
 def _read(**source: Any) -> SourceRows:
@@ -18,15 +20,23 @@ def _read(**source: Any) -> SourceRows:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def test_jsonl_columns_are_mapped_and_others_are_kept_for_scorers(workspace: Path) -> None:
-    rows = [{"q": "1+1?", "a": 2, "difficulty": 0.5, "unit": "cm"}, {"q": [{"role": "user", "content": "x"}], "a": "y"}]
+def test_columns_are_mapped_and_only_those_that_something_reads_are_kept(workspace: Path) -> None:
+    """Every column went into every problem: 259 MB of memory for 1,500 rows with long solutions."""
+    rows = [{"q": "1+1?", "a": 2, "difficulty": 0.5, "unit": "cm", "long": "x" * 60_000, "info": {"level": 3}}]
+    rows += [{"q": [{"role": "user", "content": "x"}], "a": "y", "difficulty": None, "unit": "m", "info": {"level": 1}}]
     Path("a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    first, second = _read(kind="jsonl", path="a.jsonl", columns={"question": "q", "answer": "a"}).problems
-    assert (first.question, first.answer, first.difficulty) == ("1+1?", "2", 0.5)
-    assert first.meta == {"difficulty": 0.5, "unit": "cm"}
+    columns = {"question": "q", "answer": "a"}
+    first, second = _read(kind="file", path="a.jsonl", columns=columns).problems
+    assert (first.question, first.answer, first.difficulty, first.meta) == ("1+1?", "2", 0.5, {})
     assert first.key == hashlib.sha256(b'["1+1?", "2"]').hexdigest()
-    assert second.question == [{"role": "user", "content": "x"}]
-    assert second.text == "x"
+    assert (second.question, second.text, second.difficulty) == ([{"role": "user", "content": "x"}], "x", None)
+    kept = _read(kind="jsonl", path="a.jsonl", columns=columns | {"keep": ["unit", "info.level"]}).problems
+    assert [problem.meta for problem in kept] == [{"unit": "cm", "info.level": 3}, {"unit": "m", "info.level": 1}]
+    source = TypeAdapter[Any](Source).validate_python({"kind": "file", "path": "a.jsonl", "columns": columns})
+    read = read_source(source, ColumnsRead(names=frozenset({"unit", "a", "no such column"}))).problems
+    assert [problem.meta for problem in read] == [{"unit": "cm"}, {"unit": "m"}]
+    with pytest.raises(ConfigError, match=r"a\.jsonl line 1: no column 'units'; set columns\.keep to one of 'a', "):
+        _read(kind="file", path="a.jsonl", columns=columns | {"keep": ["units"]})
 
 
 def test_difficulty_comes_from_the_column_that_is_named(workspace: Path) -> None:
@@ -79,10 +89,24 @@ GOOD = '{"question": "1?", "answer": "1"}\n'
             {},
             r"no column 'answer'; set columns\.answer to one of 'gold', 'question'",
         ),
-        (b'{"question": "", "answer": "1"}\n', {}, "the question is ''; it must be a text or a list of chat messages"),
+        (b'{"question": "", "answer": "1"}\n', {}, "the question or the answer is empty in 1 of 1 rows"),
+        (
+            b'{"question": {"stem": "1?"}, "answer": "1"}\n',
+            {},
+            r"name what is in it in columns\.question: question\.stem",
+        ),
         (b'{"question": [{"role": "user"}], "answer": "1"}\n', {}, "chat messages with role and content"),
-        (b'{"question": "1?", "answer": null}\n', {}, "the answer is None; it must be a text or a number"),
-        (b'{"question": "1?", "answer": " "}\n', {}, "the answer is empty; give the gold answer"),
+        (
+            b'{"question": "1?", "answer": null}\n',
+            {},
+            r"empty in 1 of 1 rows, for instance a\.jsonl line 1; .* set columns\.answer to null for data without gold",
+        ),
+        (b'{"question": "1?", "answer": " "}\n', {}, "the question or the answer is empty in 1 of 1 rows"),
+        (
+            b'{"question": "1?", "answer": {"value": "1"}}\n',
+            {},
+            r"the answer is .*; it must be a text or a number, or a list of these; name what is in it in columns.answer: answer.value",
+        ),
         (GOOD.encode(), {"answer_pattern": "#### (.+)"}, "is missing in 1 of 1 answers; mend the pattern"),
         (GOOD.encode(), {"answer_pattern": "(("}, "is no regular expression"),
         (GOOD.encode(), {"answer_pattern": "####"}, r"has 0 groups; put one \(\.\.\.\) around the answer"),
