@@ -20,6 +20,7 @@ LABELS = ("label", "labels", "key", "letter", "id")
 TEXTS = ("text", "texts", "value", "content", "option", "choice", "choices")
 """names under which data sets keep the label and the text of an option"""
 LETTERED = re.compile(r"\s*[(\[]?([A-Za-z])\s*[).:\]]\s*(.*)", re.DOTALL)
+MARK = re.compile(r"(?:^|(?<=[\s,;]))[(\[]?([A-Za-z])\s*[).:\]]\s")
 
 Labelled = tuple[str | None, Any]
 """(label or None, text)"""
@@ -90,7 +91,17 @@ def _labelled(value: Any) -> list[Labelled]:
         return [(str(label) if has_labels else None, text) for label, text in pairs]
     if isinstance(value, list | tuple) and _are_texts(value):
         return _without_letters(list(value))
-    return []
+    return _in_one_text(value) if isinstance(value, str) else []
+
+
+def _in_one_text(text: str) -> list[Labelled]:
+    """The options of a text that holds all of them, each after its letter: `a ) 12 , b ) 16`."""
+    marks = []
+    for match in MARK.finditer(text):
+        if match[1].upper() == ascii_uppercase[len(marks) : len(marks) + 1]:
+            marks.append(match)
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    return [(mark[1].upper(), text[mark.end() : end].strip(" ,;\n")) for mark, end in zip(marks, ends, strict=False)]
 
 
 def _without_letters(texts: list[Any]) -> list[Labelled]:

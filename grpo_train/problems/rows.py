@@ -142,10 +142,12 @@ def question_of(row: dict[str, Any], setting: str, location: str) -> str | list[
 
 
 def _cell(row: dict[str, Any], name: str, location: str) -> str:
-    """The text of a column in a template; empty where the row has none."""
+    """The text of a column in a template, also of a list of texts or numbers; empty where the row has none."""
     value = column(row, name, "columns.question", location)
     if value is None:
         return ""
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(
             f"{location}: {name!r} is {shortened(value)}; a template takes texts and numbers"

@@ -138,6 +138,9 @@ TEXTS = {"A": "red", "B": "blue", "C": "green"}
         "['red', 'blue', 'green']",
         "{'A': 'red', 'B': 'blue', 'C': 'green'}",
         ["red", "blue", "green", None],
+        "a ) red , b ) blue , c ) green",
+        "A. red\nB. blue\nC. green",
+        "(A) red (B) blue (C) green",
     ],
 )
 def test_options_are_written_under_the_question_with_letters(options: Any) -> None:
