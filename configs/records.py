@@ -221,6 +221,8 @@ class RewardModelReport(Record):
     num_train_pairs: int
     num_held_out_pairs: int
     num_replayed_pairs: int
+    left_out: dict[str, int] = {}
+    """{reason: pairs that were neither trained nor checked on, and rows of a preference file that made no pair}"""
 
 
 class RoundState(Record):

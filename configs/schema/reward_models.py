@@ -8,6 +8,7 @@ from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, SaveSt
 from configs.schema.lora import LoraSettings
 from configs.schema.operational import OPERATIONAL
 from configs.schema.policy import PolicyConfig
+from configs.schema.preferences import FileLabeler
 
 
 class OutcomeLabeler(Block):
@@ -33,23 +34,6 @@ class JudgeLabeler(Block):
         "on directly"
     )
     min_margin: PositiveFloat = Field(0.2, description="smallest difference of the judge's values that makes a pair")
-
-
-class FileLabeler(Block):
-    """Pairs from an existing preference data set with prompt, chosen and rejected. Each round draws from them."""
-
-    kind: Literal["file"] = "file"
-    path: str = Field(min_length=1, description="JSONL file, or hub id or local folder of a data set")
-    name: str | None = Field(None, description="configuration of the data set")
-    revision: str | None = Field(None, description="commit of the hub repository")
-    dataset_split: str = Field("train", description="split of the data set to read")
-    prompt: str = Field(
-        "prompt",
-        description="column with the prompt, a text or chat messages; if there is no such column, the prompt is the "
-        "conversation before the last message, which must be the same for chosen and rejected",
-    )
-    chosen: str = Field("chosen", description="column with the better response, a text or a whole conversation")
-    rejected: str = Field("rejected", description="column with the worse response, in the same form")
 
 
 AutomaticLabeler = Annotated[OutcomeLabeler | ScoreLabeler | JudgeLabeler, Field(discriminator="kind")]

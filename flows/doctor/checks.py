@@ -14,10 +14,11 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from configs.errors import ConfigError
 from configs.schema.config import Config
-from configs.schema.reward_models import FileLabeler, PeopleLabeler, TrainedRewardModel
+from configs.schema.preferences import FileLabeler
+from configs.schema.reward_models import PeopleLabeler, TrainedRewardModel
 from grpo_train.sampling.vllm_engine import VllmEngine
 from grpo_train.trainer import num_steps
-from reward_training.pairs.preferences import read_preferences
+from reward_training.preferences.reading import read_preferences, told
 from reward_training.transformer.precision import pick_device
 
 VLLM_TIMEOUT_S = 5.0
@@ -154,11 +155,18 @@ def check_pairs(config: Config) -> Iterator[Finding]:
 def _check_preferences(name: str, model: TrainedRewardModel, labeler: FileLabeler) -> Finding:
     title = f"reward model {name}"
     try:
-        pairs = read_preferences(labeler, name=name, config=model, round_index=0)
+        read = read_preferences(labeler, name=name, config=model, round_index=0)
     except ConfigError as error:
         return Finding(title, "fail", str(error))
-    num_train = sum(pair.split == "train" for pair in pairs)
-    detail = f"{labeler.path}: {num_train} training and {len(pairs) - num_train} held-out pairs"
-    if num_train < model.min_pairs:
-        return Finding(title, "fail", f"{detail}, under min_pairs={model.min_pairs}", "add pairs, or lower min_pairs")
+    num_train = sum(pair.split == "train" for pair in read.pairs)
+    too_few = f", under min_pairs={model.min_pairs}" if num_train < model.min_pairs else ""
+    detail = (
+        f"{labeler.path}: {num_train} training and {len(read.pairs) - num_train} held-out pairs{too_few}, "
+        f"from {read.num_rows} rows; left out: {told(read.left_out) or 'nothing'}"
+    )
+    if too_few:
+        return Finding(title, "fail", detail, "add pairs, or lower min_pairs")
+    if "contradicting" in read.left_out:
+        remedy = "the majority of such labels is used, or none; check how the file was labelled"
+        return Finding(title, "warn", detail, remedy)
     return Finding(title, "ok", detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -49,8 +49,16 @@ def build_pairs(
     return [
         _pair(by_key[key], better, worse, name=name, config=config, labeler=labeler.kind, round_index=round_index)
         for key, candidates in groups.items()
-        for better, worse in _choose(_distinct_texts(candidates), labeler, config.pairs_per_problem)
+        for better, worse in _chosen(_distinct_texts(candidates), labeler, config.pairs_per_problem)
     ]
+
+
+def _chosen(
+    candidates: list[_Candidate], labeler: AutomaticLabeler, most: int
+) -> Iterator[tuple[_Candidate, _Candidate]]:
+    values = [candidate.value for candidate in candidates]
+    for i, j in choose(values, lambda better, worse: is_better(better, worse, labeler), most):
+        yield candidates[i], candidates[j]
 
 
 def labeler_value(
@@ -78,26 +86,22 @@ def is_better(better: float, worse: float, labeler: AutomaticLabeler) -> bool:
     return better - worse >= labeler.min_margin
 
 
-def _choose(
-    candidates: list[_Candidate], labeler: AutomaticLabeler, pairs_per_problem: int
-) -> list[tuple[_Candidate, _Candidate]]:
-    """Greedy choice of pairs.
+def choose(values: Sequence[float], is_better: Callable[[float, float], bool], most: int) -> list[tuple[int, int]]:
+    """Greedy choice of at most `most` pairs (position of the better, of the worse) of values.
 
-    Next is the pair whose completions were used least so far, then the widest margin, then the earliest.
+    Next is the pair whose members were used least so far, then the widest margin, then the earliest.
     """
-    numbered = list(enumerate(candidates))
-    possible = [
-        (i, j) for (i, better), (j, worse) in permutations(numbered, 2) if is_better(better.value, worse.value, labeler)
-    ]
-    possible.sort(key=lambda pair: candidates[pair[1]].value - candidates[pair[0]].value)  # stable: ties stay in order
+    numbered = list(enumerate(values))
+    possible = [(i, j) for (i, better), (j, worse) in permutations(numbered, 2) if is_better(better, worse)]
+    possible.sort(key=lambda pair: values[pair[1]] - values[pair[0]])  # stable: ties stay in order
     uses: Counter[int] = Counter()
     chosen: list[tuple[int, int]] = []
-    while possible and len(chosen) < pairs_per_problem:
+    while possible and len(chosen) < most:
         best = min(possible, key=lambda pair: uses[pair[0]] + uses[pair[1]])
         possible.remove(best)
         uses.update(best)
         chosen.append(best)
-    return [(candidates[i], candidates[j]) for i, j in chosen]
+    return chosen
 
 
 def _pair(
@@ -160,19 +164,43 @@ def settle(
     """New and earlier pairs, with at most one pair for any two texts of a problem.
 
     People's labels override those of other labelers; otherwise the newest label wins. Two texts that people find equal
-    (margin 0) are in no pair.
+    (margin 0) are in no pair. White space around a text makes no difference.
     """
+    kept = {id(pair) for pair in _latest(new, earlier).values() if pair.margin}
+    return [pair for pair in new if id(pair) in kept], [pair for pair in earlier if id(pair) in kept]
+
+
+def count_settled(new: Sequence[PreferencePair], earlier: Sequence[PreferencePair]) -> dict[str, int]:
+    """{reason: pairs that `settle` leaves out}.
+
+    `duplicate`: the label that stands says the same, `contradicting`: it says the opposite, `tie`: people see no
+    difference.
+    """
+    latest = _latest(new, earlier)
+    return dict(
+        Counter(_why(pair, stands) for pair in [*earlier, *new] if (stands := latest[_texts(pair)]) is not pair)
+    )
+
+
+def _why(pair: PreferencePair, stands: PreferencePair) -> str:
+    if 0 in (pair.margin, stands.margin):
+        return "tie"
+    return "duplicate" if pair.chosen.strip() == stands.chosen.strip() else "contradicting"
+
+
+def _latest(
+    new: Sequence[PreferencePair], earlier: Sequence[PreferencePair]
+) -> dict[tuple[str, frozenset[str]], PreferencePair]:
     latest: dict[tuple[str, frozenset[str]], PreferencePair] = {}
     for pair in [*earlier, *new]:
         before = latest.get(_texts(pair))
         if before is None or before.labeler != PEOPLE or pair.labeler == PEOPLE:
             latest[_texts(pair)] = pair
-    kept = {id(pair) for pair in latest.values() if pair.margin}
-    return [pair for pair in new if id(pair) in kept], [pair for pair in earlier if id(pair) in kept]
+    return latest
 
 
 def _texts(pair: PreferencePair) -> tuple[str, frozenset[str]]:
-    return pair.problem_key, frozenset((pair.chosen, pair.rejected))
+    return pair.problem_key, frozenset((pair.chosen.strip(), pair.rejected.strip()))
 
 
 def _share_out(num_new: int, num_old: int, replay_fraction: float, max_pairs: int) -> tuple[int, int]:

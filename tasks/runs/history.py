@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def pair_files(run_dir: Path, *, before: int) -> list[Path]:
             round_folder(run_dir, round_index + 1) / "labels" / PAIRS,
         ]
     return [path for path in files if path.exists()]
+
+
+def left_out_file(pairs_file: Path) -> Path:
+    """Beside a file of pairs, {reward model: {reason: rows of its preference file that made none of them}}."""
+    return pairs_file.with_suffix(".left_out.json")
+
+
+def left_out_of_file(pairs_file: Path) -> dict[str, dict[str, int]]:
+    """What that file says; empty where there is none."""
+    path = left_out_file(pairs_file)
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def review_files(run_dir: Path, *, before: int) -> list[Path]:

@@ -19,7 +19,7 @@ from configs.errors import ConfigError
 from configs.records import Policy, Record
 from configs.schema.config import Config
 from configs.schema.operational import flatten, without_operational
-from configs.schema.reward_models import FileLabeler
+from configs.schema.preferences import FileLabeler
 from tasks.runs.history import ModelRef
 from tasks.runs.workspace import run_folder, runs_folder
 

@@ -6,27 +6,30 @@ Where people label, it also makes the review items that they are asked about.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_jsonl
+from configs.disk.files import JOURNAL, Journal, digest, digest_json, read_jsonl, write_json, write_jsonl
+from configs.disk.rows.opening import Paths, local_files, looks_like_path
 from configs.records import Completion, Policy, PreferencePair, Problem, ReviewItem, Score, is_right
 from configs.schema.config import Config
-from configs.schema.reward_models import FileLabeler, PeopleLabeler
+from configs.schema.preferences import FileLabeler
+from configs.schema.reward_models import PeopleLabeler
 from configs.seeds import rng_for, seed_for
 from grpo_train.policies.model import load_for_sampling
 from grpo_train.problems.splits import shard_name
 from grpo_train.sampling.generation import Sampling, sample
 from reward_training.pairs.building import build_pairs
-from reward_training.pairs.preferences import draw_preferences, read_preferences
 from reward_training.pairs.review import build_items
+from reward_training.preferences.reading import Preferences, draw_preferences, read_preferences
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards, check_unscored, score
 from reward_training.weighing import Weighing
 from tasks.people.asking import ask_people
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
-from tasks.runs.history import PAIRS, REVIEW
+from tasks.runs.history import PAIRS, REVIEW, left_out_file
 from tasks.runs.stage_files import COMPLETIONS, SCORES
 from tasks.runs.workspace import round_folder
 from tasks.stages.reward_ids import model_ids, rubric_ids
@@ -74,8 +77,20 @@ class RegenerateSpec(StageSpec):
 
     def _preference_files(self) -> dict[str, str]:
         labelers = {name: model.labeler for name, model in self.config.trained_reward_models.items()}
-        files = {name: Path(labeler.path) for name, labeler in labelers.items() if isinstance(labeler, FileLabeler)}
-        return {f"preferences/{name}": digest(path) for name, path in files.items() if path.is_file()}
+        paths = {name: labeler.path for name, labeler in labelers.items() if isinstance(labeler, FileLabeler)}
+        digests = {name: [digest(file) for file in _files_at(path)] for name, path in paths.items()}
+        return {
+            f"preferences/{name}": found[0] if len(found) == 1 else digest_json(found)
+            for name, found in digests.items()
+            if found
+        }
+
+
+def _files_at(path: Paths) -> list[Path]:
+    """The files that a labeler's path names; none for a folder or a hub id."""
+    if isinstance(path, str) and not looks_like_path(path) and not Path(path).expanduser().exists():
+        return []
+    return [file for file in local_files(path, "labeler.path") if file.is_file()]
 
 
 def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
@@ -92,10 +107,13 @@ def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
         reward_metrics = take_metrics(rewards)
     check_unscored(scores, spec.config.combination.max_unscored_share)
     items = _review_items(spec, aligned_problems, completions, scores)
-    pairs = _pairs(spec, aligned_problems, completions, scores, items)
+    files = _preferences(spec)
+    pairs = _pairs(spec, aligned_problems, completions, scores, items, files)
     write_jsonl(out_dir / COMPLETIONS, completions)
     write_jsonl(out_dir / SCORES, scores)
     write_jsonl(out_dir / PAIRS, pairs)
+    if files:
+        write_json(left_out_file(out_dir / PAIRS), {name: read.left_out for name, read in files.items()})
     if items:
         write_jsonl(out_dir / REVIEW, items)
     Journal(out_dir / JOURNAL).write(spec.round, _metrics(spec, completions, scores, pairs) | reward_metrics)
@@ -167,20 +185,31 @@ def _review_items(
     return items
 
 
+def _preferences(spec: RegenerateSpec) -> dict[str, Preferences]:
+    """{reward model: what is drawn from its preference file}."""
+    models = spec.config.trained_reward_models.items()
+    return {
+        name: preferences(spec.config, name, spec.round)
+        for name, model in models
+        if isinstance(model.labeler, FileLabeler)
+    }
+
+
 def _pairs(
     spec: RegenerateSpec,
     problems: Sequence[Problem],
     completions: Sequence[Completion],
     scores: Sequence[Score],
     items: Sequence[ReviewItem],
+    files: Mapping[str, Preferences],
 ) -> list[PreferencePair]:
     """Pairs for every trained reward model (their `objective`), without those that people are asked about."""
     asked = {(item.objective, item.problem_key, frozenset((item.first, item.second))) for item in items}
     pairs: list[PreferencePair] = []
     for name, config in spec.config.trained_reward_models.items():
         labeler = config.automatic_labeler
-        if isinstance(config.labeler, FileLabeler):
-            pairs += preferences(spec.config, name, spec.round)
+        if name in files:
+            pairs += files[name].pairs
         elif labeler is not None:
             pairs += build_pairs(
                 problems,
@@ -199,13 +228,13 @@ def _pairs(
     ]
 
 
-def preferences(config: Config, name: str, round_index: int) -> list[PreferencePair]:
+def preferences(config: Config, name: str, round_index: int) -> Preferences:
     """The round's random draw from the preference file of the reward model `name`."""
     model = config.trained_reward_models[name]
     assert isinstance(model.labeler, FileLabeler)
-    pairs = read_preferences(model.labeler, name=name, config=model, round_index=round_index)
+    read = read_preferences(model.labeler, name=name, config=model, round_index=round_index)
     rng = rng_for(config.seed, f"preferences {name}", round_index=round_index)
-    return draw_preferences(pairs, max_pairs=model.max_pairs, rng=rng)
+    return replace(read, pairs=draw_preferences(read.pairs, max_pairs=model.max_pairs, rng=rng))
 
 
 def _metrics(

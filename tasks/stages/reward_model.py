@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_json, write_jsonl
 from configs.errors import ConfigError
 from configs.records import Policy, PreferencePair, RewardModelReport, RoundState
-from configs.schema.reward_models import FileLabeler, FrozenRewardModel, RewardModel, TrainedRewardModel
+from configs.schema.preferences import FileLabeler
+from configs.schema.reward_models import FrozenRewardModel, RewardModel, TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from grpo_train.policies.model_source import prepare_policy
-from reward_training.pairs.building import select_training_pairs, settle
+from reward_training.pairs.building import count_settled, select_training_pairs, settle
+from reward_training.preferences.reading import told
 from reward_training.reward_models.check import check_reward_model
 from reward_training.reward_models.train import NUM_ANCHORS, train_reward_model
 from reward_training.scorer import RewardModelSource
@@ -19,7 +22,15 @@ from tasks.running.launcher import launched
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.facts import ModelFact, Outcome
-from tasks.runs.history import ModelRef, accepted_model, last_accepted, last_finished_round, pair_files
+from tasks.runs.history import (
+    ModelRef,
+    accepted_model,
+    last_accepted,
+    last_finished_round,
+    left_out_file,
+    left_out_of_file,
+    pair_files,
+)
 from tasks.runs.stage_files import REPORT, reward_model_report
 from tasks.runs.workspace import by_hand_folder, models_folder, reward_model_folder
 from tasks.showing.page import show
@@ -105,7 +116,9 @@ def _train_on_file(run: Run, name: str) -> RewardModelReport:
         )
     base = _base(run, name, run.file.reward_models.get(name), given_policy(run))
     pairs_file = run.folder / "preferences" / f"{name}.jsonl"
-    write_jsonl(pairs_file, preferences(run.config, name, round_index=0))
+    read = preferences(run.config, name, round_index=0)
+    write_jsonl(pairs_file, read.pairs)
+    write_json(left_out_file(pairs_file), {name: read.left_out})
     return _run_training(run, 0, name, base, by_hand_folder(run.folder, 0, name), [pairs_file], [])
 
 
@@ -228,6 +241,11 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
             num_replayed_pairs=num_replayed,
             seed=seed_for(spec.config.seed, f"check {spec.name}", round_index=spec.round),
         )
+    report = report.model_copy(update={"left_out": _left_out(spec, all_new, all_earlier)})
+    if isinstance(spec.block.labeler, FileLabeler) and "contradicting" in report.left_out:
+        context.warn(
+            f"reward model {spec.name}: of the preference file and the pairs drawn from it are left out: {told(report.left_out)}"
+        )
     write_json(out_dir / REPORT, report.model_dump(mode="json") | {"path": "model"})
     Journal(out_dir / JOURNAL).write(spec.round, metrics(report))
 
@@ -235,6 +253,14 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
 def _read_pairs(spec: RewardModelSpec, files: list[str]) -> list[PreferencePair]:
     pairs = [pair for path in files for pair in read_jsonl(Path(path), PreferencePair)]
     return [pair for pair in pairs if pair.objective == spec.name]
+
+
+def _left_out(spec: RewardModelSpec, new: list[PreferencePair], earlier: list[PreferencePair]) -> dict[str, int]:
+    """{reason: new labels that `settle` leaves out, and rows of the preference file from which these were drawn}."""
+    counts = Counter(count_settled(new, earlier))
+    for path in map(Path, spec.new_pairs):
+        counts.update(left_out_of_file(path).get(spec.name, {}))
+    return dict(counts)
 
 
 def _train(
@@ -293,4 +319,5 @@ def metrics(report: RewardModelReport) -> dict[str, float]:
         "pairs/held_out": float(report.num_held_out_pairs),
         "pairs/replayed": float(report.num_replayed_pairs),
     }
+    values |= {f"pairs/left_out/{reason}": float(count) for reason, count in report.left_out.items()}
     return {name: value for name, value in values.items() if value is not None}

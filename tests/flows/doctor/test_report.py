@@ -197,6 +197,38 @@ def test_a_backbone_is_looked_for_before_the_run(configure: Configure, path: str
     assert said in check.detail
 
 
+def test_a_preference_file_is_told_with_what_is_left_out(configure: Configure, workspace: Path) -> None:
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(40)]
+    turned, equal = {"prompt": "p7", "chosen": "b", "rejected": "a "}, {"prompt": "p8", "chosen": "a", "rejected": "a"}
+    model = {
+        "kind": "trained",
+        "labeler": {"kind": "file", "path": "pairs.jsonl"},
+        "min_pairs": 20,
+        "held_out_share": 0.25,
+    }
+
+    def found(*added: dict[str, str], **fields: int) -> Finding:
+        Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *added]))
+        [check] = doctor_checks.check_pairs(configure(reward_models={"taste": model | fields}))
+        return check
+
+    # the hash puts 8 of the 40 prompts, p7 among them, on the held-out side
+    assert (found().status, found().detail) == (
+        "ok",
+        "pairs.jsonl: 32 training and 8 held-out pairs, from 40 rows; left out: nothing",
+    )
+    contradicted = found(turned, equal)
+    assert (contradicted.status, contradicted.detail) == (
+        "warn",
+        "pairs.jsonl: 32 training and 7 held-out pairs, from 42 rows; left out: 1 with a response equal to another one, "
+        "2 that contradict another row",
+    )
+    assert "the majority of such labels is used" in contradicted.remedy
+    few = found(turned, min_pairs=33)
+    assert few.status == "fail"
+    assert "32 training and 7 held-out pairs, under min_pairs=33, from 41 rows" in few.detail
+
+
 def test_people_alone_must_be_asked_enough(configure: Configure) -> None:
     labeler = {"kind": "people", "num_items": 20}
     alone = {"taste": {"kind": "trained", "labeler": labeler, "min_pairs": 16}}  # 20 * (1 - 0.25) = 15 train

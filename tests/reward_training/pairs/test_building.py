@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from configs.records import Completion, PreferencePair, Problem, Score
 from configs.schema.reward_models import OutcomeLabeler, ScoreLabeler, TrainedRewardModel
 from configs.schema.rewards import LengthRewardConfig, ModelRewardConfig, OutcomeRewardConfig, RewardConfig
-from reward_training.pairs.building import build_pairs, is_held_out, select_training_pairs, settle
+from reward_training.pairs.building import build_pairs, count_settled, is_held_out, select_training_pairs, settle
 
 REWARDS: list[RewardConfig] = [
     OutcomeRewardConfig(name="correct", weight=1.0),
@@ -190,3 +190,20 @@ def test_same_generator_selects_the_same() -> None:
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
+
+
+def test_what_is_settled_is_counted_by_reason() -> None:
+    first, again, turned = (
+        pair("a", 1),
+        pair("a", 2),
+        pair("a", 2).model_copy(update={"chosen": "bad ", "rejected": "good"}),
+    )
+    assert settle([again], [first]) == ([again], [])
+    assert count_settled([again], [first]) == {"duplicate": 1}
+    assert settle([turned], [first]) == ([turned], [])
+    assert count_settled([turned], [first, pair("b", 1)]) == {"contradicting": 1}
+    people = first.model_copy(update={"labeler": "people"})
+    assert count_settled([turned], [people, first]) == {"contradicting": 1, "duplicate": 1}
+    equal = people.model_copy(update={"margin": 0.0})
+    assert count_settled([turned, equal], [first]) == {"tie": 2}
+    assert count_settled([turned], []) == {}

@@ -1,6 +1,7 @@
+import json
 from pathlib import Path
 
-from configs.disk.files import write_jsonl
+from configs.disk.files import digest, write_jsonl
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
 from tasks.stages.regenerate import RegenerateSpec, _metrics, pass_rates
@@ -20,6 +21,29 @@ def completion(problem_key: str, policy_id: str) -> Completion:
         step=0,
         seed=0,
     )
+
+
+def test_the_files_of_a_preference_labeler_are_inputs(tmp_path: Path) -> None:
+    parts = [tmp_path / f"part_{i}.jsonl" for i in range(2)]
+    for i, part in enumerate(parts):
+        part.write_text(f"{i}\n")
+
+    def inputs(path: str | list[str]) -> dict[str, str]:
+        labeler = json.dumps({"kind": "file", "path": path})
+        config = load_config(TINY, [f"reward_models.taste.labeler={labeler}"])
+        (tmp_path / "problems.jsonl").touch()
+        problems = str(tmp_path / "problems.jsonl")
+        spec = RegenerateSpec(config=config, round=0, policies=[], problems=problems, reward_models={})
+        return {name: value for name, value in spec.inputs().items() if name.startswith("preferences")}
+
+    one = inputs(str(parts[0]))
+    assert one == {"preferences/taste": digest(parts[0])}
+    both = inputs([str(part) for part in parts])
+    assert both == inputs(str(tmp_path / "part_*.jsonl"))
+    assert both != one
+    parts[1].write_text("changed\n")
+    assert inputs(str(tmp_path / "part_*.jsonl")) != both
+    assert inputs("owner/name") == inputs(str(tmp_path)) == {}
 
 
 def test_completions_at_fault_are_counted() -> None:

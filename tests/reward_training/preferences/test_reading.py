@@ -11,8 +11,9 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.records import PreferencePair
-from configs.schema.reward_models import FileLabeler, TrainedRewardModel
-from reward_training.pairs.preferences import draw_preferences, read_preferences
+from configs.schema.preferences import FileLabeler
+from configs.schema.reward_models import TrainedRewardModel
+from reward_training.preferences.reading import Preferences, draw_preferences, read_preferences
 
 USER = {"role": "user", "content": "Say a"}
 
@@ -25,7 +26,7 @@ def read(path: Path, rows: list[Any], held_out_share: float = 0.25, **fields: An
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     labeler = FileLabeler(path=str(path), **fields)
     config = TrainedRewardModel(labeler=labeler, held_out_share=held_out_share)
-    return read_preferences(labeler, name="taste", config=config, round_index=2)
+    return read_preferences(labeler, name="taste", config=config, round_index=2).pairs
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,63 @@ def test_a_round_draws_as_large_a_share_of_both_sides(tmp_path: Path) -> None:
     assert draw_preferences(pairs, max_pairs=1000, rng=np.random.default_rng(0)) == sorted(
         pairs, key=lambda pair: pair.split != "train"
     )
+
+
+# ---- rows that repeat or contradict each other ----------------------------------------------------------------------
+
+
+def labelled(*rows: tuple[str, str], prompt: str = "p") -> list[dict[str, str]]:
+    return [{"prompt": prompt, "chosen": chosen, "rejected": rejected} for chosen, rejected in rows]
+
+
+def read_all(path: Path, rows: list[dict[str, str]]) -> Preferences:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labeler = FileLabeler(path=str(path))
+    return read_preferences(labeler, name="taste", config=TrainedRewardModel(labeler=labeler), round_index=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "left_out"),
+    [
+        ([("a", "b"), ("b", "a")], [], {"contradicting": 2}),
+        ([("a", "b"), ("a ", "b\n")], [("a", "b")], {"duplicate": 1}),
+        ([("a", "b"), (" b", "a\n")], [], {"contradicting": 2}),
+        ([("b", "a"), ("a", "b"), (" a", "b")], [("a", "b")], {"contradicting": 1, "duplicate": 1}),
+        ([("a", "b"), ("b", "c"), ("c", "a")], [("a", "b"), ("b", "c"), ("c", "a")], {}),
+        ([("a", "a "), ("", "b"), (" ", "b"), ("a", "")], [], {"equal": 1, "empty": 3}),
+    ],
+)
+def test_labels_that_repeat_or_contradict_each_other_are_counted(
+    rows: list[tuple[str, str]], kept: list[tuple[str, str]], left_out: dict[str, int], tmp_path: Path
+) -> None:
+    """The newest of two labels that contradict each other was once trained on, and nobody heard of the other."""
+    read_back = read_all(tmp_path / "pairs.jsonl", [*labelled(*rows), *labelled(("x", "y"), prompt="other")])
+    assert [(pair.chosen, pair.rejected) for pair in read_back.pairs] == [*kept, ("x", "y")]
+    assert read_back.left_out == left_out
+    assert read_back.num_rows == len(rows) + 1
+
+
+def test_the_same_texts_to_another_prompt_contradict_nothing(tmp_path: Path) -> None:
+    rows = [*labelled(("a", "b")), *labelled(("b", "a"), prompt="q"), *labelled(("b", "a"), prompt=" p\n")]
+    read_back = read_all(tmp_path / "pairs.jsonl", rows)
+    assert [pair.prompt[0]["content"] for pair in read_back.pairs] == ["q"]
+    assert read_back.left_out == {"contradicting": 2}  # white space around a prompt makes it no other one
+
+
+def test_a_file_without_a_pair_says_what_became_of_its_rows(tmp_path: Path) -> None:
+    rows = [*labelled(("a", "a"), ("a", "b"), ("b", "a")), {"prompt": None, "chosen": "a", "rejected": "b"}]
+    with pytest.raises(
+        ConfigError,
+        match=r"pairs.jsonl holds no pair of two responses \(4 rows; left out: 1 with a null, "
+        r"1 with a response equal to another one, 2 that contradict another row\)",
+    ):
+        read_all(tmp_path / "pairs.jsonl", rows)
+
+
+@pytest.mark.parametrize(
+    "row", [{"prompt": None}, {"chosen": None}, {"rejected": None}, {"prompt": ""}, {"prompt": []}]
+)
+def test_a_row_with_nothing_in_it_does_not_stop_the_others(row: dict[str, Any], tmp_path: Path) -> None:
+    read_back = read_all(tmp_path / "pairs.jsonl", [*labelled(("a", "b")), labelled(("c", "d"))[0] | row])
+    assert [pair.chosen for pair in read_back.pairs] == ["a"]
+    assert read_back.left_out == {"null" if None in row.values() else "empty": 1}
