@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,13 +39,20 @@ def test_make_targets_exist(path: Path) -> None:
 
 
 def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
-    """Those without a title are some blocks of one: they take the place of the README's."""
+    """Those without a title are some blocks of one, and a labeler is a reward model's: they take the place of the README's."""
     found = [block for path in DOCUMENTS for block in blocks(path) if block.language == "yaml"]
     [whole] = [yaml.safe_load(block.text) for block in found if block.title == "mine.yaml"]
     for number, block in enumerate(found):
         path = tmp_path / f"{number}.yaml"
-        path.write_text(yaml.safe_dump(whole | yaml.safe_load(block.text)))
+        settings = yaml.safe_load(block.text)
+        settings = _with_labeler(whole, settings["labeler"]) if "labeler" in settings else settings
+        path.write_text(yaml.safe_dump(whole | settings))
         assert load_config(path).run.name == str(number)
+
+
+def _with_labeler(whole: dict[str, Any], labeler: dict[str, Any]) -> dict[str, Any]:
+    rewards = [*whole["rewards"], {"name": "style", "kind": "reward_model", "model": "style"}]
+    return {"rewards": rewards, "reward_models": {"style": {"kind": "trained", "labeler": labeler}}}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
