@@ -76,6 +76,13 @@ def read_preferences(labeler: FileLabeler, *, name: str, config: TrainedRewardMo
         ConfigError: the file is missing or holds no pair, or a row has another form.
     """
     rows = read_rows(labeler.path, labeler.name, labeler.dataset_split, labeler.revision, "labeler.path")
+    return preferences_of_rows(rows, labeler, name=name, config=config, round_index=round_index)
+
+
+def preferences_of_rows(
+    rows: Iterable[Row], labeler: FileLabeler, *, name: str, config: TrainedRewardModel, round_index: int
+) -> Preferences:
+    """`read_preferences` for rows that were read already."""
     counting = _Counting()
     found = [
         _pair(group.prompt, better, worse, name, config, round_index)

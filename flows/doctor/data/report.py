@@ -1,0 +1,265 @@
+"""The command `regroup doctor --data PATH`: says what a file, folder or data set holds, proposes the block of a configuration
+that brings it in, and shows what problems or pairs it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from configs.disk.rows.columns import Row
+from configs.disk.rows.reading import read_rows
+from configs.errors import ConfigError
+from configs.reader import load_config
+from configs.records import PreferencePair, Prompt
+from configs.schema.config import Config
+from configs.schema.preferences import FileLabeler
+from configs.schema.problems import DatasetSource, FileSource, ProblemsConfig
+from configs.schema.reward_models import TrainedRewardModel
+from flows.doctor.data.holding import Column, columns_of
+from flows.doctor.data.labeler_blocks import UNKNOWN, labeler_blocks
+from flows.doctor.data.problem_blocks import problem_blocks
+from grpo_train.policies.model import load_tokenizer
+from grpo_train.policies.model_source import prepare_policy
+from grpo_train.problems.raw_problem import RawProblem
+from grpo_train.problems.rows import problems_of_rows
+from grpo_train.problems.splits import build_prompt
+from reward_training.answers.gold import type_of
+from reward_training.preferences.reading import preferences_of_rows, told
+from reward_training.transformer.rendering import prompt_text
+from tasks.runs.workspace import models_folder
+from tasks.showing.terminal import Terminal
+
+NUM_ROWS = 200
+"""rows that are looked at"""
+SHOWN = 3
+"""problems or pairs that are shown"""
+SHOWN_CHARACTERS = 600
+ENOUGH = 0.5
+"""share of the rows that a proposal has to read"""
+MOST_TRIED = 200
+"""proposals that are tried"""
+Block = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the rows are, as `path`, `name` and `dataset_split` of a configuration say it."""
+
+    path: str
+    name: str | None = None
+    split: str | None = None
+
+    def read(self) -> list[Row]:
+        """The first NUM_ROWS rows.
+
+        Raises:
+            ConfigError: they cannot be read, or there are none.
+        """
+        rows = list(islice(read_rows(self.path, self.name, self.split or "train", None, "--data"), NUM_ROWS))
+        if not rows:
+            raise ConfigError(f"--data {self.path} holds no row; name a file or data set that holds some")
+        return rows
+
+    @property
+    def is_file(self) -> bool:
+        return Path(self.path).is_file() or any(mark in self.path for mark in "*?[")
+
+    @property
+    def block(self) -> Block:
+        given: Block = {"path": self.path, "name": self.name, "dataset_split": self.split}
+        return {field: value for field, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Problems:
+    """A block of `problems.sources` and what it makes of the rows."""
+
+    block: Block
+    problems: list[RawProblem]
+    left_out: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A labeler and what it makes of the rows."""
+
+    block: Block
+    pairs: list[PreferencePair]
+    left_out: str
+
+
+def run_data_doctor(place: Place, config: Config | None) -> None:
+    """Print the columns, the proposal, and SHOWN problems or pairs, rendered by the policy's template where `config` is given.
+
+    Raises:
+        ConfigError: the data cannot be read, or neither problems nor pairs are found in it.
+    """
+    terminal, rows = Terminal(), place.read()
+    columns = columns_of([row for _, row in rows])
+    terminal.print(render_columns(columns, len(rows)))
+    tokenizer = None if config is None else _tokenizer(config)
+    pairs = propose_labeler(place, rows, columns)
+    problems = None if pairs is not None else propose_source(place, rows, columns)
+    if pairs is not None:
+        terminal.print(_titled("reward_models.<name>.labeler", pairs.block, pairs.left_out))
+        _ask_for_direction(pairs)
+        for number, pair in enumerate(pairs.pairs[:SHOWN], start=1):
+            terminal.print(_shown_pair(number, pair, tokenizer))
+    elif problems is not None:
+        terminal.print(_titled("problems.sources", [problems.block], problems.left_out))
+        terminal.print(_yaml({"rewards": [reward_for(problems)]}))
+        for number, problem in enumerate(problems.problems[:SHOWN], start=1):
+            terminal.print(_shown_problem(number, problem, tokenizer, config))
+    else:
+        raise ConfigError(
+            f"neither questions nor pairs of responses are found in {place.path} by the names of its columns; name them in "
+            "columns.question and columns.answer of a source, or in prompt, chosen and rejected of a labeler (docs/data.md)"
+        )
+
+
+# ---- proposals ------------------------------------------------------------------------------------------------------
+
+
+def propose_source(place: Place, rows: Sequence[Row], columns: Sequence[Column]) -> Problems | None:
+    """The first block that reads most of the rows, without fields that have their default."""
+    kind = "file" if place.is_file else "dataset"
+
+    def read(block: Block) -> Problems:
+        whole = {"kind": kind, **place.block, **block}
+        source = (FileSource if kind == "file" else DatasetSource).model_validate(whole)
+        found = problems_of_rows(source, place.path, rows)
+        left_out = {"empty": found.num_empty, "without the answer in its place": found.num_unmatched}
+        return Problems({"kind": kind} | source.model_dump(exclude_defaults=True), found.problems, _told(left_out))
+
+    return _first((block for block in problem_blocks(columns)), read, lambda found: len(found.problems), len(rows))
+
+
+def propose_labeler(place: Place, rows: Sequence[Row], columns: Sequence[Column]) -> Pairs | None:
+    """The first labeler that makes pairs; one whose direction only a person can tell, if there is no other."""
+    undecided: list[Block] = []
+
+    def read(block: Block) -> Pairs:
+        if UNKNOWN in repr(block):
+            undecided.append(block)
+            raise ConfigError("the direction is not known")
+        whole = {"kind": "file", **place.block, **block}
+        labeler = FileLabeler.model_validate(whole)
+        settings = TrainedRewardModel(labeler=labeler)
+        found = preferences_of_rows(rows, labeler, name="proposed", config=settings, round_index=0)
+        return Pairs({"kind": "file", **place.block, **block}, found.pairs, told(found.left_out))
+
+    found = _first(labeler_blocks(columns), read, lambda pairs: len({p.problem_key for p in pairs.pairs}), 1)
+    if found is None and undecided:
+        return Pairs({"kind": "file", **place.block, **undecided[0]}, [], "")
+    return found
+
+
+def _first(blocks: Iterable[Block], read: Callable[[Block], T], size: Callable[[T], int], num_rows: int) -> T | None:
+    for block in islice(blocks, MOST_TRIED):
+        try:
+            found = read(block)
+        except (ConfigError, ValidationError):
+            continue
+        if size(found) and size(found) >= ENOUGH * num_rows:
+            return found
+    return None
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _ask_for_direction(pairs: Pairs) -> None:
+    if UNKNOWN not in repr(pairs.block):
+        return
+    verdict = pairs.block["better"]
+    raise ConfigError(
+        f"which value of column {verdict['column']!r} prefers which response cannot be told from the file: put it in place of "
+        f"{UNKNOWN!r} in the labeler above, by what the file's documentation says"
+    )
+
+
+def reward_for(problems: Problems) -> Block:
+    """A reward that fits the answers."""
+    golds = [problem.answer for problem in problems.problems if problem.answer is not None]
+    if not golds:
+        return {"name": "quality", "kind": "judge", "model": "...", "base_url": "..."}
+    if "options" in problems.block.get("columns", {}):
+        return {"name": "correct", "kind": "outcome", "extract": "final", "checker": "choice"}
+    types = [type_of(gold) for gold in golds]
+    is_formal = sum(kind not in ("words", "unread", "broken") for kind in types) > len(types) / 2
+    return {"name": "correct", "kind": "outcome", "extract": "final", "checker": "math" if is_formal else "exact"}
+
+
+# ---- what is printed ------------------------------------------------------------------------------------------------
+
+
+def render_columns(columns: Sequence[Column], num_rows: int) -> Table:
+    """A line a column: what it holds, in how many of the rows, and one of its values."""
+    table = Table("column", "holds", "in", "for instance", box=None, pad_edge=False, title_justify="left")
+    for column in columns:
+        example = repr(column.held[0]) if column.held else ""
+        short = example if len(example) <= SHOWN_CHARACTERS // 10 else f"{example[: SHOWN_CHARACTERS // 10]}..."
+        table.add_row(Text(column.name), column.kind, f"{len(column.held)}/{num_rows}", Text(short))
+    return table
+
+
+def _titled(field: str, block: Block | list[Block], left_out: str) -> Text:
+    note = f"  # left out: {left_out}" if left_out else ""
+    return Text(f"\n{field}:{note}\n{_yaml(block)}")
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
+
+
+def _tokenizer(config: Config) -> PreTrainedTokenizerBase:
+    return load_tokenizer(prepare_policy(config.policy, models_folder(Path.cwd())).path)
+
+
+def _shown_problem(
+    number: int, problem: RawProblem, tokenizer: PreTrainedTokenizerBase | None, config: Config | None
+) -> Text:
+    settings = config.problems if config is not None else _PLAIN
+    has_template = tokenizer is None or tokenizer.chat_template is not None
+    prompt = build_prompt(problem.question, settings, has_chat_template=has_template)
+    golds = [problem.answer, *problem.other_answers] if problem.answer is not None else []
+    answer = " or ".join(map(repr, golds)) or "none"
+    return Text(f"\n--- problem {number}\n{_shown(prompt, tokenizer)}\n--- gold answer: {_cut(answer)}")
+
+
+def _shown_pair(number: int, pair: PreferencePair, tokenizer: PreTrainedTokenizerBase | None) -> Text:
+    return Text(
+        f"\n--- pair {number}\n{_shown(pair.prompt, tokenizer)}\n--- better\n{_cut(pair.chosen)}\n--- worse\n{_cut(pair.rejected)}"
+    )
+
+
+def _shown(prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    if tokenizer is not None:
+        return _cut(prompt_text(tokenizer, prompt))
+    if isinstance(prompt, str):
+        return _cut(prompt)
+    return _cut("\n".join(f"{message['role']}: {message['content']}" for message in prompt))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+_PLAIN = ProblemsConfig.model_construct(template="{question}", system=None)
+
+
+def data_doctor(place: Place, config: Path | None, overrides: Sequence[str]) -> None:
+    """`run_data_doctor` for the words of the command line."""
+    run_data_doctor(place, None if config is None else load_config(config, list(overrides)))
