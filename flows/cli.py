@@ -55,15 +55,39 @@ def status() -> None:
 
 
 @app.command
-def doctor(config: ConfigFile, *, set_: Overrides = (), sample: bool = True) -> None:
+def doctor(
+    config: Annotated[Path | None, Parameter(help="YAML file; presets are in configs/")] = None,
+    *,
+    set_: Overrides = (),
+    sample: bool = True,
+    data: str | None = None,
+    data_name: str | None = None,
+    data_split: str | None = None,
+) -> None:
     """Check configuration, model, data, rewards, memory and disk before a run. Also sample some training problems, to
     show pass rates and reward ranges, and estimate the time of a round.
+
+    With `--data`, look at data instead: say what its columns hold, propose the block of a configuration that brings
+    it in, and show three problems or pairs.
 
     Parameters
     ----------
     sample
         Sample from the policy; without it pass rates, reward ranges and time are left out.
+    data
+        File, folder or hub id of a data set to look at; prompts are rendered for the policy of CONFIG, if that is given.
+    data_name
+        Configuration of that data set.
+    data_split
+        Split of that data set; default: train.
     """
+    if data is not None:
+        from flows.doctor.data.report import Place, data_doctor
+
+        data_doctor(Place(data, data_name, data_split), config, set_)
+        return
+    if config is None:
+        raise ConfigError("name the configuration to check, or the data to look at by --data PATH")
     from flows.doctor.report import run_doctor
 
     run_doctor(config, set_, sample=sample)

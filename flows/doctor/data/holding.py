@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from configs.disk.rows.columns import from_json
-from configs.errors import ConfigError
 from configs.disk.rows.messages import as_messages
+from configs.errors import ConfigError
 
 Kind = Literal["text", "number", "flag", "conversation", "texts", "list", "mapping", "nothing", "mixed"]
 MOST_INSIDE = 2

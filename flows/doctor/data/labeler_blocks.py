@@ -51,7 +51,12 @@ def labeler_blocks(columns: Sequence[Column]) -> Iterator[Block]:
 
 
 TURNS: tuple[Block, ...] = (
-    {"system": "<|im_start|>system", "user": "<|im_start|>user", "assistant": "<|im_start|>assistant", "end": "<|im_end|>"},
+    {
+        "system": "<|im_start|>system",
+        "user": "<|im_start|>user",
+        "assistant": "<|im_start|>assistant",
+        "end": "<|im_end|>",
+    },
     {"user": "<extra_id_1>User", "assistant": "<extra_id_1>Assistant"},
     {"user": "<|user|>", "assistant": "<|assistant|>", "system": "<|system|>"},
     {"user": "### Human:", "assistant": "### Assistant:"},
@@ -85,7 +90,9 @@ def _prompt(columns: Sequence[Column]) -> Block:
     extra = [column for column in columns if column.name == "input" and column.kind == "text"]
     if instruction and extra and instruction[0].name == "instruction":
         named = {"prompt": "{instruction}\n\n{input}"}
-    system = [column for column in columns if plain(column.name) in ("system", "systemprompt") and column.kind == "text"]
+    system = [
+        column for column in columns if plain(column.name) in ("system", "systemprompt") and column.kind == "text"
+    ]
     return ({"system": system[0].name} if system else {}) | named
 
 
@@ -120,7 +127,10 @@ def _lists(columns: Sequence[Column], prompt: Block) -> Iterator[Block]:
                     yield prompt | {"responses": texts.name, field: numbers.name}
         for verdict in _named(columns, VERDICTS):
             if verdict.kind == "number" and (size := _size(texts)) and set(verdict.held) <= set(range(size)):
-                yield prompt | {"responses": texts.name, "better": {"column": verdict.name, "values": list(range(size))}}
+                yield prompt | {
+                    "responses": texts.name,
+                    "better": {"column": verdict.name, "values": list(range(size))},
+                }
 
 
 def _size(column: Column) -> int | None:
@@ -170,7 +180,7 @@ def _better(verdict: Column, sides: tuple[Column, Column]) -> Block:
     if len(numbers) == len(values) and any(number < 0 for number in numbers):
         return {"column": verdict.name, "negative": UNKNOWN}
     ties = [value for value in values if str(value).strip().lower() in TIES]
-    named = [[value for value in values if _names(value, side, sides)] for side in sides]
+    named = [[value for value in values if _names(value, side)] for side in sides]
     tie: Block = {"tie": ties} if ties else {}
     says_it = plain(verdict.name) != "labels" and all(len(found) == 1 for found in named)
     if says_it and len(values) == 2 + len(ties):
@@ -178,11 +188,10 @@ def _better(verdict: Column, sides: tuple[Column, Column]) -> Block:
     return {"column": verdict.name, "values": [UNKNOWN, UNKNOWN]} | tie
 
 
-def _names(value: Any, side: Column, sides: tuple[Column, Column]) -> bool:
+def _names(value: Any, side: Column) -> bool:
     """Whether a verdict names a side: its column, or the letter or number with which the column ends."""
-    marks = [SIDE.fullmatch(column.name) for column in sides]
     own = SIDE.fullmatch(side.name)
-    assert own is not None and None not in marks, "sides are found by their marks"
+    assert own is not None, "sides are found by their marks"
     word = str(value).strip().lower()
     ending = SIDE.fullmatch(word)
     return word in (side.name.lower(), own[2].lower()) or bool(ending and ending[1] and ending[2] == own[2].lower())

@@ -28,6 +28,9 @@ ANSWERS = (
     "reference", "referenceanswer", "solution", "output", "response", "completion", "rationale",
 )  # fmt: skip
 """names of columns with the gold answer, the likeliest first"""
+HOLDERS = ("answer", "answers", "answersspans", "answerspans")
+INSIDE = ("text", "texts", "spans", "value")
+"""names inside of a column of answers"""
 OPTIONS = ("choices", "options", "endings", "candidates", "answerchoices", "alternatives", "mc1targets")
 OPTION_COLUMN = re.compile(r"(option|choice|ending|answer|opt|op|sol)?_?([a-j]|\d{1,2})", re.IGNORECASE)
 PLACES = ("hash", "boxed", "tag")
@@ -48,14 +51,16 @@ def problem_blocks(columns: Sequence[Column]) -> Iterator[Block]:
     for question, answer in product(questions, [*answers, None]):
         if answer is not None and (answer.name == question or f"{{{answer.name}}}" in question):
             continue
-        named: Block = {"question": question, "answer": answer.name if answer else None}
+        named: Block = {} if question == "question" else {"question": question}
+        if answer is None or answer.name != "answer":
+            named["answer"] = answer.name if answer else None
         if options is not None:
             named["options"] = options
             if answer is not None and _counts_from_one(answer, columns, options):
                 named["first_option"] = 1
         if (level := _difficulty(columns)) is not None:
             named["difficulty"] = level
-        yield {"columns": named} | _place(answer if options is None else None)
+        yield ({"columns": named} if named else {}) | _place(answer if options is None else None)
 
 
 def _is_of(column: Column, names: Sequence[str]) -> bool:
@@ -63,14 +68,14 @@ def _is_of(column: Column, names: Sequence[str]) -> bool:
 
 
 def _by_name(columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
-    """The columns of these names: first by the order of the names, then the outermost."""
+    """The columns of these names, by the order of the names and, for one name, the outermost first."""
     named = [column for column in columns if column.word in names and column.kind not in ("nothing", "mixed")]
     return sorted(named, key=lambda column: (names.index(column.word), column.name.count(".")))
 
 
 def _questions(columns: Sequence[Column]) -> Iterator[str]:
     found = [c for c in _by_name(columns, QUESTIONS) if c.kind in ("text", "conversation", "texts")]
-    for column in found:
+    for column in sorted(found, key=lambda column: column.name.count(".")):  # what is outermost is what is asked
         inner = column.name.rpartition(".")[0]
         siblings = [other for other in columns if other.name.rpartition(".")[0] == inner and other.kind == "text"]
         before = [other for other in siblings if other.word in BEFORE]
@@ -83,10 +88,13 @@ def _questions(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _answers(columns: Sequence[Column], has_options: bool) -> list[Column]:
-    """Columns of answers; those that are short before solutions and other long texts."""
+    """Columns of answers that a checker can compare: short ones, and solutions that mark their answer."""
     kinds = ("text", "number", "texts", "list", "flag") if has_options else ("text", "number", "texts", "list")
-    found = [column for column in _by_name(columns, ANSWERS) if column.kind in kinds]
-    return sorted(found, key=lambda column: _is_long(column) and not _place(column))
+    inside = [
+        column for column in columns if column.word in INSIDE and plain(column.name.split(".")[-2:][0]) in HOLDERS
+    ]
+    found = [column for column in [*_by_name(columns, ANSWERS), *inside] if column.kind in kinds]
+    return sorted((c for c in found if _place(c) or not _is_long(c)), key=lambda column: bool(_place(column)))
 
 
 def _is_long(column: Column) -> bool:
@@ -143,7 +151,9 @@ def _counts_from_one(answer: Column, columns: Sequence[Column], options: str | l
     if isinstance(options, list):
         most = len(options)
     else:
-        most = max(len(value) for c in columns if c.name == options for value in c.held if isinstance(value, list | dict))
+        most = max(
+            len(value) for c in columns if c.name == options for value in c.held if isinstance(value, list | dict)
+        )
     return bool(numbers) and min(numbers) >= 1 and max(numbers) == most
 
 
@@ -160,7 +170,7 @@ def _difficulty(columns: Sequence[Column]) -> str | Block | None:
         low, high = min(numbers), max(numbers)
         if column.word.endswith("rate"):
             return {"column": column.name, "easy": 100 if high > 1 else 1, "hard": 0}
-        if 0 <= low and high <= 1:
+        if low >= 0 and high <= 1:
             return None if column.name == "difficulty" else column.name
         if low < high:
             return {"column": column.name, "easy": int(low), "hard": int(high)}

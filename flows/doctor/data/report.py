@@ -112,15 +112,15 @@ def run_data_doctor(place: Place, config: Config | None) -> None:
     pairs = propose_labeler(place, rows, columns)
     problems = None if pairs is not None else propose_source(place, rows, columns)
     if pairs is not None:
-        terminal.print(_titled("reward_models.<name>.labeler", pairs.block, pairs.left_out))
+        terminal.print(_yaml(labeler_part(pairs), pairs.left_out))
         _ask_for_direction(pairs)
         for number, pair in enumerate(pairs.pairs[:SHOWN], start=1):
             terminal.print(_shown_pair(number, pair, tokenizer))
     elif problems is not None:
-        terminal.print(_titled("problems.sources", [problems.block], problems.left_out))
-        terminal.print(_yaml({"rewards": [reward_for(problems)]}))
+        terminal.print(_yaml(problems_part(problems), problems.left_out))
+        settings = config.problems if config else ProblemsConfig.model_validate(problems_part(problems)["problems"])
         for number, problem in enumerate(problems.problems[:SHOWN], start=1):
-            terminal.print(_shown_problem(number, problem, tokenizer, config))
+            terminal.print(_shown_problem(number, problem, tokenizer, settings))
     else:
         raise ConfigError(
             f"neither questions nor pairs of responses are found in {place.path} by the names of its columns; name them in "
@@ -140,9 +140,9 @@ def propose_source(place: Place, rows: Sequence[Row], columns: Sequence[Column])
         source = (FileSource if kind == "file" else DatasetSource).model_validate(whole)
         found = problems_of_rows(source, place.path, rows)
         left_out = {"empty": found.num_empty, "without the answer in its place": found.num_unmatched}
-        return Problems({"kind": kind} | source.model_dump(exclude_defaults=True), found.problems, _told(left_out))
+        return Problems(whole, found.problems, _told(left_out))
 
-    return _first((block for block in problem_blocks(columns)), read, lambda found: len(found.problems), len(rows))
+    return _first(problem_blocks(columns), read, lambda found: len(found.problems), len(rows))
 
 
 def propose_labeler(place: Place, rows: Sequence[Row], columns: Sequence[Column]) -> Pairs | None:
@@ -181,20 +181,20 @@ def _told(counts: dict[str, int]) -> str:
 
 
 def _ask_for_direction(pairs: Pairs) -> None:
-    if UNKNOWN not in repr(pairs.block):
-        return
-    verdict = pairs.block["better"]
-    raise ConfigError(
-        f"which value of column {verdict['column']!r} prefers which response cannot be told from the file: put it in place of "
-        f"{UNKNOWN!r} in the labeler above, by what the file's documentation says"
-    )
+    if UNKNOWN in repr(pairs.block):
+        column = pairs.block["better"]["column"] if "better" in pairs.block else pairs.block["score"]
+        raise ConfigError(
+            f"which value of column {column!r} prefers which response cannot be told from the file: put it in place of "
+            f"{UNKNOWN!r} in the labeler above, by what the documentation of the data says (docs/data.md, Preferences)"
+        )
 
 
 def reward_for(problems: Problems) -> Block:
     """A reward that fits the answers."""
     golds = [problem.answer for problem in problems.problems if problem.answer is not None]
     if not golds:
-        return {"name": "quality", "kind": "judge", "model": "...", "base_url": "..."}
+        endpoint = {"base_url": "http://127.0.0.1:8000/v1", "model": "name-of-the-model", "rubric": "rubric.txt"}
+        return {"name": "quality", "kind": "judge", **endpoint}
     if "options" in problems.block.get("columns", {}):
         return {"name": "correct", "kind": "outcome", "extract": "final", "checker": "choice"}
     types = [type_of(gold) for gold in golds]
@@ -215,13 +215,26 @@ def render_columns(columns: Sequence[Column], num_rows: int) -> Table:
     return table
 
 
-def _titled(field: str, block: Block | list[Block], left_out: str) -> Text:
-    note = f"  # left out: {left_out}" if left_out else ""
-    return Text(f"\n{field}:{note}\n{_yaml(block)}")
+def problems_part(problems: Problems) -> Block:
+    """The part of a configuration that asks these problems and checks their answers."""
+    asked: Block = {"sources": [problems.block]}
+    if "options" in problems.block.get("columns", {}):
+        asked["template"] = "{question}\n\nAnswer with the letter of the right option."
+    return {"problems": asked, "rewards": [reward_for(problems)]}
 
 
-def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
+def labeler_part(pairs: Pairs) -> Block:
+    """The part of a configuration that trains a reward model on these pairs."""
+    return {
+        "reward_models": {"quality": {"labeler": pairs.block}},
+        "rewards": [{"name": "quality", "kind": "reward_model", "model": "quality"}],
+    }
+
+
+def _yaml(part: Block, left_out: str) -> Text:
+    written = yaml.safe_dump(part, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    note = f"# left out of the rows that were looked at: {left_out}\n" if left_out else ""
+    return Text(f"\n{note}{written}".rstrip())
 
 
 def _tokenizer(config: Config) -> PreTrainedTokenizerBase:
@@ -229,9 +242,8 @@ def _tokenizer(config: Config) -> PreTrainedTokenizerBase:
 
 
 def _shown_problem(
-    number: int, problem: RawProblem, tokenizer: PreTrainedTokenizerBase | None, config: Config | None
+    number: int, problem: RawProblem, tokenizer: PreTrainedTokenizerBase | None, settings: ProblemsConfig
 ) -> Text:
-    settings = config.problems if config is not None else _PLAIN
     has_template = tokenizer is None or tokenizer.chat_template is not None
     prompt = build_prompt(problem.question, settings, has_chat_template=has_template)
     golds = [problem.answer, *problem.other_answers] if problem.answer is not None else []
@@ -255,9 +267,6 @@ def _shown(prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
-
-
-_PLAIN = ProblemsConfig.model_construct(template="{question}", system=None)
 
 
 def data_doctor(place: Place, config: Path | None, overrides: Sequence[str]) -> None:
