@@ -103,9 +103,10 @@ def _accepted(settings: OutcomeRewardConfig, trials: Sequence[GoldTrial]) -> Ite
         if trial.refused:
             yield Finding(name, "warn", trial.refusal, trial.remedy)
     if not any(trial.refused for trial in trials):
+        passed = [f"{num_tried} of {num_tried} pass"] if num_tried else []
         without = sorted({trial.source for trial in trials if not trial.num_tried})
-        alone = f"; {', '.join(without)}: no gold answers, the checker judges alone" if without else ""
-        yield Finding(name, "ok", f"{num_tried} of {num_tried} pass{alone}")
+        alone = [f"{', '.join(without)} without gold answers, judged by the checker alone"] if without else []
+        yield Finding(name, "ok", "; ".join([*passed, *alone]))
 
 
 def _rewritten_accepted(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Problem]) -> Finding:

@@ -32,7 +32,9 @@ def read_families(sources: Sequence[ReasoningGymSource]) -> list[list[RawProblem
         ConfigError: a family does not exist, refuses its options, fails, or takes too long.
     """
     given = [source.model_dump(mode="json", include={"family", "options", "size", "seed"}) for source in sources]
-    entries = _made(json.dumps({"sources": given, "limit_s": LIMIT_S})) if given else []
+    if not given:
+        return []
+    entries = _read(_written(json.dumps({"sources": given, "limit_s": LIMIT_S})), given)
     return [[_problem(e, s) for e in members] for s, members in zip(sources, entries, strict=True)]
 
 
@@ -45,19 +47,26 @@ def _problem(entry: dict[str, Any], source: ReasoningGymSource) -> RawProblem:
     return RawProblem(entry["question"], answer, source.family, meta=meta, difficulty=difficulty, is_text=False)
 
 
-@lru_cache(maxsize=4)
-def _made(job: str) -> list[list[dict[str, Any]]]:
-    """The encoded entries of each source, made by a child process; a process asks for the same job once."""
-    child = subprocess.run(
+@lru_cache(maxsize=1)
+def _written(job: str) -> subprocess.CompletedProcess[bytes]:
+    """What a child process makes of the job; checks and run ask for the same one, and some families are slow."""
+    return subprocess.run(
         [sys.executable, "-P", "-m", "grpo_train.problems.family_worker"],
         input=job.encode(),
         capture_output=True,
         env={**os.environ, **SAME_IN_EACH},
         check=False,
     )
+
+
+def _read(child: subprocess.CompletedProcess[bytes], sources: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The encoded entries of each source.
+
+    Raises:
+        ConfigError: the child did not come to the end of a source.
+    """
     lines = [json.loads(line) for line in child.stdout.splitlines()]
     ends = [i for i, line in enumerate(lines) if "done" in line]
-    sources = json.loads(job)["sources"]
     if len(ends) < len(sources):
         rest = lines[ends[-1] + 1 if ends else 0 :]
         raise ConfigError(_failure(sources[len(ends)], rest, child))

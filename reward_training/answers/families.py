@@ -85,9 +85,10 @@ def _converted_options(family: str, options: Mapping[str, Any]) -> dict[str, Any
     for name, value in options.items():
         try:
             converted[name] = _converted(hints[name], value)
-        except ValidationError as error:
-            said = "; ".join(_shown(name, detail) for detail in error.errors(include_url=False))
-            raise ConfigError(f"family {family!r} refuses options {dict(options)}: {said}") from error
+        except ConfigError:
+            raise  # of a member of a composite
+        except ValueError as error:
+            raise ConfigError(f"family {family!r} refuses options {dict(options)}: {_said(name, error)}") from error
     return converted
 
 
@@ -104,21 +105,23 @@ def _hints(config_type: Any) -> dict[str, Any]:
 def _fits(hint: Any, value: Any) -> bool:
     try:
         _converted(hint, value)
-    except ValidationError:
+    except ValueError:
         return False
     return True
 
 
-def _shown(name: str, detail: Any) -> str:
-    place = ".".join([name, *map(str, detail["loc"])])
-    return f"{place}={detail['input']!r}: {detail['msg']}"
+def _said(name: str, error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return f"{name} {error}"
+    details = error.errors(include_url=False)
+    return "; ".join(f"{'.'.join([name, *map(str, d['loc'])])}={d['input']!r}: {d['msg']}" for d in details)
 
 
 def _converted(hint: Any, value: Any) -> Any:
     """The value in the type of the hint; an integer stays one where the family asks for a number.
 
     Raises:
-        ValidationError: it does not fit.
+        ValueError: it does not fit.
     """
     if hint is float and type(value) is int:
         return value
@@ -132,13 +135,26 @@ def _readable(hint: Any) -> Any:
 
 
 def _prepared(hint: Any, value: Any) -> Any:
-    """The value with names of an enumeration's members as members, and with the members of a composite read themselves."""
+    """The value with names of an enumeration's members as members, and with the families of a composite read as such.
+
+    Raises:
+        ValueError: it names fields that there are not.
+    """
     if get_origin(hint) in (list, tuple) and isinstance(value, list | tuple):
         return [_prepared(get_args(hint)[0], item) for item in value]
     if isinstance(hint, type) and issubclass(hint, Enum) and isinstance(value, str):
         return next((member for member in hint if member.name.casefold() == value.casefold()), value)
-    if is_dataclass(hint) and isinstance(value, Mapping) and {"name", "config"} <= {f.name for f in fields(hint)}:
-        spec = {"weight": 1.0, "config": {}, **value}
-        is_family = isinstance(spec.get("name"), str) and isinstance(spec["config"], Mapping)
-        return spec | ({"config": _converted_options(spec["name"], spec["config"])} if is_family else {})
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        valid = [option.name for option in fields(hint)]
+        if unknown := sorted(set(value) - set(valid)):
+            raise ValueError(f"has no {', '.join(unknown)}; it has {', '.join(valid)}")
+        return _with_family(value) if valid == ["name", "weight", "config"] else value
     return value
+
+
+def _with_family(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A member of a composite, with the options of its family converted; without a weight it has 1."""
+    spec = {"weight": 1.0, "config": {}, **spec}
+    if not (isinstance(spec.get("name"), str) and isinstance(spec["config"], Mapping)):
+        return spec
+    return {**spec, "config": _converted_options(spec["name"], spec["config"])}
