@@ -72,7 +72,9 @@ class ReasoningGymSource(Block):
 
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     family: str = Field(description="name of the family, for instance `chain_sum`")
-    options: dict[str, Any] = Field({}, description="options of the family")
+    options: dict[str, Any] = Field(
+        {}, description="options of the family, in plain YAML (see docs/data.md, Families of reasoning-gym)"
+    )
     size: PositiveInt = Field(description="number of distinct questions to generate; the family may have fewer")
     seed: int = Field(0, ge=0, description="seed of the generated data, independent of the run's seed")
 

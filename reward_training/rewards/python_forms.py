@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from configs.errors import ConfigError, RewardError
 from configs.records import Completion, Message, Problem, Prompt
+from reward_training.answers.entries import decoded
 from reward_training.reward import Unscored, Value
 from reward_training.rewards.outcome import asked
 
@@ -187,7 +188,7 @@ def trl_arguments(problems: Sequence[Problem], completions: Sequence[Completion]
 def _columns(problem: Problem) -> dict[str, Any]:
     """The columns of the data set; the gold answer is `answer`, and `solution` too unless the data have such a column."""
     gold = _gold(problem)
-    return {"solution": gold, **problem.meta, "answer": gold, "source": problem.source}
+    return {"solution": gold, **_meta(problem), "answer": gold, "source": problem.source}
 
 
 def _gold(problem: Problem) -> str | list[str] | None:
@@ -195,11 +196,17 @@ def _gold(problem: Problem) -> str | list[str] | None:
     return problem.golds if problem.other_answers else problem.answer
 
 
+def _meta(problem: Problem) -> dict[str, Any]:
+    """The problem's other columns; a reasoning-gym entry is as the library made it, so that its scorers can read it."""
+    is_entry = {"family", "entry"} <= problem.meta.keys()
+    return problem.meta | ({"entry": decoded(problem.meta["entry"])} if is_entry else {})
+
+
 def verl_arguments(problem: Problem, completion: Completion) -> dict[str, Any]:
     """What verl's reward manager passes for one completion."""
     own = problem.meta.get("extra_info")
     info = {"question": asked(problem.prompt), "index": problem.key, "split": problem.split}
-    others = {name: value for name, value in problem.meta.items() if name not in VERL_COLUMNS}
+    others = {name: value for name, value in _meta(problem).items() if name not in VERL_COLUMNS}
     return {
         "data_source": problem.meta.get("data_source", problem.source),
         "solution_str": completion.text,

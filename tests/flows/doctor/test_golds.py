@@ -104,3 +104,36 @@ def test_gold_answers_are_taken_out_of_solutions(workspace: Path) -> None:
     assert [problem.answer for problem in found.problems] == [r"\frac{1}{2}", "3, -3"]
     assert found.num_unmatched == 1
     assert [type_of(problem.answer) for problem in found.problems] == ["number", "list"]
+
+
+def test_source_of_which_all_fail_is_a_failure_beside_a_larger_one() -> None:
+    """It was a warning, since the larger source passes."""
+    reward = OutcomeRewardConfig(name="right")
+    config = Config.model_construct(rewards=[reward], evaluation=Config.model_fields["evaluation"].default)
+    words = [problem.model_copy(update={"source": "b.jsonl"}) for problem in problems(["red", "blue"])]
+    [found] = [
+        f for f in check_gold_answers(config, [*problems(["1", "2", "3"]), *words], quick=True) if "gold" in f.name
+    ]
+    assert (found.status, found.detail) == ("fail", "2 of 2 fail, for instance 'red' of b.jsonl")
+
+
+def test_problems_without_gold_answers_are_told() -> None:
+    open_ones = [problem.model_copy(update={"answer": None, "answer_type": ""}) for problem in problems(["1", "2"])]
+    config = Config.model_construct(
+        rewards=[OutcomeRewardConfig(name="right")], evaluation=Config.model_fields["evaluation"].default
+    )
+    [found] = check_gold_answers(config, open_ones, quick=True)
+    assert (found.status, found.detail) == (
+        "fail",
+        "2 problems of a.jsonl have no gold answer, which checker: exact needs",
+    )
+    digits = OutcomeRewardConfig(name="right", checker="regex", pattern="[0-9]+")
+    [found] = check_gold_answers(config.model_copy(update={"rewards": [digits]}), open_ones, quick=False)
+    assert (found.status, found.detail) == ("ok", "a.jsonl without gold answers, judged by the checker alone")
+
+
+def test_empty_gold_answers_are_counted_as_such() -> None:
+    [counts] = check_answer_types(problems(["", "5"]))
+    assert counts.detail == "empty 1, number 1"
+    found = checked(["", "x + 1"], extract="tag")
+    assert found["gold answers, right"].detail == "2 of 2 pass"

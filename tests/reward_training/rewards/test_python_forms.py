@@ -17,7 +17,7 @@ from configs.errors import ConfigError, RewardError
 from configs.records import Completion, Problem
 from configs.schema.rewards import PythonRewardConfig
 from reward_training.reward import Unscored
-from reward_training.rewards.python_forms import form_of
+from reward_training.rewards.python_forms import form_of, verl_arguments
 from reward_training.rewards.python_function import PythonReward
 from reward_training.scorer import build_rewards, score
 
@@ -215,3 +215,13 @@ def test_the_parameters_tell_the_form(module: Any) -> None:
 def test_a_function_that_cannot_be_called_is_refused_before_it_is(name: str, message: str, module: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         PythonReward(PythonRewardConfig(name="mine", function=f"rewards_of_form_test:{name}"))
+
+
+def test_entry_of_a_family_is_as_the_library_made_it(
+    make_problem: MakeProblem, make_completion: Make, module: Any
+) -> None:
+    """A function passes it on to the family's scorer, which compares with tuples."""
+    asked = make_problem(meta={"family": "f", "entry": {"answer": "5", "metadata": {"board": {"$tuple": [1, 2]}}}})
+    values("keeps_arguments", [asked], [make_completion("5")])
+    assert module.seen[0]["entry"] == [{"answer": "5", "metadata": {"board": (1, 2)}}]
+    assert verl_arguments(asked, make_completion("5"))["extra_info"]["entry"]["metadata"] == {"board": (1, 2)}
