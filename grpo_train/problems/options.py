@@ -96,7 +96,7 @@ def _labelled(value: Any) -> list[Labelled]:
 
 def _in_one_text(text: str) -> list[Labelled]:
     """The options of a text that holds all of them, each after its letter: `a ) 12 , b ) 16`."""
-    marks = []
+    marks: list[re.Match[str]] = []
     for match in MARK.finditer(text):
         if match[1].upper() == ascii_uppercase[len(marks) : len(marks) + 1]:
             marks.append(match)
