@@ -215,7 +215,8 @@ def _checked_values(reward: Reward, problems: Sequence[Problem], completions: Se
         raise
     except Exception as error:  # any exception of a reward stops the stage, and the message names the reward
         where = _first_failure(reward, problems, completions)
-        raise RewardError(f"{where} raised {type(error).__name__}: {error}; mend the reward") from error
+        keep = "; a column of the data is there only if columns.keep names it" if isinstance(error, KeyError) else ""
+        raise RewardError(f"{where} raised {type(error).__name__}: {error}; mend the reward{keep}") from error
     if len(values) != len(completions):
         where = _location(reward, problems[0], completions[0])
         raise RewardError(f"{where} (the first of the batch): {len(values)} values for {len(completions)} completions")

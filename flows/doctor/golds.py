@@ -88,7 +88,9 @@ def _tried(settings: OutcomeRewardConfig, reward: Reward, problems: Sequence[Pro
     if settings.checker in READS_NOTATION:
         yield _rewritten_accepted(settings, reward, sample)
     if settings.checker in TELLS_CHANGES and settings.tolerance <= OutcomeRewardConfig(name="x").tolerance:
-        yield _changed_refused(settings, reward, [problem for problem in sample if not problem.other_answers])
+        with_one = [problem for problem in sample if not problem.other_answers]  # a change may make one gold another
+        if with_one:
+            yield _changed_refused(settings, reward, with_one)
 
 
 def _accepted(settings: OutcomeRewardConfig, trials: Sequence[GoldTrial]) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ class RawProblem:
     source: str
     other_answers: list[str] = field(default_factory=list)
     """further gold answers, each of which is right too"""
+    options: str = ""
+    """the lines of options at the end of the question; often empty"""
     meta: dict[str, Any] = field(default_factory=dict)
     difficulty: float | None = None
     split: str | None = None
@@ -38,6 +40,11 @@ class RawProblem:
         if isinstance(self.question, str):
             return self.question
         return "\n".join(message["content"] for message in self.question)
+
+    @property
+    def stem(self) -> str:
+        """The question as one string, without its options."""
+        return self.text.removesuffix(self.options)
 
 
 @dataclass(frozen=True)

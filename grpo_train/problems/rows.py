@@ -73,11 +73,13 @@ def _problem(
     golds = [] if columns.answer is None else _golds(answer, options, taken, columns, location)
     if columns.answer is not None and not golds:
         return "unmatched"
+    written = options if columns.options is not None else None
     return RawProblem(
-        under_question(question, options) if options is not None and columns.options is not None else question,
+        question if written is None else under_question(question, written),
         golds[0] if golds else None,
         name,
         other_answers=golds[1:],
+        options="" if written is None else written.lines,
         meta=_kept(row, columns, read, options, location),
         split=source.split,
     )

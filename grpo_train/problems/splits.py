@@ -229,7 +229,7 @@ def _without_matches(
     refused = {"refuse": matches, "refuse_equal": exact, "drop": {}}[config.action]
     if refused:
         i, j = next(iter(refused.items()))
-        shared = shared_words(problems[i].text, others[j].text, config.ngram)
+        shared = shared_words(problems[i].stem, others[j].stem, config.ngram)
         raise ConfigError(
             f"{len(refused)} {names[0]} problems overlap {names[1]} ({len(exact)} equal, {len(similar)} with "
             f"{config.ngram} words in a row), for instance {problems[i].text[:80]!r} and {others[j].text[:80]!r}, which share "
@@ -240,12 +240,13 @@ def _without_matches(
 
 
 def _similar(problems: list[RawProblem], others: list[RawProblem], config: OverlapConfig) -> dict[int, int]:
-    """N-gram matches among written text; questions of procedural families share phrases by design."""
+    """N-gram matches among written questions, without their options: these are often the same few words, and questions of
+    procedural families share phrases by design."""
     written = [i for i, problem in enumerate(problems) if problem.is_text]
     other_written = [i for i, other in enumerate(others) if other.is_text]
     matches = ngram_matches(
-        [problems[i].text for i in written],
-        [others[i].text for i in other_written],
+        [problems[i].stem for i in written],
+        [others[i].stem for i in other_written],
         n=config.ngram,
         common_share=config.common_share,
         min_share=config.min_share,

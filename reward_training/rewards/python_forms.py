@@ -139,7 +139,7 @@ class Caller:
         if missing := [name for name in self._required if name not in arguments]:
             raise RewardError(
                 f"function={self._path!r} needs {', '.join(missing)}; the problems have the columns "
-                f"{', '.join(name for name in arguments if name not in TRL_ARGUMENTS)}"
+                f"{', '.join(name for name in arguments if name not in TRL_ARGUMENTS)}; columns.keep of a source keeps more"
             )
         return {name: value for name, value in arguments.items() if self._accepted is None or name in self._accepted}
 

@@ -192,6 +192,19 @@ def test_near_copies_are_left_out_and_questions_of_one_phrase_stay(
     assert len(found.by_split["train"]) == 22 - 1 - 6
 
 
+def test_options_that_many_questions_have_are_no_overlap(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    options = {"options": ["true and true", "false and false", "true and false", "false and true"], "answer": 0}
+    rows = [{"question": f"Say {i}", **options} for i in range(20)]
+    columns = {"columns": {"options": "options"}}
+    assert _load(tokenizer, [write("a.jsonl", rows, **columns)]).counts["overlap_ngram"] == 0
+    stem = "Which colour has the sky over the sea on a sunny day"
+    test = [{"question": f"{stem}?", **options}, *({"question": f"Say {i}", **options} for i in range(3))]
+    train = [{"question": f"{stem}, then?", **options}, *rows[3:]]
+    sources = [write(f"{name}.jsonl", kept, split=name, **columns) for name, kept in (("test", test), ("train", train))]
+    dev = write("dev.jsonl", _rows(50, 53), split="dev")
+    assert _load(tokenizer, [*sources, dev], overlap={"common_share": 1.0}).counts["overlap_ngram"] == 1
+
+
 # ---- prompts --------------------------------------------------------------------------------------------------------
 
 
