@@ -214,6 +214,6 @@ def check_difficulty(problems: Sequence[Problem], config: Curriculum) -> None:
     if unknown := [problem for problem in problems if problem.difficulty is None]:
         raise ConfigError(
             f"curriculum.difficulty=data, but {len(unknown)} of {len(problems)} training problems have no difficulty, "
-            f"for instance one of {unknown[0].source}; name its column in columns.difficulty, or set "
-            "curriculum.difficulty=policy"
+            f"for instance one of {unknown[0].source}; name its column in columns.difficulty (with its range, "
+            "{column: ..., easy: ..., hard: ...}, where that is not [0, 1]), or set curriculum.difficulty=policy"
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from configs.disk.rows.columns import from_json, shortened
+from configs.disk.rows.columns import from_json, mended, shortened
 from configs.errors import ConfigError
 from configs.records import Message
 from configs.seeds import rng_for
@@ -71,7 +71,7 @@ def _unpacked(value: Any) -> Any:
     if not isinstance(parsed := from_json(value), str):
         return parsed
     try:
-        return ast.literal_eval(value.strip())
+        return mended(ast.literal_eval(value.strip()), value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.schema.problems import FileSource, ReasoningGymSource, Source
@@ -36,7 +37,9 @@ def read_source(source: Source, read: ColumnsRead = NO_COLUMNS) -> SourceRows:
     if isinstance(source, ReasoningGymSource):
         return read_sources([source])[0]
     if isinstance(source, FileSource):
-        name = source.path if isinstance(source.path, str) else ", ".join(source.path)
-        return problems_of_rows(source, name, read_rows(source.path, None, DEFAULT_SPLIT, None, PATH), read)
+        names = [source.path] if isinstance(source.path, str) else source.path
+        is_folder = len(names) == 1 and Path(names[0]).expanduser().is_dir()
+        rows = read_rows(names[0] if is_folder else names, None, DEFAULT_SPLIT, None, PATH)  # a list asks no hub
+        return problems_of_rows(source, ", ".join(names), rows, read)
     rows = read_rows(source.path, source.name, source.dataset_split, source.revision, PATH)
     return problems_of_rows(source, source.path, rows, read)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from configs.errors import ConfigError
 
 Row = tuple[str, dict[str, Any]]
 """(location, for instance `data.jsonl line 3`; columns)"""
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""an escape that may be one half of a character"""
 MISSING = object()
 """what a path leads to that a row does not have"""
 
@@ -66,10 +69,25 @@ def from_json(text: str) -> Any:
     """The list or mapping that a text holds as JSON; any other text as it is."""
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return json.loads(text)
+            return mended(json.loads(text), text)
         except (ValueError, RecursionError):
             return text
     return text
+
+
+def mended(value: Any, raw: str) -> Any:
+    """The value that was parsed from `raw`, with U+FFFD where half a character was escaped, which no encoder takes."""
+    return _whole(value) if SURROGATE.search(raw) else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
 
 
 def _inner_names(row: dict[str, Any], path: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import IO, TextIO
 from configs.disk.rows.columns import Row
 from configs.disk.rows.json_rows import json_rows
 from configs.disk.rows.opening import PACKED, SUFFIXES, encoding_of, format_of, unpacked
-from configs.disk.rows.table_rows import DELIMITERS, arrow_rows, csv_rows, parquet_rows
+from configs.disk.rows.table_rows import DELIMITERS, arrow_rows, csv_rows, line_rows, parquet_rows
 from configs.errors import ConfigError
 
 PARQUET, ARROW, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
@@ -74,6 +74,8 @@ def _text_rows(text: TextIO, text_format: str, path: Path, *, is_array: bool) ->
     """The rows of a text, whose lines end at a newline alone, since JSON may hold other separators of lines."""
     if text_format in ("json", "jsonl"):
         return json_rows(text, str(path), is_array=is_array, is_lines=text_format == "jsonl")
+    if text_format == "lines":
+        return line_rows(text, str(path))
     return csv_rows(text, str(path), delimiter="\t" if text_format == "tsv" else None)
 
 
@@ -91,10 +93,12 @@ def _format(path: Path, head: bytes) -> str:
         return named
     if _begins(head, OBJECT) or _begins(head, ARRAY):
         return "json"
+    if path.suffix.lower() == ".txt":
+        return "lines"
     first_line = head.decode(encoding_of(head), errors="replace").partition("\n")[0]
-    if not any(delimiter in first_line for delimiter in DELIMITERS):
+    if "\0" in first_line or not any(delimiter in first_line for delimiter in DELIMITERS):
         raise ConfigError(
-            f"{path} is of no format that its name ({', '.join(SUFFIXES)}, also packed as {', '.join(PACKED)}) or its "
+            f"{path} is of no format that its name ({', '.join(SUFFIXES)}, .txt, also packed as {', '.join(PACKED)}) or its "
             "first bytes tell; convert it to one of these"
         )
     return "csv"

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from configs.disk.rows.columns import Row, shortened
+from configs.disk.rows.columns import Row, mended, shortened
 from configs.errors import ConfigError
 
 CHUNK = 1 << 16
 """characters of an array that are read at a time"""
 SPACE = re.compile(r"\s*")
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""an escape that may be one half of a character"""
 
 
 def json_rows(text: TextIO, path: str, *, is_array: bool, is_lines: bool) -> Iterator[Row]:
@@ -25,21 +23,6 @@ def json_rows(text: TextIO, path: str, *, is_array: bool, is_lines: bool) -> Ite
         ConfigError: something in it is no JSON, or no object.
     """
     yield from _array(text, path) if is_array else _objects(text, path, is_lines=is_lines)
-
-
-def mended(value: Any, raw: str) -> Any:
-    """The value that was parsed from `raw`, with U+FFFD where half a character was escaped, which no encoder takes."""
-    return _whole(value) if SURROGATE.search(raw) else value
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
 
 
 # ---- an object a line -----------------------------------------------------------------------------------------------
@@ -99,7 +82,8 @@ def _parsed(text: str, location: str) -> Any:
 
 
 def rows_in_object(value: Any, path: str) -> Iterator[Row]:
-    """The rows of a file of one object: those of its only list of objects; columns, as lists or by index; or itself."""
+    """The rows of a file of one object: those of its only list of objects; its
+    columns, as lists or by index; its members, where they are alike; or itself."""
     whole = as_object(value, f"{path} line 1")
     lists = [name for name, member in whole.items() if _is_list_of_rows(member)]
     if len(lists) == 1:
@@ -107,6 +91,8 @@ def rows_in_object(value: Any, path: str) -> Iterator[Row]:
     elif (columns := _columns(whole)) is not None:
         rows = zip(*columns.values(), strict=True)
         yield from _numbered((dict(zip(columns, row, strict=True)) for row in rows), path)
+    elif len(whole) > 1 and all(_is_row(member) for member in whole.values()) and _are_alike(list(whole.values())):
+        yield from _numbered(whole.values(), path)
     else:
         yield f"{path} line 1", whole
 

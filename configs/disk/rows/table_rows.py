@@ -1,4 +1,4 @@
-"""Reads rows from tables: CSV, TSV, Parquet and Arrow."""
+"""Reads rows from tables (CSV, TSV, Parquet and Arrow), and from plain lines."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def csv_rows(text: TextIO, path: str, delimiter: str | None) -> Iterator[Row]:
                 yield f"{path} line {lines.line_num}", _named(names, cells, f"{path} line {lines.line_num}")
     except csv.Error as error:
         raise ConfigError(f"{path} line {lines.line_num}: broken CSV ({error}); mend its quotation marks") from error
+
+
+def line_rows(text: TextIO, path: str) -> Iterator[Row]:
+    """A row for each line of a plain text, in the column `text`."""
+    for number, line in enumerate(text, start=1):
+        if line.strip():
+            yield f"{path} line {number}", {"text": line.strip()}
 
 
 def _refuse_doubles(names: list[str], path: str) -> None:

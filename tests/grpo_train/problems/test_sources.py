@@ -121,7 +121,12 @@ def test_faulty_file_names_the_place_and_the_remedy(
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("none.jsonl", "does not exist; set"), (".", "doesn't contain any data files")]
+    ("path", "message"),
+    [
+        ("none.jsonl", "does not exist; set"),
+        ("data/train", "does not exist; set"),
+        (".", "doesn't contain any data files"),
+    ],
 )
 def test_missing_file_names_the_remedy(path: str, message: str, workspace: Path) -> None:
     with pytest.raises(ConfigError, match=message):

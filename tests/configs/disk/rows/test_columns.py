@@ -45,3 +45,7 @@ def test_a_missing_column_is_named_with_those_that_are_there() -> None:
         match=r"line 1: no column 'reward_model.gold'; set columns.answer to one of .*'reward_model.ground_truth', 'reward_model.style'",
     ):
         column(ROW, "reward_model.gold", "columns.answer", "a.jsonl line 1")
+
+
+def test_half_a_character_in_json_within_a_text_is_replaced() -> None:
+    assert lookup({"info": '{"question": "a \\ud83d b"}'}, "info.question") == "a \ufffd b"

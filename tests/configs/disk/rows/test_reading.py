@@ -61,6 +61,7 @@ FORMATS: dict[str, bytes] = {
     ".lines.json": _lines(ROWS),
     ".columns.json": json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}).encode(),
     ".pandas.json": json.dumps({n: {str(i): r[n] for i, r in enumerate(ROWS)} for n in ROWS[0]}).encode(),
+    ".index.json": json.dumps({"q1": ROWS[0], "q2": ROWS[1]}).encode(),
     ".csv": _table(ROWS),
     ".semicolons.csv": _table(ROWS, ";"),
     ".tsv": _table(ROWS, "\t"),
@@ -156,6 +157,11 @@ def test_an_array_is_decoded_item_by_item_whatever_the_size_of_an_item(tmp_path:
     assert read(str(tmp_path / "a.json")) == rows
 
 
+def test_plain_lines_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Name a colour, any.\n\n  Sing!\n")
+    assert read(str(tmp_path / "a.txt")) == [{"text": "Name a colour, any."}, {"text": "Sing!"}]
+
+
 def test_parts_of_a_file_are_read(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_bytes(_lines([{"n": n} for n in range(10)]))
@@ -242,6 +248,7 @@ def test_what_a_hub_says_is_in_the_message(workspace: Path, monkeypatch: pytest.
         ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read: .* is it damaged"),
         ("a.parquet", b"hello", "a.parquet cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], "a.jsonl.gz cannot be read: .* is it damaged"),
+        ("a.xlsx", b"PK\x03\x04\0,;\0", "a.xlsx is of no format"),
         ("a", b"just words\n", "a is of no format that its name .* tell; convert it"),
     ],
 )
