@@ -23,6 +23,7 @@ from configs.errors import StageStopped
 from configs.records import Record
 from configs.schema.config import Config
 from configs.schema.operational import flatten, without_operational
+from configs.schema.problems import Columns, OverlapConfig
 from tasks.running.allocator import reused_memory
 from tasks.running.run import Run
 from tasks.runs.facts import DatasetFact, Outcome, StageFacts, Status
@@ -100,11 +101,13 @@ class StageSpec(Record):
         return digest_json(self.config_part())
 
     def older_config_digest(self) -> str:
-        """The digest of manifests written before `save_steps` was marked OPERATIONAL.
+        """The digest of manifests written by 0.1.0.
 
-        It covers `save_steps` if all of `grpo_config` or `reward_models` is read.
+        It covers `save_steps` if all of `grpo_config` or `reward_models` is read, and of `problems` no field that came later.
         """
         part = self.config_part()
+        if "problems" in part:
+            part["problems"] = _problems_of_0_1_0(part["problems"])
         if "grpo_config" in part:
             part["grpo_config"]["save_steps"] = self.config.grpo_config.save_steps
         if "reward_models" in part:
@@ -220,6 +223,22 @@ def mismatch(folder: Path, spec: StageSpec) -> str | None:
 
 def _differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _problems_of_0_1_0(problems: dict[str, Any]) -> dict[str, Any]:
+    """The block `problems` as 0.1.0 wrote it, where fields that came later have their defaults."""
+    default = OverlapConfig().model_dump()
+    overlap = {name: v for name, v in problems["overlap"].items() if name != "min_share" or v != default["min_share"]}
+    if overlap["action"] == default["action"]:
+        overlap["action"] = "refuse"
+    return problems | {"overlap": overlap, "sources": [_source_of_0_1_0(source) for source in problems["sources"]]}
+
+
+def _source_of_0_1_0(source: dict[str, Any]) -> dict[str, Any]:
+    if "columns" not in source:
+        return source
+    default, old = Columns().model_dump(), ("question", "answer", "difficulty")
+    return source | {"columns": {n: v for n, v in source["columns"].items() if n in old or v != default[n]}}
 
 
 def _digest_or_none(path: Path) -> str | None:
