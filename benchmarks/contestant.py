@@ -92,8 +92,8 @@ class Student:
         self.model.eval()  # type: ignore[no-untyped-call]
         completions = sample(self.model, self.tokenizer, dev, greedy, seed=0, policy_id="examined")
         self.model.train(was_training)
-        rewards = [r for r in open_rewards(self.workload, self.config) if r.name == self.config.checker]
-        return fmean(is_right(row.parts[self.config.checker]) for row in score(dev, completions, rewards))
+        rewards = [r for r in open_rewards(self.workload, self.config) if r.name in self.config.checkers]
+        return fmean(is_right(row.parts[self.config.checkers[0]]) for row in score(dev, completions, rewards))
 
 
 def open_student(workload: Workload, config: Config) -> Student:

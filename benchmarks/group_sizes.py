@@ -142,9 +142,9 @@ def advantages_of(
 ) -> Advantages:
     """Advantages from the checker's reward alone."""
     size = workload.group_size
-    rewards = [reward for reward in open_rewards(workload, config) if reward.name == config.checker]
+    rewards = [reward for reward in open_rewards(workload, config) if reward.name in config.checkers]
     scores = score([problem for problem in asked for _ in range(size)], completions, rewards)
-    parts = np.array([[row.parts[config.checker] or 0.0] for row in scores])
+    parts = np.array([[row.parts[config.checkers[0]] or 0.0] for row in scores])
     return group_advantages(parts, np.ones(1), size)
 
 

@@ -88,8 +88,8 @@ def measured(share: float, seed: int, num_steps: int, num_problems: int) -> dict
         dev = problems.by_split["dev"]
         greedy = Sampling(1, 0.0, config.grpo_config.max_response_length)
         completions = sample(model, tokenizer, dev, greedy, seed=0, policy_id="trained")
-        scores = score(dev, completions, [reward for reward in rewards if reward.name == config.checker])
-    accuracy = fmean(is_right(row.parts[config.checker]) for row in scores)
+        scores = score(dev, completions, [reward for reward in rewards if reward.name in config.checkers])
+    accuracy = fmean(is_right(row.parts[config.checkers[0]]) for row in scores)
     values = [sampled_tokens(steps), *(mean(steps, key) for key in METRICS), accuracy]
     return dict(zip(COLUMNS, values, strict=True))
 

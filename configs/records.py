@@ -90,7 +90,8 @@ class Score(Record):
     """The scores that the rewards gave to one completion."""
 
     parts: dict[str, float | None]
-    """{objective: value}; None where the reward could not score the completion"""
+    """{objective: value}; None where the reward could not score the completion. An objective that does not apply to the
+    problem is absent"""
     unscored: dict[str, str] = {}
     """{objective: reason} for each None in `parts`"""
     faults: dict[str, str] = {}
@@ -109,6 +110,11 @@ RIGHT = 1.0
 def is_right(value: float | None) -> bool:
     """Whether a checker's value counts as right; None (unscored) does not."""
     return value is not None and value >= RIGHT
+
+
+def verdict(score: Score, checker: str | None) -> bool | None:
+    """Whether the reward `checker` calls the response right; None where there is no such reward or it does not apply."""
+    return is_right(score.parts[checker]) if checker in score.parts else None
 
 
 class PreferencePair(Record):

@@ -16,7 +16,7 @@ from flows.summary import FILE, Summary, finished_summary
 from tasks.runs.facts import load
 from tasks.runs.run_file import open_run, refuse_without_pairs, run_names
 from tasks.runs.workspace import refuse_when_held, run_folder
-from tasks.showing.tables import estimates_table, rounds_table, verdict_on
+from tasks.showing.tables import estimates_table, rounds_table, sources_table, verdict_on
 from tasks.showing.terminal import Terminal
 from tasks.tracking.outbox import TRACKING, RunTracking
 
@@ -136,6 +136,8 @@ def _show(root: Path, summary: Summary, terminal: Terminal) -> None:
     """Print the table of rounds, the time, where report and pages are, and last the path of summary.json."""
     folder = run_folder(root, summary["run"])
     terminal.print(rounds_table(summary))
+    if (by_source := sources_table(summary)) is not None:
+        terminal.print(by_source)
     terminal.print("accuracy is greedy, over its 95% interval; dev promotes, test only reports")
     if "seconds" in summary:
         terminal.print(f"took       {_time_taken(summary['seconds'])}")

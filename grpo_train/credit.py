@@ -8,8 +8,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from configs.schema.config import Config
-from grpo_train.groups import Groups, left_out, parts_matrix, without
-from grpo_train.updating.advantages import Advantages, Floats, group_advantages
+from grpo_train.groups import Groups, alike, applies_matrix, left_out, parts_matrix, without
+from grpo_train.updating.advantages import Advantages, Bools, Floats, group_advantages
 from grpo_train.updating.step_advantages import add_steps, token_steps
 from reward_training.weighing import Weighing
 
@@ -24,8 +24,12 @@ class Credit:
         """column of the objective that scores single steps; None where there is none"""
 
     def parts(self, groups: Groups) -> Floats:
-        """(N, K) score under each objective, NaN where the reward could not score."""
+        """(N, K) score under each objective, NaN where it could not score or does not apply."""
         return parts_matrix(groups.scores, self.objectives)
+
+    def applies(self, groups: Groups) -> Bools:
+        """(N, K) whether the objective applies to the response's problem."""
+        return applies_matrix(groups.scores, self.objectives)
 
     def advantages(self, groups: Groups, weighing: Weighing) -> Advantages:
         """Advantages of the N responses; 0 for those that `left_out` leaves out."""
@@ -42,6 +46,7 @@ class Credit:
             baseline=combination.baseline,
             spread_floor=combination.reward_spread_floor,
             floors=floors_k2,
+            alike=alike(self.applies(groups), weights_k, grpo.group_size),
         )
         if self.per_step is None:
             return advantages

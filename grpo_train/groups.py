@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from configs.records import Completion, Problem, Score, is_right
+from configs.records import Completion, Problem, Score, verdict
 from configs.schema.grpo import GrpoConfig
-from grpo_train.updating.advantages import Bools, Floats
+from grpo_train.updating.advantages import Bools, Floats, Ints
+
+CheckerOf = Callable[[str], str | None]
+"""{source: name of the reward that decides whether a response to its problems is right}; None where none does"""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,13 @@ class Groups:
     def sampled_scores(self) -> list[Score]:
         return [score for score, is_old in zip(self.scores, self.old, strict=True) if not is_old]
 
-    def right(self, checker: str) -> list[bool]:
-        """(N,) whether each response is right by the reward named `checker`."""
-        return [is_right(score.parts[checker]) for score in self.scores]
+    def checkers(self, checker_of: CheckerOf) -> list[str | None]:
+        """(N,) name of the reward that decides on each response; None where none does."""
+        return [name for problem in self.problems for name in [checker_of(problem.source)] * self.group_size]
+
+    def right(self, checker_of: CheckerOf) -> list[bool | None]:
+        """(N,) whether each response is right; None where none of its scores says so."""
+        return [verdict(*row) for row in zip(self.scores, self.checkers(checker_of), strict=True)]
 
     def chosen(self, indices: Sequence[int]) -> Groups:
         """The groups at `indices`, in that order."""
@@ -72,9 +79,24 @@ class Groups:
 
 
 def parts_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Floats:
-    """(N, K) score of each response under each of `objectives`, NaN where the reward could not score it."""
-    rows = [[np.nan if score.parts[name] is None else score.parts[name] for name in objectives] for score in scores]
+    """(N, K) score of each response under each of `objectives`, NaN where it has none."""
+    rows = [[score.parts.get(name) for name in objectives] for score in scores]
     return np.array(rows, dtype=np.float64).reshape(len(scores), len(objectives))
+
+
+def applies_matrix(scores: Sequence[Score], objectives: Sequence[str]) -> Bools:
+    """(N, K) whether each of `objectives` applies to the response's problem, scored or not."""
+    rows = [[name in score.parts for name in objectives] for score in scores]
+    return np.array(rows, dtype=np.bool_).reshape(len(scores), len(objectives))
+
+
+def alike(applies: Bools, weights: Floats, group_size: int) -> Ints:
+    """(G,) a number for each group, the same for those to which the same weighted objectives apply.
+
+    `applies` is (N, K), `weights` (K,).
+    """
+    weighted = applies[::group_size, weights != 0]
+    return np.asarray(weighted @ (1 << np.arange(weighted.shape[1])))  # one bit for each objective
 
 
 def left_out(completions: Sequence[Completion], grpo: GrpoConfig) -> Bools:

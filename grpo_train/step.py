@@ -97,9 +97,10 @@ class Stepper:
         record = StepRecord(
             step=step,
             objectives=self.objectives,
-            checker=self.config.checker,
+            checker_of=self.config.checker_of,
             batch=batch,
             parts=self.credit.parts(batch),
+            applies=self.credit.applies(batch),
             advantages=advantages,
             refused=collected.refused,
             refused_advantages=refused_advantages,

@@ -79,8 +79,10 @@ class GoldTrial:
 
 
 def outcome_pairs(rewards: Sequence[RewardConfig], problems: Sequence[Problem]) -> list[Pair]:
-    """Each outcome reward with the problems that it scores."""
-    return [(reward, problems) for reward in rewards if isinstance(reward, OutcomeRewardConfig)]
+    """Each outcome reward with the problems that it scores, where there are any."""
+    outcomes = [reward for reward in rewards if isinstance(reward, OutcomeRewardConfig)]
+    pairs = ((reward, [p for p in problems if reward.applies_to(p.source)]) for reward in outcomes)
+    return [(reward, scored) for reward, scored in pairs if scored]
 
 
 def refuse_failing_golds(pairs: Sequence[Pair]) -> None:

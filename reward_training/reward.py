@@ -51,6 +51,21 @@ class Reward(Protocol):
         ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A reward that scores the problems of some sources only."""
+
+    @property
+    def sources(self) -> Sequence[str] | None:
+        """Names of these sources; None: all."""
+        ...
+
+
+def sources_of(reward: Reward) -> Sequence[str] | None:
+    """Names of the sources whose problems the reward applies to, and is called for; None: all."""
+    return reward.sources if isinstance(reward, Selective) else None
+
+
 class WorksElsewhere:
     """Marker for a reward that computes in other processes or on other machines. Several threads may call it at once,
     and it may be called for finished groups while other responses are still being sampled."""

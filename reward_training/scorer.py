@@ -27,7 +27,7 @@ from configs.schema.rewards import (
     RewardConfig,
 )
 from reward_training.judges.judge import JudgeReward
-from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, WorksElsewhere
+from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, WorksElsewhere, sources_of
 from reward_training.reward_models.scores import RewardModelScorer
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
@@ -138,14 +138,14 @@ def score(
 class Scoring:
     """Scores a batch whose groups may be handed in one by one, as soon as their responses are complete.
 
-    Rewards marked WorksElsewhere start on each group at once, in threads; the other rewards score the whole batch at
+    A reward is called for the problems that it applies to; the scores of others have no part of that name. Rewards marked WorksElsewhere start on each group at once, in threads; the other rewards score the whole batch at
     the end. The scores equal those of `score`.
     """
 
     def __init__(self, rewards: Sequence[Reward], weighing: Weighing | None = None) -> None:
         self._rewards = rewards
         self._weighing = weighing or Weighing({reward.name: reward.weight for reward in rewards})
-        self._begun: dict[str, dict[int, Future[list[Found]]]] = {}
+        self._begun: dict[str, dict[int, Future[list[Found | None]]]] = {}
         self._threads = {r.name: ThreadPoolExecutor(CALLS_AT_ONCE) for r in rewards if isinstance(r, WorksElsewhere)}
 
     def __enter__(self) -> Self:
@@ -161,7 +161,7 @@ class Scoring:
         """Start scoring a group whose responses are complete; `group_index` is its position in the batch."""
         for reward in self._rewards:
             if reward.name in self._threads:
-                call = partial(_checked_values, reward, [problem] * len(completions), completions)
+                call = partial(_values_where_it_applies, reward, [problem] * len(completions), completions)
                 self._begun.setdefault(reward.name, {})[group_index] = self._threads[reward.name].submit(call)
 
     def finish(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Score]:
@@ -173,13 +173,16 @@ class Scoring:
         if len(problems) != len(completions):
             raise ValueError(f"{len(problems)} problems and {len(completions)} completions; give one a completion")
         values = {reward.name: self._values(reward, problems, completions) for reward in self._rewards}
-        rows = ({name: row[i] for name, row in values.items()} for i in range(len(completions)))
+        columns = values.items()
+        rows = ({n: value for n, row in columns if (value := row[i]) is not None} for i in range(len(completions)))
         return [_score_of(row, self._weighing) for row in rows]
 
-    def _values(self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
+    def _values(
+        self, reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]
+    ) -> list[Found | None]:
         begun = self._begun.get(reward.name)
         if begun is None:
-            return _checked_values(reward, problems, completions)
+            return _values_where_it_applies(reward, problems, completions)
         values = [value for group_index in sorted(begun) for value in begun[group_index].result()]
         assert len(values) == len(completions), "a batch is handed in whole or not at all"
         return values
@@ -199,6 +202,18 @@ def _as_part(value: Found) -> float | None:
     if isinstance(value, AtFault):
         return 0.0
     return value.value if isinstance(value, Stepwise) else value
+
+
+def _values_where_it_applies(
+    reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]
+) -> list[Found | None]:
+    """The reward's values for the completions; None for those of problems that it does not apply to."""
+    if (sources := sources_of(reward)) is None:
+        return [*_checked_values(reward, problems, completions)]
+    its = [i for i, problem in enumerate(problems) if problem.source in sources]
+    values = _checked_values(reward, [problems[i] for i in its], [completions[i] for i in its])
+    by_place = dict(zip(its, values, strict=True))
+    return [by_place.get(i) for i in range(len(completions))]
 
 
 def _checked_values(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Found]:
@@ -256,12 +271,15 @@ def _location(reward: Reward, problem: Problem, completion: Completion) -> str:
 
 
 def check_unscored(scores: Sequence[Score], max_share: float) -> None:
-    """Raise RewardError with reasons and counts if more than `max_share` of a reward's completions are unscored."""
-    for name in dict.fromkeys(name for row in scores for name in row.parts):
+    """Raise RewardError with reasons and counts if more than `max_share` of a reward's completions are unscored.
+
+    A reward's completions are those of the problems that it applies to.
+    """
+    for name, num_scores in Counter(name for row in scores for name in row.parts).items():
         reasons = Counter(row.unscored[name] for row in scores if row.parts.get(name, 0.0) is None)
-        share = reasons.total() / len(scores)
+        share = reasons.total() / num_scores
         if share > max_share:
             raise RewardError(
-                f"reward {name!r} could not score {reasons.total()} of {len(scores)} completions (share {share:.3f}, "
+                f"reward {name!r} could not score {reasons.total()} of {num_scores} completions (share {share:.3f}, "
                 f"max_unscored_share={max_share}): {dict(reasons.most_common(5))}; mend the cause or raise the bound"
             )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.schema.block import Block, Name, PositiveInt, Temperature, TopK, TopP
+from configs.schema.evaluation import EvaluationConfig, PromotionConfig
 from configs.schema.grpo import GrpoConfig
 from configs.schema.operational import OPERATIONAL
 from configs.schema.policy import PolicyConfig
@@ -20,7 +21,6 @@ from configs.schema.reward_models import (
     PeopleLabeler,
     RewardModel,
     TrainedRewardModel,
-    WaitMinutes,
 )
 from configs.schema.rewards import (
     CombinationConfig,
@@ -31,69 +31,10 @@ from configs.schema.rewards import (
     PythonRewardConfig,
     RewardConfig,
 )
+from configs.schema.scopes import check_sources, check_steps, scope_of, source_names
 
-
-class EvaluationConfig(Block):
-    """How each policy is evaluated on dev and test."""
-
-    checker: Name | None = Field(
-        None,
-        description="name of the reward that decides whether a response is right (value >= 1); default: the first "
-        "outcome reward",
-    )
-    rewards: list[RewardConfig] = Field(
-        [], description="further rewards, which are measured in evaluation but not trained on"
-    )
-    num_samples: PositiveInt = Field(4, description="sampled responses per problem, for pass@k and maj@k")
-    temperature: Temperature = 0.8
-    top_p: TopP = 1.0
-    top_k: TopK = 0
-    bootstrap_draws: PositiveInt = Field(2000, description="bootstrap draws for the 95% intervals")
-    num_kl_problems: PositiveInt = Field(
-        64,
-        description="problems of each split (the first ones) on which the KL divergence from the initial policy is "
-        "measured",
-    )
-    num_examples: PositiveInt = Field(8, description="problems of each split whose responses are kept for the report")
-
-
-class PeopleConfig(Block):
-    """People compare responses of champion and challenger to dev problems, blind and in random order."""
-
-    num_problems: PositiveInt = Field(
-        8,
-        description="the first dev problems to ask about, at most `evaluation.num_examples`; those where both "
-        "responses are equal are skipped",
-    )
-    rule: Literal["report", "not_worse", "better"] = Field(
-        "report",
-        description="report: the challenger's win rate is only shown; not_worse: promotion needs the upper bound of "
-        "its 95% interval to be at least 0.5; better: promotion needs the lower bound to be over 0.5",
-    )
-    wait_minutes: WaitMinutes = Field(
-        0,
-        description="minutes that promotion waits for answers after asking; then it decides with the answers it has",
-    )
-
-
-class PromotionConfig(Block):
-    """When the policy of a round (the challenger) becomes champion, decided on dev."""
-
-    rule: Literal["better", "not_worse", "always"] = Field(
-        "better",
-        description="better: the lower bound of the paired gain over the champion must be over 0; not_worse: over "
-        "-tolerance; always: no condition",
-    )
-    metric: str = Field(
-        "greedy_accuracy", description="metric that is compared: a column of the evaluation's results.jsonl"
-    )
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
-        0.9, description="level of the two-sided paired bootstrap interval of the gain"
-    )
-    tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss in the metric that `not_worse` accepts")
-    people: PeopleConfig | None = Field(
-        None, description="ask people too, whose answers count beside the rule; default: nobody is asked"
-    )
+OF_THE_CHECKER = ("greedy_accuracy", "pass_at_", "maj_at_", "at_fault_share")
+"""beginnings of the metrics that need a reward which decides what is right"""
 
 
 class RegenerationConfig(Block):
@@ -230,6 +171,7 @@ class Config(Block):
         self._check_model_references()
         self._check_labelers()
         self._check_early_stop()
+        self._check_scopes()
         self._check_checker(names)
         self._check_pass_rates()
         self._check_ranks()
@@ -306,12 +248,18 @@ class Config(Block):
                 "use launcher.num_processes=1"
             )
 
+    def _check_scopes(self) -> None:
+        check_steps(self.rewards, self.evaluation.rewards)
+        if (trained := source_names(self.problems)) is not None:
+            check_sources(self.rewards, self.evaluation.rewards, trained)
+
     def _check_checker(self, names: list[str]) -> None:
-        if self.evaluation.checker is not None and self.evaluation.checker not in names:
-            raise ValueError(f"evaluation.checker={self.evaluation.checker!r} is no reward; rewards are {names}")
-        if self.evaluation.checker is None and not any(isinstance(r, OutcomeRewardConfig) for r in self.rewards):
+        if missing := [name for name in _named(self.evaluation.checker) if name not in names]:
+            raise ValueError(f"evaluation.checker={missing[0]!r} is no reward; rewards are {names}")
+        if not self.checkers and self.promotion.metric.startswith(OF_THE_CHECKER):
             raise ValueError(
-                "evaluation.checker is needed where no reward has kind outcome; name the reward that decides"
+                "evaluation.checker is needed where no reward has kind outcome; name the reward that decides, or set "
+                f"promotion.metric to what a reward measures, such as sampled/{names[0]}"
             )
 
     def _check_pass_rates(self) -> None:
@@ -319,9 +267,11 @@ class Config(Block):
         measures = isinstance(curriculum, BandCurriculum) or (
             isinstance(curriculum, ThresholdCurriculum) and curriculum.difficulty == "policy"
         )
-        if measures and self.checker not in {reward.name for reward in self.rewards}:
+        trained = {reward.name for reward in self.rewards}
+        missing = [name for name in self.checkers or ["(none)"] if name not in trained]
+        if measures and missing:
             raise ValueError(
-                f"curriculum.kind={curriculum.kind} takes pass rates from training, but the checker {self.checker!r} is "
+                f"curriculum.kind={curriculum.kind} takes pass rates from training, but the checker {missing[0]!r} is "
                 "none of `rewards`; add it there (weight 0 measures without training on it)"
             )
 
@@ -349,6 +299,19 @@ class Config(Block):
                 )
             if isinstance(labeler, JudgeLabeler) and labeler.reward not in judges:
                 raise ValueError(f"{field}.reward={labeler.reward!r} is no judge; judges are {judges}")
+            self._check_labels_somewhere(name, field, labeler)
+
+    def _check_labels_somewhere(self, name: str, field: str, labeler: object) -> None:
+        """Refuse a labeler whose reward scores none of the sources that the reward model is used on."""
+        if not isinstance(labeler, OutcomeLabeler | JudgeLabeler):
+            return
+        labelled = scope_of([reward for reward in self.rewards if reward.name == labeler.reward])
+        used = self.sources_of_model(name)
+        if labelled is not None and used is not None and not labelled & used:
+            raise ValueError(
+                f"{field}.reward={labeler.reward!r} scores the sources {sorted(labelled)} and the reward model {sorted(used)}: "
+                "no pair could be made; let them share a source"
+            )
 
     def _check_early_stop(self) -> None:
         low_score = self.grpo_config.early_stop.low_score
@@ -366,11 +329,26 @@ class Config(Block):
         return self.run.name
 
     @property
-    def checker(self) -> str:
-        """Name of the reward that decides whether a response is right."""
-        if self.evaluation.checker is not None:
-            return self.evaluation.checker
-        return next(reward.name for reward in self.rewards if isinstance(reward, OutcomeRewardConfig))
+    def checkers(self) -> list[str]:
+        """Names of the rewards that decide whether a response is right: of each problem, the first that scores it."""
+        return [reward.name for reward in self._deciding()]
+
+    def checker_of(self, source: str) -> str | None:
+        """Name of the reward that decides on the problems of a source; None: nothing says what is right there."""
+        return next((reward.name for reward in self._deciding() if reward.applies_to(source)), None)
+
+    def _deciding(self) -> list[RewardConfig]:
+        every = [*self.rewards, *self.evaluation.rewards]
+        named = {reward.name: reward for reward in every}
+        chosen = [named[name] for name in _named(self.evaluation.checker)]
+        chosen = chosen or [reward for reward in every if isinstance(reward, OutcomeRewardConfig)]
+        last = next((i for i, reward in enumerate(chosen) if reward.sources is None), len(chosen))
+        return chosen[: last + 1]  # none after one that scores all sources
+
+    def sources_of_model(self, name: str) -> set[str] | None:
+        """The sources that rewards use the reward model on, and that its pairs come from; None: all."""
+        every = [*self.rewards, *self.evaluation.rewards]
+        return scope_of([r for r in every if isinstance(r, ModelRewardConfig) and r.model == name])
 
     @property
     def max_rounds(self) -> int:
@@ -380,6 +358,10 @@ class Config(Block):
     @property
     def trained_reward_models(self) -> dict[str, TrainedRewardModel]:
         return {name: model for name, model in self.reward_models.items() if isinstance(model, TrainedRewardModel)}
+
+
+def _named(checker: str | list[str] | None) -> list[str]:
+    return [checker] if isinstance(checker, str) else checker or []
 
 
 def _refuse_doubles(names: list[str]) -> None:

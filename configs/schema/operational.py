@@ -25,6 +25,16 @@ class Operational:
 OPERATIONAL = Operational()
 
 
+@dataclass(frozen=True)
+class Later:
+    """Type of the mark `LATER`; that is its only instance."""
+
+
+LATER = Later()
+"""Marks a field that came after the first runs: while it is None it is no part of what a run is asked to compute, so
+that the stages of runs without it stay valid"""
+
+
 def without_operational(block: BaseModel) -> dict[str, Any]:
     """The block as JSON values without its operational fields, at any depth: what the run is asked to compute."""
     pruned: dict[str, Any] = _pruned(block, block.model_dump(mode="json"))
@@ -35,7 +45,11 @@ def _pruned(value: Any, dumped: Any) -> Any:
     """`dumped`, the JSON form of `value`, without the operational fields."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields.items()
-        kept = [name for name, field in fields if OPERATIONAL not in field.metadata]
+        kept = [
+            name
+            for name, field in fields
+            if OPERATIONAL not in field.metadata and not (LATER in field.metadata and getattr(value, name) is None)
+        ]
         return {name: _pruned(getattr(value, name), dumped[name]) for name in kept}
     if isinstance(value, dict):
         return {

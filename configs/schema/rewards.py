@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, Share
-from configs.schema.operational import OPERATIONAL
+from configs.schema.operational import LATER, OPERATIONAL
 
 
 class WeightSchedule(Block):
@@ -50,6 +50,15 @@ class RewardBlock(Block):
     )
     schedule: WeightSchedule | None = Field(None, description="changes the weight over time; default: constant")
     floor: Floor | None = Field(None, description="caps the weighted sum where this objective is low; default: none")
+    sources: Annotated[Annotated[list[str], Field(min_length=1)] | None, LATER] = Field(
+        None,
+        description="names of the sources whose problems it scores; it is not asked about others and is no part of "
+        "their sum; default: all",
+    )
+
+    def applies_to(self, source: str) -> bool:
+        """Whether it scores the problems of the source of that name."""
+        return self.sources is None or source in self.sources
 
 
 class OutcomeRewardConfig(RewardBlock):

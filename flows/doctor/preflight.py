@@ -10,13 +10,13 @@ import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.records import RIGHT, Problem
+from configs.records import Problem, verdict
 from configs.schema.config import Config
 from configs.seeds import rng_for, seed_for
 from flows.doctor.checks import Finding
-from grpo_train.groups import parts_matrix
+from grpo_train.groups import alike, applies_matrix, parts_matrix
 from grpo_train.sampling.generation import Sampling, sample
-from grpo_train.updating.advantages import Floats, group_advantages
+from grpo_train.updating.advantages import Bools, Floats, group_advantages
 from reward_training.scorer import build_rewards, score
 from reward_training.weighing import Weighing
 
@@ -32,24 +32,26 @@ BAR = 24
 
 @dataclass(frozen=True)
 class RewardRange:
-    """The values of one objective over all sampled responses; low, mean and high are None if it scored none of them."""
+    """The values of one objective over the sampled responses to problems that it applies to; low, mean and high are None
+    if it scored none of them."""
 
     name: str
     low: float | None
     mean: float | None
     high: float | None
     unscored_share: float
+    """0 where it applies to none of the problems"""
     agreement: float | None
     """Pearson correlation with being right by the checker; None if either is constant, or without a checker"""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """Results on G problems with `group_size` responses each."""
+    """Results on some problems with `group_size` responses each."""
 
     group_size: int
     pass_rates: list[float]
-    """(G,) share of right responses to each problem; empty if the checker is not a training reward"""
+    """share of right responses to each problem that has a checker among the training rewards"""
     dead_share: float
     """share of groups that are dead under the combination of all training rewards"""
     truncated_share: float
@@ -80,10 +82,11 @@ def preflight(
     )
     seed = seed_for(config.seed, "preflight sampling")
     completions = sample(model, tokenizer, asked, sampling, seed=seed, policy_id="preflight")
+    every = [problem for problem in asked for _ in range(grpo.group_size)]
     with build_rewards(config.rewards, {}) as rewards:
-        scores = score([problem for problem in asked for _ in range(grpo.group_size)], completions, rewards)
+        scores = score(every, completions, rewards)
     names = [reward.name for reward in rewards]
-    parts = parts_matrix(scores, names)
+    parts, applies = parts_matrix(scores, names), applies_matrix(scores, names)
     weights, floors = Weighing.at(config.rewards, round_index=1, step=1).columns(names)
     advantages = group_advantages(
         parts,
@@ -94,28 +97,31 @@ def preflight(
         baseline=config.combination.baseline,
         spread_floor=config.combination.reward_spread_floor,
         floors=floors,
+        alike=alike(applies, weights, grpo.group_size),
     )
-    right = parts[:, names.index(config.checker)] >= RIGHT if config.checker in names else None
+    right = [verdict(row, config.checker_of(problem.source)) for row, problem in zip(scores, every, strict=True)]
+    decided = [row for row in right if row is not None]  # whole groups
     return Preflight(
         group_size=grpo.group_size,
-        pass_rates=[] if right is None else right.reshape(-1, grpo.group_size).mean(axis=1).tolist(),
+        pass_rates=np.reshape(decided, (-1, grpo.group_size)).mean(axis=1).tolist() if decided else [],
         dead_share=float(advantages.dead.mean()),
         truncated_share=float(np.mean([completion.finish_reason == "length" for completion in completions])),
         num_responses=len(completions),
-        rewards=[_range(name, column, right) for name, column in zip(names, parts.T, strict=True)],
+        rewards=[_range(*row, right) for row in zip(names, parts.T, applies.T, strict=True)],
         left_out=[reward.name for reward in config.rewards if reward.name not in names],
     )
 
 
-def _range(name: str, column: Floats, right: np.ndarray | None) -> RewardRange:
+def _range(name: str, column: Floats, applies: Bools, right: Sequence[bool | None]) -> RewardRange:
     is_scored = ~np.isnan(column)
     if not is_scored.any():
-        return RewardRange(name, None, None, None, 1.0, None)
+        return RewardRange(name, None, None, None, float(applies.any()), None)
     values = column[is_scored]
-    agreement = None if right is None else _correlation(values, right[is_scored].astype(float))
-    return RewardRange(
-        name, float(values.min()), float(values.mean()), float(values.max()), float(1 - is_scored.mean()), agreement
-    )
+    both = [(value, is_right) for value, is_right in zip(column[is_scored], np.array(right)[is_scored], strict=True)]
+    known = np.array([row for row in both if row[1] is not None], dtype=np.float64)
+    agreement = _correlation(known[:, 0], known[:, 1]) if known.size else None
+    unscored_share = float(1 - is_scored[applies].mean())
+    return RewardRange(name, float(values.min()), float(values.mean()), float(values.max()), unscored_share, agreement)
 
 
 def _correlation(first: Floats, second: Floats) -> float | None:
@@ -176,6 +182,8 @@ def _check_range(reward: RewardRange, config: Config) -> Finding:
     if reward.unscored_share > bound:
         detail = f"{reward.unscored_share:.0%} of the responses are unscored, over max_unscored_share={bound}"
         return Finding(name, "fail", detail, "mend what keeps it from scoring, or raise combination.max_unscored_share")
+    if reward.low is None:
+        return Finding(name, "ok", "it applies to none of the problems that were tried")
     if reward.low == reward.high:
         return Finding(name, "warn", f"always {reward.low:g}", "it moves nobody so far: is it meant to?")
     return Finding(name, "ok", f"{reward.low:.3g} to {reward.high:.3g}")

@@ -28,7 +28,7 @@ from flows.doctor.checks import (
 from flows.doctor.golds import check_answer_types, check_gold_answers
 from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
 from flows.doctor.resources import check_disk, check_memory
-from flows.doctor.rewards import check_columns, check_rewards
+from flows.doctor.rewards import check_columns, check_rewards, check_scopes
 from flows.doctor.timing import RoundTime, time_a_round
 from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
@@ -98,6 +98,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
 def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Finding]:
     yield from check_splits(config, problems.counts)
     yield check_batches(config, problems.counts["train"])
+    yield from check_scopes(config, problems.by_split)
     all_problems = [problem for members in problems.by_split.values() for problem in members]
     yield from check_columns(config, all_problems)
     yield from check_answer_types(all_problems)

@@ -1,6 +1,7 @@
-"""Checks that rewards and reward models are usable, and that what decides about promotion is measured."""
+"""Checks that rewards and reward models are usable, and that each source is scored and promotion's metric measured."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from configs.schema.policy import PolicyConfig
 from configs.schema.problems import ReasoningGymSource
 from configs.schema.reward_models import FrozenRewardModel
 from configs.schema.rewards import JudgeRewardConfig, OutcomeRewardConfig, PythonRewardConfig
+from configs.schema.scopes import check_sources, metric_part, source_name, source_names
 from flows.doctor.checks import Finding
 from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from reward_training.judges.client import JudgeClient
@@ -19,13 +21,13 @@ from reward_training.rewards.python_forms import SIGNATURES, form_of, missing_co
 from reward_training.rewards.python_function import load_function
 from tasks.runs.workspace import models_folder
 
+HELD_OUT = {"dev", "test"}
 PROBE_TIMEOUT_S = 30.0
 """long enough for a judge that loads its model at the first request"""
 
 
 def check_rewards(config: Config) -> Iterator[Finding]:
-    """Whether reward functions import, checkers fit the sources, judges answer, and the models of reward models exist;
-    and whether the promotion metric is one that is measured."""
+    """Whether reward functions import, checkers fit the sources, judges answer, and the models of reward models exist."""
     for reward in [*config.rewards, *config.evaluation.rewards]:
         if isinstance(reward, PythonRewardConfig):
             yield _check_function(reward)
@@ -38,7 +40,6 @@ def check_rewards(config: Config) -> Iterator[Finding]:
             yield _check_frozen(name, model)
         elif model.backbone is not None:
             yield _check_backbone(name, model.backbone)
-    yield _check_promotion_metric(config)
 
 
 def _check_function(reward: PythonRewardConfig) -> Finding:
@@ -60,7 +61,8 @@ def check_columns(config: Config, problems: Sequence[Problem]) -> Iterator[Findi
         if not isinstance(reward, PythonRewardConfig):
             continue
         try:
-            missing = missing_columns(load_function(reward.function), reward.function, problems)
+            its_problems = [problem for problem in problems if reward.applies_to(problem.source)]
+            missing = missing_columns(load_function(reward.function), reward.function, its_problems)
         except ConfigError:
             continue  # _check_function tells it
         for column, source in missing.items():
@@ -71,7 +73,10 @@ def check_columns(config: Config, problems: Sequence[Problem]) -> Iterator[Findi
 
 
 def _check_scorer(reward: OutcomeRewardConfig, config: Config) -> Iterator[Finding]:
-    others = [str(source.path) for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
+    files = [source for source in config.problems.sources if not isinstance(source, ReasoningGymSource)]
+    # the names of rows that a column tells are not known yet; the gold answers show whether they can be scored
+    named = [source for source in files if source.columns.source is None]
+    others = [str(source.path) for source in named if reward.applies_to(source_name(source))]
     if others:
         detail = f"checker reasoning_gym cannot score {', '.join(others)}"
         yield Finding(f"reward {reward.name}", "fail", detail, "use checker: exact or math")
@@ -118,22 +123,55 @@ def _check_backbone(name: str, backbone: PolicyConfig) -> Finding:
     )
 
 
-def _check_promotion_metric(config: Config) -> Finding:
-    known = promotion_metrics(config)
+def check_scopes(config: Config, by_split: Mapping[str, Sequence[Problem]]) -> Iterator[Finding]:
+    """Whether the rewards' sources are those of the problems, and each source is scored; what scores each, where there are
+    several; and whether promotion's metric is measured on dev. `by_split` is {split: problems}."""
+    counts = Counter(problem.source for problems in by_split.values() for problem in problems)
+    measured = {problem.source for split in HELD_OUT for problem in by_split[split]}
+    trained = {problem.source for split in by_split.keys() - HELD_OUT for problem in by_split[split]}
+    try:
+        if (
+            source_names(config.problems) is None
+        ):  # the names are in the data; others were checked with the configuration
+            check_sources(config.rewards, config.evaluation.rewards, {name: name in trained for name in sorted(counts)})
+    except ConfigError as error:
+        yield Finding("sources", "fail", str(error))
+        return
+    if len(counts) > 1:
+        yield Finding("sources", "ok", "; ".join(_scope(config, name, counts[name]) for name in sorted(counts)))
+    yield _check_promotion_metric(config, {problem.source for problem in by_split["dev"]}, is_mixed=len(measured) > 1)
+
+
+def _scope(config: Config, source: str, count: int) -> str:
+    names = [reward.name for reward in [*config.rewards, *config.evaluation.rewards] if reward.applies_to(source)]
+    checker = config.checker_of(source)
+    right = f"right by {checker}" if checker else "without accuracy"
+    return f"{source} {count:,}: {', '.join(names)} ({right})"
+
+
+def _check_promotion_metric(config: Config, sources: Collection[str], *, is_mixed: bool) -> Finding:
+    known = promotion_metrics(config, sources, is_mixed=is_mixed)
     if config.promotion.metric in known:
         return Finding("promotion", "ok", f"{config.promotion.rule} by {config.promotion.metric}")
     detail = f"promotion.metric={config.promotion.metric} is not measured"
     return Finding("promotion", "fail", detail, f"use one of {', '.join(known)}")
 
 
-def promotion_metrics(config: Config) -> list[str]:
-    """The metrics that every evaluation measures: columns of results.jsonl."""
+def promotion_metrics(config: Config, sources: Collection[str], *, is_mixed: bool) -> list[str]:
+    """The metrics that an evaluation measures on problems of `sources`: columns of results.jsonl.
+
+    `is_mixed`: whether dev and test have more than one source.
+    """
     num_samples = config.evaluation.num_samples
     powers = [2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples]
-    names = [reward.name for reward in [*config.rewards, *config.evaluation.rewards]]
+    rewards = [*config.rewards, *config.evaluation.rewards]
+    names = [reward.name for reward in rewards if any(reward.applies_to(source) for source in sources)]
+    checked = [source for source in sorted(sources) if config.checker_of(source) is not None]
+    of_checkers = ["at_fault_share", *(f"pass_at_{k}" for k in powers), f"maj_at_{num_samples}"]
     return [
-        *("greedy_accuracy", "response_length", "truncated_share", "at_fault_share"),
-        *(f"pass_at_{k}" for k in powers),
-        f"maj_at_{num_samples}",
+        *(["greedy_accuracy"] if checked else []),
+        *(f"greedy_accuracy/{metric_part(source)}" for source in checked if is_mixed),
+        *("response_length", "truncated_share"),
+        *(of_checkers if checked else []),
         *(f"{kind}/{name}" for name in names for kind in ("greedy", "sampled")),
     ]

@@ -1,8 +1,8 @@
 """Evaluates a policy on held-out problems, with one greedy response and several samples per problem.
 
 Every estimate is the mean of a column of `rows`, which has one row per problem, with a bootstrap interval over
-problems. A problem that a reward could not score, or for which no KL was measured, is missing in that column and does
-not count in its n.
+problems. A problem that a reward could not score or does not apply to, for which no reward says what is right, or for
+which no KL was measured, is missing in that column and does not count in its n.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.records import Completion, EvalReport, Policy, Problem, Score, is_right
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
+from configs.schema.scopes import metric_part
 from configs.seeds import seed_for
 from grpo_train.policies.model import load_policy
 from grpo_train.sampling.generation import Sampling, sample
@@ -77,7 +78,8 @@ def evaluate(
     every = [problem for split in problems.values() for problem in split]
     answered = _answer(model, tokenizer, every, policy_id, rewards, config, round_index, should_stop, on_progress)
     kl = _kl_initial(answered, policy_id, initial_policy, config, model)
-    rows = [_row(entry, config) | kl.get(entry.problem.key, {}) for entry in answered]
+    is_mixed = len({problem.source for problem in every}) > 1
+    rows = [_row(entry, config, is_mixed=is_mixed) | kl.get(entry.problem.key, {}) for entry in answered]
     reports = {name: _report(policy_id, name, rows, config, round_index) for name in problems}
     return Evaluation(reports, rows, _examples(answered, config.evaluation.num_examples))
 
@@ -131,29 +133,34 @@ def _answer(
     ]
 
 
-def _row(entry: _Answered, config: Config) -> dict[str, Any]:
-    """The row of one problem, with all its metrics."""
-    greedy, samples = entry.completions[0], entry.completions[1:]
-    right = [is_right(score.parts[config.checker]) for score in entry.scores]
-    row: dict[str, Any] = {
-        "split": entry.problem.split,
-        "problem_key": entry.problem.key,
-        "source": entry.problem.source,
-        "greedy_accuracy": float(right[0]),
-        "response_length": float(len(greedy.token_ids)),
-        "truncated_share": float(greedy.finish_reason == "length"),
-        "at_fault_share": fmean(config.checker in score.faults for score in entry.scores),
-    }
-    if faults := Counter(reason for s in entry.scores if (reason := s.faults.get(config.checker)) is not None):
+def _row(entry: _Answered, config: Config, *, is_mixed: bool = False) -> dict[str, Any]:
+    """The row of one problem, with all its metrics; with `is_mixed`, its accuracy once more under its source."""
+    problem, greedy = entry.problem, entry.completions[0]
+    row: dict[str, Any] = {"split": problem.split, "problem_key": problem.key, "source": problem.source}
+    checker = config.checker_of(problem.source)
+    right = [is_right(score.parts[checker]) for score in entry.scores if checker in score.parts]
+    if right:
+        row["greedy_accuracy"] = float(right[0])
+    if right and is_mixed:
+        row[f"greedy_accuracy/{metric_part(problem.source)}"] = float(right[0])
+    row["response_length"] = float(len(greedy.token_ids))
+    row["truncated_share"] = float(greedy.finish_reason == "length")
+    if right:
+        row["at_fault_share"] = fmean(checker in score.faults for score in entry.scores)
+    if faults := Counter(reason for s in entry.scores if (reason := s.faults.get(checker or "")) is not None):
         row["faults"] = dict(faults)
     for name in entry.scores[0].parts:
         row |= _mean_of_known(f"greedy/{name}", entry.scores[:1], name)
         row |= _mean_of_known(f"sampled/{name}", entry.scores[1:], name)
-    for k in _powers_of_two(len(samples)):
-        row[f"pass_at_{k}"] = pass_at_k(len(samples), sum(right[1:]), k)
+    return row | (_at_k(entry, config, right[1:]) if right else {})
+
+
+def _at_k(entry: _Answered, config: Config, right: Sequence[bool]) -> dict[str, float]:
+    """pass@k and maj@k of the samples, of which `right` tells whether each is right."""
+    samples = entry.completions[1:]
+    values = {f"pass_at_{k}": pass_at_k(len(samples), sum(right), k) for k in _powers_of_two(len(samples))}
     answers = [_voted_answer(entry.problem, completion, config) for completion in samples]
-    row[f"maj_at_{len(samples)}"] = majority_is_right(answers, right[1:])
-    return row
+    return values | {f"maj_at_{len(samples)}": majority_is_right(answers, right)}
 
 
 def _mean_of_known(key: str, scores: Sequence[Score], name: str) -> dict[str, float]:
@@ -171,7 +178,8 @@ def _voted_answer(problem: Problem, completion: Completion, config: Config) -> H
     It is what the checker compares with the gold answer; where the checker is no outcome reward, the whole text. Answers
     vote by their value (1/2 with 0.5) under the checkers that compare values. None where there is no answer.
     """
-    checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == config.checker)
+    name = config.checker_of(problem.source)
+    checker = next(r for r in [*config.rewards, *config.evaluation.rewards] if r.name == name)
     if not isinstance(checker, OutcomeRewardConfig):
         return completion.text.strip()
     answer = given_answer(problem, completion, checker)

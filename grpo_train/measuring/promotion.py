@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.records import Estimate, Record
-from configs.schema.config import PeopleConfig, PromotionConfig
+from configs.schema.evaluation import PeopleConfig, PromotionConfig
 from reward_training.statistics import bootstrap_mean, wilson_mean
 
 
@@ -43,8 +43,10 @@ def decide(
 ) -> Decision:
     """Compare two policies' rows on the same split, one row per problem; `people` is the challenger's win rate.
 
+    Problems on which one of the two has no value of the metric do not count.
+
     Raises:
-        ValueError: the two do not hold the same problems, or a row lacks the metric.
+        ValueError: the two do not hold the same problems, or none of them has the metric.
     """
     gains = _paired_gains(champion, challenger, config.metric)
     gain = bootstrap_mean(gains, seed=seed, draws=draws, confidence=config.confidence)
@@ -95,7 +97,10 @@ def _paired_gains(champion: list[dict[str, Any]], challenger: list[dict[str, Any
             f"champion was measured on {len(before)} problems and challenger on {len(after)}, "
             f"{len(set(before) & set(after))} in common; measure both on the same split"
         )
-    known = set.intersection(*(set(row) for row in [*before.values(), *after.values()]))
-    if metric not in known:
+    gains = [
+        float(after[k][metric]) - float(before[k][metric]) for k in before if metric in before[k].keys() & after[k]
+    ]
+    if not gains:
+        known = {name for row in before.values() for name in row} & {name for row in after.values() for name in row}
         raise ConfigError(f"promotion.metric={metric!r} is no column of results.jsonl; columns are {sorted(known)}")
-    return [float(after[key][metric]) - float(before[key][metric]) for key in before]
+    return gains

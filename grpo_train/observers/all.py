@@ -26,7 +26,7 @@ class Observers:
         models = [reward.name for reward in config.rewards if isinstance(reward, ModelRewardConfig)]
         self.by_name: dict[str, Observer] = {
             "contributions": self.contributions,
-            "gaps": Gaps([name for name in models if name in objectives], config.checker),
+            "gaps": Gaps([name for name in models if name in objectives]),
             "cache": self.cache,
             "ledger": self.ledger,
             "picker": picker,

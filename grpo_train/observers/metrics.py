@@ -14,7 +14,7 @@ from grpo_train.updating.advantages import Advantages, Bools, Floats
 def step_metrics(step: StepRecord, *, with_refills: bool) -> dict[str, float]:
     """Metrics of a step's rewards, groups and responses, and of dynamic sampling where it is on."""
     is_old = step.batch.is_old
-    metrics = reward_metrics(step.parts, step.objectives, step.advantages, is_old)
+    metrics = reward_metrics(step.parts, step.applies, step.objectives, step.advantages, is_old)
     metrics |= fault_metrics(step.batch.sampled_scores, step.objectives)
     metrics |= group_metrics(step.batch.completions, step.right, step.advantages, step.batch.group_size, is_old)
     metrics |= response_metrics(step.batch.sampled)
@@ -26,17 +26,21 @@ def refill_metrics(step: StepRecord) -> dict[str, float]:
     return {"groups/refused": float(len(step.refused.problems)), "groups/refills": float(step.num_refills)}
 
 
-def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advantages, is_old: Bools) -> dict[str, float]:
+def reward_metrics(
+    parts: Floats, applies: Bools, objectives: Sequence[str], advantages: Advantages, is_old: Bools
+) -> dict[str, float]:
     """Mean and std of the reward and of each objective, advantage and unscored shares, advantage distribution.
 
-    Rows from the response cache (`is_old`) count only in the advantage shares and the advantage distribution: they do
+    An objective is measured on the rows that it applies to. Rows from the response cache (`is_old`) count only in the advantage shares and the advantage distribution: they do
     not show what the current policy scores.
     """
     metrics = _mean_and_std("reward", advantages.rewards[~is_old])
-    for name, column, share in zip(objectives, parts[~is_old].T, advantages.shares, strict=True):
+    columns = zip(objectives, parts[~is_old].T, applies[~is_old].T, advantages.shares, strict=True)
+    for name, column, its_rows, share in columns:
         metrics |= _mean_and_std(f"objective/{name}", column)
         metrics[f"objective/{name}/advantage_share"] = float(share)
-        metrics[f"objective/{name}/unscored_share"] = float(np.isnan(column).mean())
+        if its_rows.any():
+            metrics[f"objective/{name}/unscored_share"] = float(np.isnan(column[its_rows]).mean())
     values = advantages.means
     return metrics | {
         "advantage/std": float(values.std()),
@@ -47,9 +51,12 @@ def reward_metrics(parts: Floats, objectives: Sequence[str], advantages: Advanta
 
 
 def fault_metrics(scores: Sequence[Score], objectives: Sequence[str]) -> dict[str, float]:
-    """Of each objective, the share of sampled responses that made its checker fail."""
+    """Of each objective, the share of sampled responses that made its checker fail, of those that it applies to."""
+    its_scores = {name: [score for score in scores if name in score.parts] for name in objectives}
     return {
-        f"objective/{name}/at_fault_share": float(np.mean([name in s.faults for s in scores])) for name in objectives
+        f"objective/{name}/at_fault_share": float(np.mean([name in score.faults for score in its]))
+        for name, its in its_scores.items()
+        if its
     }
 
 
@@ -60,20 +67,25 @@ def _mean_and_std(key: str, values: Floats) -> dict[str, float]:
 
 def group_metrics(
     completions: Sequence[Completion],
-    right: Sequence[bool] | None,
+    right: Sequence[bool | None],
     advantages: Advantages,
     group_size: int,
     is_old: Bools,
 ) -> dict[str, float]:
-    """Shares of dead groups, of distinct texts per group, and of groups with all sampled rows right or all wrong."""
+    """Shares of dead groups, of distinct texts per group, and of groups with all sampled rows right or all wrong.
+
+    The last two are of the groups that have a checker, whose `right` is not None.
+    """
     texts = [completion.text for completion in completions]
     groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
     metrics = {
         "groups/dead_share": float(advantages.dead.mean()),
         "groups/distinct_share": float(np.mean([len(set(group)) / group_size for group in groups])),
     }
-    if right is not None:
-        verdicts, old = np.array(right).reshape(-1, group_size), is_old.reshape(-1, group_size)
+    decided = np.array([verdict is not None for verdict in right[::group_size]])
+    if decided.any():
+        verdicts = np.array(right, dtype=np.bool_).reshape(-1, group_size)[decided]
+        old = is_old.reshape(-1, group_size)[decided]
         metrics["groups/all_right_share"] = float((verdicts | old).all(axis=1).mean())
         metrics["groups/all_wrong_share"] = float((~verdicts | old).all(axis=1).mean())
     return metrics

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from grpo_train.groups import Groups
-from grpo_train.updating.advantages import Advantages, Floats
+import numpy as np
+
+from grpo_train.groups import CheckerOf, Groups
+from grpo_train.updating.advantages import Advantages, Bools, Floats
 from reward_training.transformer.positions import Positions
 
 
@@ -19,12 +21,14 @@ class StepRecord:
     """counts from 1"""
     objectives: Sequence[str]
     """(K,) names of the training rewards"""
-    checker: str
-    """name of the reward that says right or wrong; it need not be an objective"""
+    checker_of: CheckerOf
+    """which reward says right or wrong, by source; it need not be an objective"""
     batch: Groups
     """the N responses of the step, those from the response cache included"""
     parts: Floats
-    """(N, K) score of each response under each objective, NaN where the reward could not score"""
+    """(N, K) score of each response under each objective, NaN where it could not score or does not apply"""
+    applies: Bools
+    """(N, K) whether the objective applies to the response's problem"""
     advantages: Advantages
     """advantages of the batch's N responses"""
     refused: Groups
@@ -39,9 +43,16 @@ class StepRecord:
     """metrics of the update, of the step, and of the observers that looked before"""
 
     @property
-    def right(self) -> list[bool] | None:
-        """(N,) whether the checker calls each response right; None where the checker is no objective."""
-        return self.batch.right(self.checker) if self.checker in self.objectives else None
+    def right(self) -> list[bool | None]:
+        """(N,) whether its checker calls each response right; None where it has none among the objectives."""
+        return self.batch.right(self.checker_of)
+
+    @property
+    def checked(self) -> tuple[Floats, Bools]:
+        """(N,) each response's value by its checker, NaN where unscored; (N,) whether it has one among the objectives."""
+        rows = list(zip(self.batch.scores, self.batch.checkers(self.checker_of), strict=True))
+        values = [score.parts.get(name) if name is not None else None for score, name in rows]
+        return np.array(values, dtype=np.float64), np.array([name in score.parts for score, name in rows], np.bool_)
 
     @property
     def num_sampled_tokens(self) -> int:
@@ -50,15 +61,12 @@ class StepRecord:
 
     @property
     def pass_rates(self) -> dict[str, float]:
-        """{problem key: share of right responses} among those sampled; empty where the checker is no objective."""
-        if self.checker not in self.objectives:
-            return {}
+        """{problem key: share of right responses} among those sampled; without the problems that have no checker."""
         groups = self.batch + self.refused
         verdicts: dict[str, list[bool]] = {}
-        for completion, is_right, is_old in zip(
-            groups.completions, groups.right(self.checker), groups.old, strict=True
-        ):
-            if not is_old:
+        rows = zip(groups.completions, groups.right(self.checker_of), groups.old, strict=True)
+        for completion, is_right, is_old in rows:
+            if is_right is not None and not is_old:
                 verdicts.setdefault(completion.problem_key, []).append(is_right)
         return {key: sum(of_problem) / len(of_problem) for key, of_problem in verdicts.items()}
 

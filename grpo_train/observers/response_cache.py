@@ -152,19 +152,19 @@ class ResponseCache:
         completions: Sequence[Completion],
         scores: Sequence[Score],
         advantages: Floats,
-        right: Sequence[bool] | None,
+        right: Sequence[bool | None],
         is_old: Bools,
     ) -> dict[str, float]:
         """Cache the good ones among the newly sampled completions of a batch; returns the cache's metrics.
 
         Args:
             advantages: (N,) advantages of the completions.
-            right: (N,) whether the checker calls each right; None where it is not among the training rewards.
+            right: (N,) whether its checker calls each right; None where it has none among the training rewards.
             is_old: (N,) which of them are in the cache already.
         """
         if not self.config.share:
             return {}
-        good = (advantages > 0) & ~is_old & (True if right is None else np.array(right))
+        good = (advantages > 0) & ~is_old & np.array([verdict is not False for verdict in right])
         rows = zip(completions, scores, good, strict=True)
         self.kept += [Kept(completion=completion, score=score) for completion, score, is_good in rows if is_good]
         self._keep(self._newest())

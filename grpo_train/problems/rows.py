@@ -77,12 +77,20 @@ def _problem(
     return RawProblem(
         question if written is None else under_question(question, written),
         golds[0] if golds else None,
-        name,
+        name if columns.source is None else _source_of(row, columns.source, location),
         other_answers=golds[1:],
         options="" if written is None else written.lines,
         meta=_kept(row, columns, read, options, location),
         split=source.split,
     )
+
+
+def _source_of(row: dict[str, Any], name: str, location: str) -> str:
+    """The name of the row's source."""
+    value = column(row, name, "columns.source", location)
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{location}: the source is {shortened(value)}; it must be a name")
+    return value
 
 
 def _refuse_many(source: RowSource, name: str, num_problems: int, left_out: dict[LeftOut, list[str]]) -> None:

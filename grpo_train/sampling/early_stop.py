@@ -104,14 +104,14 @@ class EarlyStop:
         return len(self.tokenizer(config.must_contain, add_special_tokens=False)["input_ids"]) + 1
 
     def _scored_low(self, config: LowScoreStop, drafts: Sequence[Draft]) -> list[int]:
-        """Indices of drafts that are due for a check and score under `below` so far; unscored ones continue."""
+        """Indices of drafts that are due for a check and score under `below` so far; those without a score continue."""
         reward = next((reward for reward in self.rewards if reward.name == config.reward), None)
         due = [i for i, draft in enumerate(drafts) if len(draft.token_ids) % config.every == 0]
         if reward is None or not due:
             return []
         problems = [self.problems[drafts[i].problem] for i in due]
         scores = score(problems, [self._completion(drafts[i]) for i in due], [reward])
-        values = [row.parts[config.reward] for row in scores]
+        values = [row.parts.get(config.reward) for row in scores]
         return [i for i, value in zip(due, values, strict=True) if value is not None and value < config.below]
 
     def _completion(self, draft: Draft) -> Completion:

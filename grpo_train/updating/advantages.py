@@ -11,6 +11,10 @@ of one problem, std with Bessel's correction as in TRL.
   `normalize_then_sum`: normalise each r_k in its group, sum with weights, divide by the batch's std whatever `scale` is
   (GDPO, arXiv 2601.05242, eq. 4 to 6); this tells rewards (1, 0) from (0, 1).
 
+An objective may score the problems of some sources only. A sum is over those that apply to the group, and a std of the
+batch is that of the groups to which the same objectives apply: sums of others are on another scale. The papers have one
+kind of problem.
+
 A group is dead when it teaches nothing: its highest and lowest rewards are no more than `spread_floor` apart (a test
 for std == 0 would let float noise keep it alive). A missing score is filled with the group's mean of that objective, so
 that it favours no completion; an objective that is missing in the whole group adds 0; a completion without any score
@@ -29,6 +33,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 EPSILON = 1e-4
 
 
@@ -97,8 +102,11 @@ def group_advantages(
     baseline: Literal["mean", "leave_one_out"] = "mean",
     spread_floor: float = 1e-6,
     floors: Floats | None = None,
+    alike: Ints | None = None,
 ) -> Advantages:
     """Advantages of (N, K) parts, the scores of each completion; NaN where missing, rows of a group next to each other.
+
+    `alike` (G,) numbers the groups, those of equal number having one std of the batch; by default all have the same.
 
     `floors` (K, 2) holds [below, cap] of each objective, NaN where it has none: the sum of a row whose part is under
     `below` is capped at `cap`, and the reduction counts as that objective's contribution. A missing part is compared by
@@ -119,10 +127,11 @@ def group_advantages(
     weighted = filled * weights if floors is None else _capped(filled * weights, filled, groups, floors)
     rewards = np.where(scored, weighted.sum(axis=2), np.nan)
     centered = np.where(scored[:, :, None], weighted - _mean_of(weighted, scored), 0.0)
+    alike = np.zeros(len(groups), dtype=np.int64) if alike is None else alike
     if order == "sum_then_normalize":
-        contributions, dead = _normalize_sum(centered, rewards, scale, spread_floor)
+        contributions, dead = _normalize_sum(centered, rewards, scale, spread_floor, alike)
     else:
-        contributions, dead = _normalize_each(centered, weighted, scored, weights, spread_floor)
+        contributions, dead = _normalize_each(centered, weighted, scored, weights, spread_floor, alike)
     if baseline == "leave_one_out":
         contributions = contributions * _leave_one_out_factor(scored)
     flat = contributions.reshape(num_rows, num_objectives)
@@ -162,25 +171,34 @@ def _mean_of(values: Floats, counted: Bools) -> Floats:
     return np.asarray(total / np.maximum(num_counted, 1))
 
 
-def _normalize_sum(centered: Floats, rewards: Floats, scale: str, floor: float) -> tuple[Floats, Bools]:
+def _normalize_sum(centered: Floats, rewards: Floats, scale: str, floor: float, alike: Ints) -> tuple[Floats, Bools]:
     alive = _spread(rewards) > floor
-    divisor = _divisor(centered, rewards, scale)
+    divisor = _divisor(centered, rewards, scale, alike)
     return np.where(alive[:, None, None], centered / divisor[:, None, None], 0.0), ~alive
 
 
-def _divisor(centered: Floats, rewards: Floats, scale: str) -> Floats:
+def _divisor(centered: Floats, rewards: Floats, scale: str, alike: Ints) -> Floats:
     """(G,) the divisor of each group's centred rewards."""
     known = ~np.isnan(rewards)
     if scale == "none":
         return np.ones(len(rewards))
     if scale == "group":
         return _std(centered.sum(axis=2), known) + EPSILON
-    batch_std = float(rewards[known].std(ddof=1)) if known.sum() > 1 else 0.0
-    return np.full(len(rewards), batch_std + EPSILON)
+    return _batch_std(rewards, known, alike) + EPSILON
+
+
+def _batch_std(values: Floats, counted: Bools, alike: Ints) -> Floats:
+    """(G,) std of the counted (G, S) values over all groups that are alike; 0 where there are fewer than two."""
+    stds = np.zeros(len(values))
+    for number in np.unique(alike):
+        members = alike == number
+        its = values[members][counted[members]]
+        stds[members] = float(its.std(ddof=1)) if its.size > 1 else 0.0
+    return stds
 
 
 def _normalize_each(
-    centered: Floats, weighted: Floats, scored: Bools, weights: Floats, floor: float
+    centered: Floats, weighted: Floats, scored: Bools, weights: Floats, floor: float, alike: Ints
 ) -> tuple[Floats, Bools]:
     num_objectives = centered.shape[2]
     normalized = np.zeros_like(centered)
@@ -191,10 +209,9 @@ def _normalize_each(
         std = _std(centered[:, :, k] / weights[k], scored)
         alive = _spread(unweighted) > floor
         normalized[:, :, k] = np.where(alive[:, None], centered[:, :, k] / (std + EPSILON)[:, None], 0.0)
-    summed = normalized.sum(axis=2)[scored]
-    batch_std = float(summed.std(ddof=1)) if summed.size > 1 else 0.0
+    batch_std = _batch_std(normalized.sum(axis=2), scored, alike)
     dead: Bools = np.logical_not(np.abs(normalized).any(axis=(1, 2)))
-    return normalized / (batch_std + EPSILON), dead
+    return normalized / (batch_std + EPSILON)[:, None, None], dead
 
 
 def _spread(rewards: Floats) -> Floats:

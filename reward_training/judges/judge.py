@@ -48,6 +48,7 @@ class JudgeReward(WorksElsewhere):
     def __init__(self, config: JudgeRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._config = config
         self._rubric = read_rubric(config)
         self._client = JudgeClient(config)

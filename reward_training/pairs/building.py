@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -32,19 +32,21 @@ def build_pairs(
     name: str,
     config: TrainedRewardModel,
     labeler: AutomaticLabeler,
+    sources: Collection[str] | None = None,
     rewards: Sequence[RewardConfig],
     round_index: int,
 ) -> list[PreferencePair]:
     """Preference pairs for the reward model `name`, at most `pairs_per_problem` of a problem.
 
-    The three sequences are aligned one to one. The pairs are in the order of the problems. A completion that one of the
-    labeler's rewards could not score is in no pair. Of completions with equal text only the first is used.
+    The three sequences are aligned one to one. The pairs are in the order of the problems, and of those from `sources`
+    (None: all). A completion that one of the labeler's rewards could not score, or to which none applies, is in no
+    pair. Of completions with equal text only the first is used.
     """
     groups: dict[str, list[_Candidate]] = {}
     by_key = {problem.key: problem for problem in problems}
     for problem, completion, score in zip(problems, completions, scores, strict=True):
         value = labeler_value(score, labeler, rewards, round_index)
-        if value is not None:
+        if value is not None and (sources is None or problem.source in sources):
             groups.setdefault(problem.key, []).append(_Candidate(completion, value))
     return [
         _pair(by_key[key], better, worse, name=name, config=config, labeler=labeler.kind, round_index=round_index)
@@ -64,12 +66,13 @@ def _chosen(
 def labeler_value(
     score: Score, labeler: AutomaticLabeler, rewards: Sequence[RewardConfig], round_index: int
 ) -> float | None:
-    """The labeler's value for a completion; None if a reward that it needs could not score the completion."""
+    """The labeler's value for a completion; None if a reward that it needs could not score the completion, or if none
+    of its rewards applies to the problem."""
     if isinstance(labeler, OutcomeLabeler | JudgeLabeler):
-        return score.parts[labeler.reward]
-    used = [reward for reward in rewards if not isinstance(reward, ModelRewardConfig)]
+        return score.parts.get(labeler.reward)
+    used = [r for r in rewards if r.name in score.parts and not isinstance(r, ModelRewardConfig)]
     parts = {reward.name: score.parts[reward.name] for reward in used}
-    return None if None in parts.values() else Weighing.at(used, round_index).total(parts)
+    return None if not parts or None in parts.values() else Weighing.at(used, round_index).total(parts)
 
 
 def _distinct_texts(candidates: Iterable[_Candidate]) -> list[_Candidate]:

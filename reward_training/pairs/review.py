@@ -6,7 +6,7 @@ most. A person's answer overrides every other labeler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, zip_longest
 from statistics import fmean
@@ -54,6 +54,7 @@ def build_items(
     *,
     name: str,
     config: TrainedRewardModel,
+    sources: Collection[str] | None = None,
     rewards: Sequence[RewardConfig],
     run_name: str,
     round_index: int,
@@ -61,7 +62,7 @@ def build_items(
 ) -> list[ReviewItem]:
     """At most `num_items` comparisons for people to make for the reward model `name`, the most disputed ones first.
 
-    The three sequences are aligned one to one. Each text of a problem is in one comparison at most. `rng` draws which
+    The three sequences are aligned one to one. Only problems of `sources` (None: all) are asked about. Each text of a problem is in one comparison at most. `rng` draws which
     of the two responses is shown first.
     """
     assert isinstance(config.labeler, PeopleLabeler), "other labelers ask nobody"
@@ -74,7 +75,8 @@ def build_items(
     ]
     groups: dict[str, list[tuple[Problem, Completion, Score]]] = {}
     for row in zip(problems, completions, scores, strict=True):
-        groups.setdefault(row[0].key, []).append(row)
+        if sources is None or row[0].source in sources:
+            groups.setdefault(row[0].key, []).append(row)
     disputed = [list(_of_problem(group, voters, config.pairs_per_problem)) for group in groups.values()]
     by_rank = [candidate for rank in zip_longest(*disputed) for candidate in rank if candidate is not None]
     chosen = sorted(by_rank, key=_most_disputed_first)  # stable: a problem's second pair is after all equal first ones

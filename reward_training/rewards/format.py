@@ -19,6 +19,7 @@ class FormatReward:
     def __init__(self, config: FormatRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._pattern = None if config.pattern is None else re.compile(config.pattern, re.DOTALL)
         self._tags = config.tags
 

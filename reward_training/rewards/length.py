@@ -16,6 +16,7 @@ class LengthReward:
     def __init__(self, config: LengthRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._target = config.target
         self._limit = config.limit
         self._shortest = config.shortest

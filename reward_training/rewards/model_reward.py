@@ -19,6 +19,7 @@ class ModelReward:
     def __init__(self, config: ModelRewardConfig, scorer: RewardModelScorer) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._scorer = scorer
 
     def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Value]:

@@ -30,6 +30,7 @@ class OutcomeReward(WorksElsewhere):
         assert pool is not None or config.checker not in IN_POOL
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._config = config
         self._pool = pool
         self._finishes_on_gold: dict[str, bool] = {}

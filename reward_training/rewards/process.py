@@ -33,6 +33,7 @@ class ProcessReward:
     def __init__(self, config: ProcessRewardConfig, checker: Reward | None = None) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._config = config
         self._checker = checker
 

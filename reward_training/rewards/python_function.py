@@ -31,6 +31,7 @@ class PythonReward:
     def __init__(self, config: PythonRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._loop = _EventLoop()
         self._call = Caller(load_function(config.function), config.function, self._loop.wait_for)
 

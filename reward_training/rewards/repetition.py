@@ -15,6 +15,7 @@ class RepetitionReward:
     def __init__(self, config: RepetitionRewardConfig) -> None:
         self.name = config.name
         self.weight = config.weight
+        self.sources = config.sources
         self._ngram = config.ngram
         self._free = config.free
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.disk.files import digest, read_rows, write_json, write_jsonl
 from configs.records import Policy, ReviewItem
-from configs.schema.config import PeopleConfig
+from configs.schema.evaluation import PeopleConfig
 from configs.seeds import rng_for
 from grpo_train.measuring.promotion import win_rate
 from reward_training.pairs.review import item_id, opinion

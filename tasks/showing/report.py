@@ -20,6 +20,7 @@ from configs.schema.rewards import ModelRewardConfig
 from grpo_train.observers.token_ledger import CLASSES
 from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
 from tasks.runs.stage_files import Row
+from tasks.showing.by_source import accuracies_by_source
 from tasks.showing.figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off
 
 REPORT_PAGE = "report.html"
@@ -65,6 +66,7 @@ def render(records: RunRecords) -> str:
         outcome=outcome(records),
         alarms=records.alarms(),
         metrics=_rounds_metrics(records),
+        by_source=_by_source(records),
         objectives=[reward.name for reward in records.config.rewards],
         token_classes=CLASSES,
         figures=_figures(records),
@@ -143,9 +145,17 @@ def _by_k(names: set[str], kind: str) -> list[str]:
     return sorted((name for name in names if name.startswith(kind)), key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
+def _by_source(records: RunRecords) -> dict[str, str]:
+    """{source: metric} of the accuracy by source; empty where there is one source."""
+    return accuracies_by_source(
+        name for record in records.rounds for report in record.reports.values() for name in report.values
+    )
+
+
 def _figures(records: RunRecords) -> dict[str, Markup]:
     return {
         "rounds": _rounds_figure(records),
+        "by_source": _by_source_figure(records),
         "steps": _steps_figure(records),
         "shares": svg([advantage_shares(records)], columns=2, label="Each objective's share of the advantage by round"),
         "proxy": _proxy_figure(records),
@@ -170,12 +180,21 @@ def _rounds_figure(records: RunRecords) -> Markup:
     return svg(panels, label="Held-out measurements over rounds with 95% intervals")
 
 
+def _by_source_figure(records: RunRecords) -> Markup:
+    metrics = _by_source(records)
+    panels = [
+        over_rounds(records, f"greedy accuracy, {split}", [Line(name, split, key) for name, key in metrics.items()])
+        for split in ("test", "dev")
+    ]
+    return svg(panels, columns=2, label="Greedy accuracy by source over rounds with 95% intervals")
+
+
 def _measured(records: RunRecords) -> list[str]:
-    """Names of the objectives other than the checker, whose mean is the accuracy."""
+    """Names of the objectives other than the checkers, whose mean is the accuracy."""
     return [
         r.name
         for r in [*records.config.rewards, *records.config.evaluation.rewards]
-        if r.name != records.config.checker
+        if r.name not in records.config.checkers
     ]
 
 
@@ -218,7 +237,7 @@ def _steps_figure(records: RunRecords) -> Markup:
 
 
 def _proxy_figure(records: RunRecords) -> Markup:
-    """Means of the reward models and of the checker on the same samples."""
+    """Means of the reward models and of the checkers on the same samples."""
     models = [
         r.name
         for r in [*records.config.rewards, *records.config.evaluation.rewards]
@@ -226,27 +245,29 @@ def _proxy_figure(records: RunRecords) -> Markup:
     ]
     if not models:
         return Markup("")
-    checker = records.config.checker
+    checkers = records.config.checkers
     panels = [
         over_rounds(records, f"reward model {name}, test", [Line(name, "test", f"sampled/{name}")]) for name in models
     ]
-    panels += [over_rounds(records, f"checker {checker}, test", [Line(checker, "test", f"sampled/{checker}")])]
+    panels += [
+        over_rounds(records, f"checker {name}, test", [Line(name, "test", f"sampled/{name}")]) for name in checkers
+    ]
     panels += [
         over_steps(records, f"reward model {name}, training", {name: f"objective/{name}/mean"}) for name in models
     ]
-    panels += [over_steps(records, f"checker {checker}, training", {checker: f"objective/{checker}/mean"})]
+    panels += [over_steps(records, f"checker {name}, training", {name: f"objective/{name}/mean"}) for name in checkers]
     panels += [
         over_distance(records, f"{name} by distance", f"objective/{name}/mean", i % 8)
-        for i, name in enumerate([*models, checker])
+        for i, name in enumerate([*models, *checkers])
     ]
     return svg(panels, columns=2, label="Reward models beside the checker")
 
 
 def _trade_offs_figure(records: RunRecords) -> Markup:
     """Each other objective against the checker, by round."""
-    checker = records.config.checker
+    checkers, others = records.config.checkers, _measured(records)
     return svg(
-        [trade_off(records, checker, name) for name in _measured(records)],
+        [trade_off(records, checker, name) for checker in checkers for name in others],
         label="Objectives against the checker by round",
     )
 
@@ -281,6 +302,8 @@ def _turns(prompt: Prompt) -> list[tuple[str, str]]:
 
 def _is_right(record: RoundRecords, problem_key: str) -> bool | None:
     values: list[Any] = [
-        row["greedy_accuracy"] for row in record.results if (row["split"], row["problem_key"]) == ("test", problem_key)
+        row.get("greedy_accuracy")
+        for row in record.results
+        if (row["split"], row["problem_key"]) == ("test", problem_key)
     ]
-    return bool(values[0]) if values else None
+    return bool(values[0]) if values and values[0] is not None else None

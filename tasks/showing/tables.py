@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs.records import Estimate, EvalReport, RewardModelReport
+from tasks.showing.by_source import accuracies_by_source
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
@@ -45,6 +46,23 @@ def _row(row: dict[str, Any], champion_id: str) -> list[str]:
         "\n".join(f"{name} {share:.0%}" for name, share in _largest_first(row)) or "-",
         f"{sum(row['seconds'].values()) / 60:.1f}",
     ]
+
+
+def sources_table(summary: dict[str, Any]) -> Table | None:
+    """Greedy accuracy by round and source with 95% interval and number of problems; None where there is one source."""
+    names = {name.partition("/")[2] for row in summary["rounds"] for name in row["evaluation"]}
+    metrics = accuracies_by_source(names)
+    if not metrics:
+        return None
+    table = Table(title="Greedy accuracy by source", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for column in ("round", "source", "test", "dev"):
+        table.add_column(column, justify="right" if column == "round" else "left", overflow="fold")
+    for row in summary["rounds"]:
+        for source, metric in metrics.items():
+            values = (row["evaluation"].get(f"{split}/{metric}") for split in ("test", "dev"))
+            cells = (_estimate(None if value is None else Estimate.model_validate(value)) for value in values)
+            table.add_row(str(row["round"]), source, *cells)
+    return table
 
 
 def _largest_first(row: dict[str, Any]) -> list[tuple[str, float]]:

@@ -75,7 +75,7 @@ def _curriculum(run: Run, round_index: int, state: RoundState) -> dict[str, Any]
         round_folder(run.folder, last_round) / "regenerate",
         run.problems(last_round, shard_name(last_round)),
         policy=state.champion,
-        checker=run.config.checker,
+        checker_of=run.config.checker_of,
     )
     return (state.curriculum or {"epoch": 0.0, "rates": {}}) | {"sources": sources}
 

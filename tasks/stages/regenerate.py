@@ -17,6 +17,7 @@ from configs.schema.config import Config
 from configs.schema.preferences import FileLabeler
 from configs.schema.reward_models import PeopleLabeler
 from configs.seeds import rng_for, seed_for
+from grpo_train.groups import CheckerOf
 from grpo_train.policies.model import load_for_sampling
 from grpo_train.problems.splits import shard_name
 from grpo_train.sampling.generation import Sampling, sample
@@ -153,14 +154,16 @@ def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: 
     return completions
 
 
-def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker: str) -> dict[str, float]:
-    """{source: share of the policy's scored completions that are right}; empty if the checker is no reward."""
+def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker_of: CheckerOf) -> dict[str, float]:
+    """{source: share of the policy's scored completions that are right}; without sources whose checker is no reward."""
     sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
     completions = read_jsonl(out_dir / COMPLETIONS, Completion)
     right: dict[str, list[bool]] = {}
     for completion, scored in zip(completions, read_jsonl(out_dir / SCORES, Score), strict=True):
-        if completion.policy_id == policy.id and (value := scored.parts.get(checker)) is not None:
-            right.setdefault(sources[completion.problem_key], []).append(is_right(value))
+        source = sources[completion.problem_key]
+        value = scored.parts.get(checker_of(source) or "")
+        if completion.policy_id == policy.id and value is not None:
+            right.setdefault(source, []).append(is_right(value))
     return {source: fmean(verdicts) for source, verdicts in right.items()}
 
 
@@ -177,6 +180,7 @@ def _review_items(
                 scores,
                 name=name,
                 config=config,
+                sources=spec.config.sources_of_model(name),
                 rewards=spec.config.rewards,
                 run_name=spec.config.run_name,
                 round_index=spec.round,
@@ -218,6 +222,7 @@ def _pairs(
                 name=name,
                 config=config,
                 labeler=labeler,
+                sources=spec.config.sources_of_model(name),
                 rewards=spec.config.rewards,
                 round_index=spec.round,
             )
@@ -246,10 +251,11 @@ def _metrics(
         "regenerate/response_length": fmean(len(completion.token_ids) for completion in completions),
         "regenerate/reward_mean": fmean(row.total for row in scores),
     }
-    for name in scores[0].parts:
-        if parts := [part for row in scores if (part := row.parts[name]) is not None]:
+    for name in dict.fromkeys(name for row in scores for name in row.parts):
+        its_scores = [row for row in scores if name in row.parts]
+        if parts := [part for row in its_scores if (part := row.parts[name]) is not None]:
             values[f"regenerate/{name}/mean"] = fmean(parts)
-        values[f"regenerate/{name}/at_fault_share"] = fmean(name in row.faults for row in scores)
+        values[f"regenerate/{name}/at_fault_share"] = fmean(name in row.faults for row in its_scores)
     for name in spec.config.trained_reward_models:
         for split in ("train", "held_out"):
             num_pairs = sum(pair.objective == name and pair.split == split for pair in pairs)

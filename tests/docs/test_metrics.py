@@ -54,6 +54,7 @@ def _defined(section: str) -> set[str]:
 def _generic(keys: set[str]) -> set[str]:
     keys = {re.sub(r"(objective|greedy|sampled)/(correct|brief)", r"\1/<objective>", key) for key in keys}
     keys = {re.sub(r"/(dev|test)/", "/<split>/", key) for key in keys}
+    keys = {re.sub(r"greedy_accuracy/[xy]", "greedy_accuracy/<source>", key) for key in keys}
     return {re.sub(r"_at_\d+", "_at_<k>", key) for key in keys}
 
 
@@ -63,7 +64,7 @@ def _problems(split: str) -> list[Problem]:
             key=f"{split}{i}",
             prompt=[{"role": "user", "content": f"{i} + 4 ="}],
             answer=str(i + 4),
-            source="x",
+            source="xy"[i % 2],
             split=split,
         )
         for i in range(4)
@@ -173,8 +174,9 @@ def test_glossary_has_exactly_the_keys_of_a_judge(tmp_path: Path) -> None:
 
 
 def test_glossary_has_exactly_the_keys_of_the_gap_to_the_checker() -> None:
-    gaps = Gaps(["quality"], "correct")
-    step = np.array([[0.0, -1.0], [1.0, 1.0]])
-    gaps.measure(step, ["correct", "quality"])
-    keys = {key.replace("quality", "<objective>") for key in gaps.measure(step, ["correct", "quality"])}
+    gaps = Gaps(["quality"])
+    step, applies = np.array([[0.0, -1.0], [1.0, 1.0]]), np.ones((2, 2), dtype=np.bool_)
+    gaps.measure(step, ["correct", "quality"], step[:, 0], applies)
+    measured = gaps.measure(step, ["correct", "quality"], step[:, 0], applies)
+    keys = {key.replace("quality", "<objective>") for key in measured}
     assert keys == _defined("Reward models against the checker, by step")

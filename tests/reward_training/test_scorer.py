@@ -182,3 +182,70 @@ def test_an_error_of_what_works_elsewhere_is_raised_when_the_batch_is_finished(
         scoring.begin(1, problems[2], completions[2:])
         with pytest.raises(RewardError, match="'remote' on problem p1, text 'text 0', raised KeyError"):
             scoring.finish(problems, completions)
+
+
+# ---- rewards of some sources ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class OfSources(Fixed):
+    """1 for each completion of its sources; keeps the sources that it was asked about."""
+
+    values: Any = None
+    sources: tuple[str, ...] | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+        self.asked += [problem.source for problem in problems]
+        return [Unscored("slow") if completion.text == "late" else 1.0 for completion in completions]
+
+
+class RemoteOfSources(OfSources, WorksElsewhere):
+    pass
+
+
+@pytest.mark.parametrize("kind", [OfSources, RemoteOfSources])
+def test_a_reward_is_not_asked_about_other_sources_and_is_no_part_of_their_scores(
+    kind: type[OfSources], make_problem: MakeProblem, make_completion: Make
+) -> None:
+    problems = [make_problem("a", source="math"), make_problem("b", source="code")]
+    groups = [[make_completion(text, problem.key, i) for i, text in enumerate(["x", "late"])] for problem in problems]
+    math, both = kind(name="math", sources=("math",), weight=2.0), kind(name="both", weight=3.0)
+    with Scoring([math, both]) as scoring:
+        for i, (problem, group) in enumerate(zip(problems, groups, strict=True)):
+            scoring.begin(i, problem, group)
+        scores = scoring.finish([problem for problem in problems for _ in range(2)], [*groups[0], *groups[1]])
+    assert math.asked == ["math", "math"]
+    assert [row.parts for row in scores] == [
+        {"math": 1.0, "both": 1.0}, {"math": None, "both": None}, {"both": 1.0}, {"both": None},
+    ]  # fmt: skip
+    assert [row.total for row in scores] == [5.0, 0.0, 3.0, 0.0]
+    assert [set(row.unscored) for row in scores] == [set(), {"math", "both"}, set(), {"both"}]
+
+
+def test_unscored_shares_are_of_the_completions_that_a_reward_applies_to() -> None:
+    late = Score(parts={"all": 1.0, "some": None}, unscored={"some": "timeout"}, total=1.0)
+    scores = [late, Score(parts={"all": 1.0, "some": 1.0}, total=2.0), *[Score(parts={"all": 1.0}, total=1.0)] * 6]
+    check_unscored(scores, 0.5)
+    with pytest.raises(
+        RewardError, match=r"'some' could not score 1 of 2 completions \(share 0.500, max_unscored_share=0.4\)"
+    ):
+        check_unscored(scores, 0.4)
+
+
+def test_rewards_are_built_with_the_sources_of_the_configuration(
+    make_problem: MakeProblem, make_completion: Make
+) -> None:
+    configs: list[RewardConfig] = [
+        OutcomeRewardConfig(name="right", sources=["math"]),
+        LengthRewardConfig(name="brief", target=4, limit=8, sources=["style"]),
+        FormatRewardConfig(name="marked", pattern="x"),
+    ]
+    problems = [make_problem("a", source="math"), make_problem("b", source="style"), make_problem("c", source="else")]
+    with build_rewards(configs, {}) as rewards:
+        scores = score(problems, [make_completion("5", problem.key) for problem in problems], rewards)
+    assert [row.parts for row in scores] == [
+        {"right": 1.0, "marked": 0.0},
+        {"brief": 1.0, "marked": 0.0},
+        {"marked": 0.0},
+    ]

@@ -235,8 +235,8 @@ def test_every_faulty_field_is_named_at_once(tmp_path: Path) -> None:
 
 def test_checker_is_the_named_reward_or_the_first_outcome_reward(tmp_path: Path) -> None:
     other = {"name": "tagged", "kind": "outcome", "extract": "tag"}
-    assert _load(tmp_path, _with(evaluation={"rewards": [other]})).checker == "right"
-    assert _load(tmp_path, _with(evaluation={"rewards": [other], "checker": "tagged"})).checker == "tagged"
+    assert _load(tmp_path, _with(evaluation={"rewards": [other]})).checkers == ["right"]
+    assert _load(tmp_path, _with(evaluation={"rewards": [other], "checker": "tagged"})).checkers == ["tagged"]
 
 
 def test_a_run_of_another_version_is_refused_with_the_field_and_a_remedy():

@@ -241,7 +241,7 @@ def test_people_alone_must_be_asked_enough(configure: Configure) -> None:
 
 
 def test_promotion_metrics_are_the_columns_that_an_evaluation_has(configure: Configure) -> None:
-    names = promotion_metrics(configure(evaluation={"num_samples": 6}))
+    names = promotion_metrics(configure(evaluation={"num_samples": 6}), ["chain_sum"], is_mixed=False)
     assert {"greedy_accuracy", "pass_at_1", "pass_at_4", "maj_at_6", "greedy/correct", "sampled/brief"} <= set(names)
     assert not {"pass_at_6", "pass_at_8"} & set(names)
 

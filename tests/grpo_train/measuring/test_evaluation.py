@@ -121,8 +121,8 @@ def test_numbers_vote_by_their_value_where_the_checker_compares_values(checker, 
 
 def test_responses_at_fault_are_counted_and_their_reasons_kept():
     config = load_config(TINY)
-    scores = [Score(parts={config.checker: 1.0}, total=1.0), Score(parts={config.checker: 0.0}, total=0.0)]
-    faulty = Score(parts={config.checker: 0.0}, faults={config.checker: "timeout after 5 s"}, total=0.0)
+    scores = [Score(parts={config.checkers[0]: 1.0}, total=1.0), Score(parts={config.checkers[0]: 0.0}, total=0.0)]
+    faulty = Score(parts={config.checkers[0]: 0.0}, faults={config.checkers[0]: "timeout after 5 s"}, total=0.0)
     entry = evaluation._Answered(make_problem("?"), [completion(text) for text in "5678"], [*scores, faulty, faulty])
     row = evaluation._row(entry, config)
     assert (row["at_fault_share"], row["faults"]) == (0.5, {"timeout after 5 s": 2})
@@ -135,3 +135,17 @@ def test_responses_at_fault_are_counted_and_their_reasons_kept():
 
 def test_number_of_responses(config):
     assert num_responses(config, 10) == 50
+
+
+def test_each_problem_is_judged_by_the_checker_of_its_source():
+    mixed = load_config(TINY, ["rewards.0.sources=[test]", "problems.sources.0.source=test"])
+    scores = [Score(parts={"correct": 1.0, "digits": 0.0}, total=1.0)] * 3
+    entry = evaluation._Answered(make_problem("?"), [completion(text) for text in "567"], scores)
+    row = evaluation._row(entry, mixed, is_mixed=True)
+    assert (row["greedy_accuracy"], row["greedy_accuracy/test"], row["pass_at_2"]) == (1.0, 1.0, 1.0)
+    other = entry.problem.model_copy(update={"source": "style"})
+    unchecked = [Score(parts={"digits": 0.0}, total=1.0)] * 3
+    row = evaluation._row(evaluation._Answered(other, entry.completions, unchecked), mixed, is_mixed=True)
+    assert set(row) == {
+        "split", "problem_key", "source", "response_length", "truncated_share", "greedy/digits", "sampled/digits",
+    }  # fmt: skip

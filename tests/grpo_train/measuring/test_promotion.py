@@ -1,7 +1,7 @@
 import pytest
 
 from configs.errors import ConfigError
-from configs.schema.config import PeopleConfig, PromotionConfig
+from configs.schema.evaluation import PeopleConfig, PromotionConfig
 from grpo_train.measuring.promotion import decide, win_rate
 
 
@@ -87,3 +87,11 @@ def test_people_cannot_promote_what_the_rule_refuses():
 def test_win_rate_counts_a_tie_as_half_a_win_and_knows_nothing_of_nobody():
     assert win_rate([1.0, 0.0, -1.0, 1.0]).estimate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
     assert win_rate([]) is None
+
+
+def test_problems_without_the_metric_do_not_count():
+    before, after = rows([0, 1, 0]), rows([1, 1, 1])
+    for row in (before[0], after[1]):  # a problem of another source, and one that a judge did not answer on
+        del row["greedy_accuracy"]
+    decision = decide(before, after, config=PromotionConfig(), seed=0, draws=10)
+    assert (decision.n, decision.gain) == (1, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.records import Completion, Score
-from grpo_train.groups import Groups
+from grpo_train.groups import Groups, applies_matrix, parts_matrix
 from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
 from grpo_train.rollouts import rollout_rows
@@ -39,7 +39,8 @@ def record(batch: Groups, refused: Groups, checker: str = "correct") -> StepReco
 
     parts = np.array([[np.nan if s.parts["correct"] is None else s.parts["correct"], 0.5] for s in batch.scores])
     return StepRecord(
-        step=3, objectives=["correct", "brief"], checker=checker, batch=batch, parts=parts,
+        step=3, objectives=["correct", "brief"], checker_of=lambda source: checker,
+        batch=batch, parts=parts, applies=np.ones_like(parts, dtype=np.bool_),
         advantages=advantages(batch), refused=refused, refused_advantages=advantages(refused), num_refills=2,
         positions=Positions(10, 3), metrics={},
     )  # fmt: skip
@@ -54,7 +55,7 @@ def test_pass_rates_count_what_was_sampled_refused_groups_too_and_unscored_ones_
 
 def test_a_checker_that_is_no_objective_says_nothing() -> None:
     seen = record(groups({"a": [1.0, 0.0]}), Groups(), checker="elsewhere")
-    assert (seen.right, seen.pass_rates) == (None, {})
+    assert (seen.right, seen.pass_rates) == ([None, None], {})
     assert "groups/all_right_share" not in step_metrics(seen, with_refills=False)
 
 
@@ -79,3 +80,45 @@ def test_metrics_of_a_step_leave_cached_responses_out_where_they_say_what_the_po
     assert metrics["groups/dead_share"] == 0.5  # b
     assert metrics["policy/entropy"] == pytest.approx(0.75)  # (1.0 + 0.5) / 2
     assert (metrics["groups/refused"], metrics["groups/refills"], seen.num_sampled_tokens) == (1.0, 2.0, 10)
+
+
+def test_an_objective_is_measured_on_the_responses_that_it_applies_to() -> None:
+    batch = groups({"a": [1.0, None], "b": [0.0, 0.0]})
+    style = [Score(parts={"brief": 0.5}, total=0.0), Score(parts={"brief": None}, unscored={"brief": "x"}, total=0.0)]
+    batch = replace(batch, scores=[*batch.scores[:2], *style])
+    parts, applies = (
+        parts_matrix(batch.scores, ["correct", "brief"]),
+        applies_matrix(batch.scores, ["correct", "brief"]),
+    )
+    seen = replace(
+        record(groups({"a": [1.0, None], "b": [0.0, 0.0]}), Groups()), batch=batch, parts=parts, applies=applies
+    )
+    metrics = step_metrics(seen, with_refills=False)
+    assert metrics["objective/correct/unscored_share"] == 0.5  # a/1 of a/0 and a/1
+    assert metrics["objective/brief/unscored_share"] == 0.25
+    assert metrics["objective/correct/at_fault_share"] == 0.0
+    assert metrics["objective/correct/mean"] == 1.0
+    assert seen.right == [True, False, None, None]
+    assert (metrics["groups/all_right_share"], metrics["groups/all_wrong_share"]) == (0.0, 0.0)  # of group a
+    assert seen.pass_rates == {make_problem("a").key: 0.5}
+    checked, has_checker = seen.checked
+    assert np.array_equal(checked, [1.0, np.nan, np.nan, np.nan], equal_nan=True)
+    assert has_checker.tolist() == [True, True, False, False]
+
+
+def test_an_objective_that_applies_to_nothing_of_a_step_has_no_shares_of_failures() -> None:
+    batch = groups({"a": [1.0, 0.0]})
+    batch = replace(batch, scores=[Score(parts={"brief": 0.5}, total=0.0)] * 2)
+    parts, applies = (
+        parts_matrix(batch.scores, ["correct", "brief"]),
+        applies_matrix(batch.scores, ["correct", "brief"]),
+    )
+    metrics = step_metrics(
+        replace(record(groups({"a": [1.0, 0.0]}), Groups()), batch=batch, parts=parts, applies=applies),
+        with_refills=False,
+    )
+    assert (
+        not {"objective/correct/mean", "objective/correct/unscored_share", "objective/correct/at_fault_share"}
+        & metrics.keys()
+    )
+    assert "groups/all_right_share" not in metrics

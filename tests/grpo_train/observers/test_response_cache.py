@@ -46,7 +46,7 @@ def cache_of(share: float = 0.5, group_size: int = 4, **settings: Any) -> Respon
 def put(cache: ResponseCache, *completions: Completion) -> dict[str, float]:
     number = len(completions)
     scores = [Score(parts={"right": 1.0}, total=1.0)] * number
-    return cache.add(completions, scores, np.ones(number), None, np.zeros(number, dtype=np.bool_))
+    return cache.add(completions, scores, np.ones(number), [None] * number, np.zeros(number, dtype=np.bool_))
 
 
 def unmoved(completions: Sequence[Completion]) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_without_a_checker_among_the_rewards_a_positive_advantage_is_good():
     cache = cache_of()
     rows = [written(PROBLEMS[0], 1, index) for index in range(3)]
     scores = [Score(parts={}, total=0.0)] * 3
-    cache.add(rows, scores, np.array([0.5, 0.0, -0.5]), None, np.zeros(3, dtype=np.bool_))
+    cache.add(rows, scores, np.array([0.5, 0.0, -0.5]), [None] * 3, np.zeros(3, dtype=np.bool_))
     assert [kept.completion for kept in cache.kept] == rows[:1]
 
 

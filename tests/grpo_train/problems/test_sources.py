@@ -169,3 +169,23 @@ def test_data_set_that_cannot_be_loaded_names_the_remedy(source: dict[str, Any],
     Path("data/train.jsonl").write_text(GOOD)
     with pytest.raises(ConfigError, match=message):
         _read(kind="dataset", **source)
+
+
+def test_a_source_has_the_name_that_it_is_given(workspace: Path) -> None:
+    (workspace / "a.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
+    assert [p.source for p in _read(kind="jsonl", path="a.jsonl").problems] == ["a.jsonl"]
+    assert [p.source for p in _read(kind="jsonl", path="a.jsonl", source="math").problems] == ["math"]
+    [family] = _read(kind="reasoning_gym", family="chain_sum", size=1, source="sums").problems
+    assert (family.source, family.meta["family"]) == ("sums", "chain_sum")
+
+
+def test_a_column_names_the_source_of_each_row(workspace: Path) -> None:
+    rows = [
+        {"question": f"{i}?", "answer": "1", "data_source": name} for i, name in enumerate(["openai/gsm8k", "code", ""])
+    ]
+    (workspace / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    found = _read(kind="jsonl", path="a.jsonl", columns={"source": "data_source"})
+    assert [problem.source for problem in found.problems] == ["openai/gsm8k", "code"]
+    (workspace / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigError, match=r"b\.jsonl.*line 3: the source is ''; it must be a name"):
+        _read(kind="jsonl", path="b.jsonl", columns={"source": "data_source"})

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo_train.groups import alike
 from grpo_train.updating.advantages import group_advantages
 
 ONE = np.array([1.0])
@@ -179,3 +180,38 @@ def test_equal_rows_have_zero_advantage_whatever_is_missing_and_whatever_the_flo
     result = group_advantages(parts, np.array([0.7, 0.3]), 4, floors=floors)
     assert result.values.tolist() == [0.0] * 8
     assert np.isfinite(result.rewards).all()
+
+
+def test_the_batchs_std_is_that_of_the_groups_that_the_same_rewards_score():
+    # sums of the first two groups are 0 and 1, those of the last two 0 and 100: stds sqrt(1/3) and sqrt(10000/3)
+    parts = np.array(
+        [[0, NAN], [1, NAN], [1, NAN], [0, NAN], [NAN, 0], [NAN, 100], [NAN, 100], [NAN, 0]], dtype=np.float64
+    )
+    kinds = np.array([1, 1, 2, 2])
+    apart = group_advantages(parts, np.ones(2), 2, scale="batch", alike=kinds)
+    small, large = 0.5 / (math.sqrt(1 / 3) + 1e-4), 50 / (math.sqrt(10000 / 3) + 1e-4)
+    assert apart.values == pytest.approx([-small, small, small, -small, -large, large, large, -large])
+    alone = group_advantages(parts[:4], np.ones(2), 2, scale="batch")
+    assert apart.values[:4].tolist() == alone.values.tolist()  # as if the others were not in the batch
+    mixed = group_advantages(parts, np.ones(2), 2, scale="batch")
+    assert abs(mixed.values[:4]).max() < 0.02
+
+
+def test_normalise_then_sum_divides_by_the_std_of_the_groups_that_the_same_rewards_score():
+    both = np.array([[0, 0], [1, 1], [1, 0], [0, 1]], dtype=np.float64)  # one group agrees with itself, one does not
+    one = np.array([[NAN, 0], [NAN, 1], [NAN, 1], [NAN, 0]])
+    kinds = np.array([3, 3, 2, 2])
+    apart = group_advantages(np.concatenate([both, one]), np.ones(2), 2, order="normalize_then_sum", alike=kinds)
+    for rows, parts in ((slice(0, 4), both), (slice(4, 8), one)):
+        assert (
+            apart.values[rows].tolist()
+            == group_advantages(parts, np.ones(2), 2, order="normalize_then_sum").values.tolist()
+        )
+
+
+def test_groups_are_alike_where_the_same_weighted_objectives_apply():
+    applies = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1], [1, 0, 1]], dtype=np.bool_)
+    first, second, third = alike(applies, np.array([1.0, 1.0, 0.0]), 2).tolist()
+    assert first != second == third  # the third objective only measures
+    assert alike(np.zeros((0, 3), dtype=np.bool_), np.ones(3), 1).tolist() == []
+    assert alike(applies, np.zeros(3), 2).tolist() == [0, 0, 0]

@@ -76,6 +76,28 @@ def test_score_labeler_leaves_reward_models_out() -> None:
     assert pairs[0].labeler == "score"
 
 
+def test_pairs_come_from_problems_that_the_labelers_rewards_apply_to() -> None:
+    rows = [
+        make_row("a", 0, brief=1.0),
+        make_row("b", 1, brief=0.0),
+        make_row("c", 0, "q", quality=1.0),
+        make_row("d", 1, "q", quality=0.0),
+    ]
+    assert build(rows, OUTCOME) == []
+    assert [(pair.problem_key, pair.chosen, pair.margin) for pair in build(rows, SCORE)] == [("p", "a", 0.5)]
+
+
+def test_pairs_come_from_the_sources_that_the_reward_model_is_used_on() -> None:
+    rows = [make_row("right", 0, correct=1.0), make_row("wrong", 1, correct=0.0)]
+    problems, completions, scores = zip(*rows, strict=True)
+    for sources, count in (({"s"}, 1), ({"other"}, 0), (None, 1)):
+        pairs = build_pairs(
+            problems, completions, scores, name="quality", config=OUTCOME, labeler=OutcomeLabeler(reward="correct"),
+            sources=sources, rewards=REWARDS, round_index=2,
+        )  # fmt: skip
+        assert len(pairs) == count
+
+
 def test_score_labeler_needs_every_part() -> None:
     rows = [make_row("a", 0, correct=1.0, brief=None), make_row("b", 1, correct=0.0, brief=1.0)]
     assert build(rows, SCORE) == []

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from tasks.showing import terminal
-from tasks.showing.tables import rounds_table
+from tasks.showing.tables import rounds_table, sources_table
 from tasks.showing.terminal import StageProgress, Terminal, clock, log_to
 
 
@@ -115,3 +115,24 @@ def test_rounds_table_fits_80_columns_and_shows_what_decides() -> None:
         "5.0",
     ):
         assert part in text
+
+
+def test_accuracy_by_source_has_a_table_where_there_are_several() -> None:
+    summary = _summary()
+    assert sources_table(summary) is None
+    for row in summary["rounds"]:
+        row["evaluation"] |= {
+            f"{split}/greedy_accuracy/{source}": {"estimate": share, "low": share - 0.1, "high": share + 0.1, "n": n}
+            for split, source, share, n in (
+                ("dev", "math", 0.5, 40),
+                ("test", "math", 0.25, 80),
+                ("dev", "code", 0.125, 24),
+            )
+        }
+    shown, out, _ = _terminal()
+    shown.print(sources_table(summary))
+    text = out.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "0.250 [0.150, 0.350], n = 80" in text
+    assert "0.125 [0.025, 0.225], n = 24" in text
+    assert text.count("code") == text.count("math") == 2

@@ -63,7 +63,7 @@ def test_pass_rates_are_those_of_one_policys_scored_responses_by_source(tmp_path
     write_jsonl(tmp_path / "completions.jsonl", [completion(key, writer) for key, writer, _ in rows])
     write_jsonl(tmp_path / "scores.jsonl", [Score(parts={"correct": value}, total=0.0) for _, _, value in rows])
     mine = Policy(path="p", id="mine", round=0)
-    found = pass_rates(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker="correct")
+    found = pass_rates(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "correct")
     # a: right and half right, b: right and unscored
     assert found == {"sums": 2 / 3, "gcd": 0.0}
-    assert pass_rates(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker="judge") == {}
+    assert pass_rates(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "judge") == {}
