@@ -67,10 +67,14 @@ def tear(owner: Any, name: str, path_of: Callable[..., Path], number: int = 1) -
 
 
 def remove_half(owner: Any, name: str) -> None:
-    """Die when a folder that `owner.name` is to remove has lost its first file."""
+    """Die when a folder that `owner.name` is to remove has lost its first file; temporary folders go as always."""
+    real = getattr(owner, name)
 
-    def removed(folder: Path, **kwargs: Any) -> None:
-        sorted(path for path in folder.rglob("*") if path.is_file())[0].unlink()
+    def removed(folder: str | Path, **kwargs: Any) -> None:
+        if Path(folder).name.startswith("."):
+            real(folder, **kwargs)
+            return
+        sorted(path for path in Path(folder).rglob("*") if path.is_file())[0].unlink()
         die()
 
     setattr(owner, name, removed)
