@@ -15,6 +15,10 @@ class ConfigError(RegroupError, ValueError):
     """The configuration or the data is faulty; the user can fix it (exit code 2)."""
 
 
+class TemplateRefusal(ConfigError):
+    """A chat template does not take the messages that it was given."""
+
+
 class RewardError(RegroupError, ValueError):
     """A reward raised, or returned something that is not a score. The message names reward, problem and text."""
 
@@ -35,5 +39,7 @@ class StageStopped(RegroupError):
     """The stage was asked to stop and ended at a step boundary (exit code 130)."""
 
 
-BY_NAME: dict[str, type[RegroupError]] = {kind.__name__: kind for kind in RegroupError.__subclasses__()}
+BY_NAME: dict[str, type[RegroupError]] = {
+    kind.__name__: kind for kind in [*RegroupError.__subclasses__(), *ConfigError.__subclasses__()]
+}
 """{class name: class}, to raise again an error that a child process reported by name"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -175,6 +176,17 @@ class Verdict(Record):
     given_ms: int
     via: Literal["mlflow", "file"]
     comment: str = ""
+
+
+class TemplateSettings(Record):
+    """What a run gives to the chat templates that it renders with."""
+
+    variables: dict[str, Any] = {}
+    """JSON values by name"""
+    join_system: bool = False
+    """whether the system message is put in front of the first user message"""
+    date: datetime.date | None = None
+    """the day that a template gets as today's; None: the day on which it renders"""
 
 
 class Policy(Record):

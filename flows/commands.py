@@ -10,7 +10,7 @@ from configs.disk.checkpoints import CHECKPOINTS, last_saved_step
 from configs.disk.files import MANIFEST, digest_json
 from configs.errors import ConfigError
 from configs.reader import load_config
-from configs.records import Policy, Problem
+from configs.records import Policy, Problem, TemplateSettings
 from flows.prefect_server import making_database
 from flows.summary import finished_summary, run_champion
 from tasks.runs.run_file import read_run, run_names, stored_config
@@ -108,15 +108,20 @@ def champion_of(root: Path, name: str) -> Policy:
 def export_champion(root: Path, name: str, folder: Path) -> None:
     """Copy the champion's weights, tokenizer and configuration to a new folder, from which `generate` does what was measured.
 
+    Its chat template gets the run's variables as defaults, so that it renders as was measured; not the run's date.
+
     Raises:
         ConfigError: the folder exists, or `champion_of` finds no champion.
     """
-    from grpo_train.policies.model import write_greedy_generation
+    from grpo_train.policies.model import load_tokenizer, write_greedy_generation
 
     champion = champion_of(root, name)
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name a folder that does not")
     shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns(CHECKPOINTS, MANIFEST))
+    settings = stored_config(read_run(root, name)).template_settings.model_copy(update={"date": None})
+    if settings != TemplateSettings():
+        load_tokenizer(folder, settings).save_pretrained(str(folder))
     write_greedy_generation(folder)
     terminal = Terminal()
     terminal.say(f"policy {champion.id[:12]} of run {name}, round {champion.round}; load it with")
@@ -132,7 +137,7 @@ def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, m
     from reward_training.transformer.precision import pick_device
 
     champion, config = champion_of(root, name), stored_config(read_run(root, name))
-    model, tokenizer = load_policy(champion.path, device=pick_device())
+    model, tokenizer = load_policy(champion.path, device=pick_device(), template=config.template_settings)
     length = max_tokens or config.grpo_config.max_response_length
     asked = build_prompt(prompt, config.problems, has_chat_template=tokenizer.chat_template is not None)
     problem = Problem(key=digest_json(prompt), prompt=asked, answer="", source="terminal", split="asked")

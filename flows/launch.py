@@ -14,7 +14,7 @@ from configs.schema.config import Config
 from flows.prefect_server import connected
 from flows.summary import FILE, Summary, finished_summary
 from tasks.runs.facts import load
-from tasks.runs.run_file import open_run, refuse_without_pairs, run_names
+from tasks.runs.run_file import open_run, refuse_without_pairs, run_names, stored_config
 from tasks.runs.workspace import refuse_when_held, run_folder
 from tasks.showing.tables import estimates_table, rounds_table, sources_table, verdict_on
 from tasks.showing.terminal import Terminal
@@ -35,7 +35,7 @@ def run_to_the_end(path: Path, overrides: tuple[str, ...], name: str | None) -> 
     else:
         refuse_when_held(root)
         if config.run_name in run_names(root):
-            open_run(root, config)
+            config = stored_config(open_run(root, config))
         summary = in_a_flow(root, "align", config, meanwhile=lambda: _check_data(root, config, terminal))
     _show(root, summary, terminal)
 

@@ -20,13 +20,14 @@ from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.problems.prompt_variants import varied
 from grpo_train.refill import Refilled, refill
 from grpo_train.sampling.early_stop import EarlyStop
-from grpo_train.sampling.generation import OnGroup, Sampling, sample, stop_token_ids
+from grpo_train.sampling.generation import OnGroup, Sampling, sample
 from grpo_train.sampling.vllm_engine import VllmEngine
 from grpo_train.updating.advantages import Advantages, Bools
 from grpo_train.updating.learner import Learner
 from reward_training.reward import Reward
 from reward_training.scorer import Scoring, check_unscored
 from reward_training.transformer.positions import Positions
+from reward_training.transformer.turn_ends import stop_token_ids
 from reward_training.weighing import Weighing
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from configs.errors import RewardError
-from configs.records import Completion, Problem, Score
+from configs.records import Completion, Problem, Score, TemplateSettings
 from configs.schema.rewards import (
     FormatRewardConfig,
     JudgeRewardConfig,
@@ -37,6 +37,7 @@ from reward_training.rewards.outcome import IN_POOL, OutcomeReward
 from reward_training.rewards.process import ProcessReward
 from reward_training.rewards.python_function import PythonReward
 from reward_training.rewards.repetition import RepetitionReward
+from reward_training.transformer.chat_template import PLAIN
 from reward_training.weighing import Weighing
 
 __all__ = [
@@ -61,6 +62,7 @@ class RewardModelSource:
     path: Path | str
     max_length: int
     revision: str | None = None
+    template: TemplateSettings = PLAIN
 
 
 @contextmanager
@@ -84,7 +86,9 @@ def build_rewards(
 
 
 def _open_model(source: RewardModelSource) -> RewardModelScorer:
-    return RewardModelScorer(source.path, max_length=source.max_length, revision=source.revision)
+    return RewardModelScorer(
+        source.path, max_length=source.max_length, revision=source.revision, template=source.template
+    )
 
 
 def _build_process(config: ProcessRewardConfig, built: Mapping[str, Reward | None]) -> Reward | None:

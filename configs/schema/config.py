@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.records import TemplateSettings
 from configs.schema.block import Block, Name, PositiveInt, Temperature, TopK, TopP
 from configs.schema.evaluation import EvaluationConfig, PromotionConfig
 from configs.schema.grpo import GrpoConfig
@@ -31,6 +32,7 @@ from configs.schema.rewards import (
     PythonRewardConfig,
     RewardConfig,
 )
+from configs.schema.run import RunConfig
 from configs.schema.scopes import check_sources, check_steps, scope_of, source_names
 
 OF_THE_CHECKER = ("greedy_accuracy", "pass_at_", "maj_at_", "at_fault_share")
@@ -126,18 +128,10 @@ class LauncherConfig(Block):
         return self
 
 
-class RunConfig(Block):
-    """The name of the run in the workspace."""
-
-    name: Name | None = Field(
-        None, description="name of the run and of its folder; default: the name of the configuration file"
-    )
-
-
 class Config(Block):
     """The configuration of a run."""
 
-    run: Annotated[RunConfig, OPERATIONAL] = Field(RunConfig(), description="name of the run")
+    run: Annotated[RunConfig, OPERATIONAL] = Field(RunConfig(), description="name and date of the run")
     seed: int = Field(
         0,
         ge=0,
@@ -354,6 +348,14 @@ class Config(Block):
     def max_rounds(self) -> int:
         """`rounds` plus the most rounds that watch rules may add."""
         return self.rounds + max((rule.extra_rounds for rule in self.watch), default=0)
+
+    @property
+    def template_settings(self) -> TemplateSettings:
+        """What the chat templates of policy and reward models are given."""
+        problems = self.problems
+        return TemplateSettings(
+            variables=problems.template_variables, join_system=problems.join_system, date=self.run.date
+        )
 
     @property
     def trained_reward_models(self) -> dict[str, TrainedRewardModel]:

@@ -31,24 +31,26 @@ class Later:
 
 
 LATER = Later()
-"""Marks a field that came after the first runs: while it is None it is no part of what a run is asked to compute, so
+"""Marks a field that came after the first runs: while it has its default it is no part of what a run is asked to compute, so
 that the stages of runs without it stay valid"""
 
 
 def without_operational(block: BaseModel) -> dict[str, Any]:
-    """The block as JSON values without its operational fields, at any depth: what the run is asked to compute."""
+    """What the run is asked to compute: the block as JSON values, at any depth, without operational fields and without
+    later ones (`LATER`) at their defaults."""
     pruned: dict[str, Any] = _pruned(block, block.model_dump(mode="json"))
     return pruned
 
 
 def _pruned(value: Any, dumped: Any) -> Any:
-    """`dumped`, the JSON form of `value`, without the operational fields."""
+    """`dumped`, the JSON form of `value`, without the fields that `without_operational` leaves out."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields.items()
         kept = [
             name
             for name, field in fields
-            if OPERATIONAL not in field.metadata and not (LATER in field.metadata and getattr(value, name) is None)
+            if OPERATIONAL not in field.metadata
+            and not (LATER in field.metadata and getattr(value, name) == field.get_default(call_default_factory=True))
         ]
         return {name: _pruned(getattr(value, name), dumped[name]) for name in kept}
     if isinstance(value, dict):

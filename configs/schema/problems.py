@@ -1,8 +1,9 @@
 """The blocks `problems` and `curriculum`: sources of problems, their prompts and splits, and the order of training."""
 
+import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from configs.schema.block import Block, PositiveFloat, PositiveInt, Share
 from configs.schema.operational import LATER
@@ -185,6 +186,16 @@ class OverlapConfig(Block):
     )
 
 
+def _written_date(variables: Any) -> Any:
+    """YAML reads 2026-07-01 as a date; a template gets it as it was written."""
+    if not isinstance(variables, dict):
+        return variables
+    return {k: v.isoformat() if isinstance(v, datetime.date) else v for k, v in variables.items()}
+
+
+TemplateVariables = Annotated[dict[str, JsonValue], BeforeValidator(_written_date), LATER]
+
+
 class ProblemsConfig(Block):
     """The problems that the policy is asked."""
 
@@ -196,12 +207,34 @@ class ProblemsConfig(Block):
         "`{question}`",
     )
     system: str | None = Field(None, description="system message, for models with a chat template")
+    join_system: Annotated[bool, LATER] = Field(
+        False,
+        description="put a system message in front of the first user message, a blank line between, for chat templates that "
+        "refuse or drop system messages (Gemma 2, Mistral)",
+    )
+    template_variables: TemplateVariables = Field(
+        {},
+        description="variables for the model's chat template, for instance `{enable_thinking: false}`, `{reasoning_effort: "
+        "low}` or `{date_string: 26 Jul 2024}`; those that it does not read are refused",
+    )
     dev: PositiveInt = Field(64, description="problems of the dev split, on which promotion is decided")
     test: PositiveInt = Field(128, description="problems of the test split, which is only reported")
     max_prompt_length: PositiveInt = Field(
         512, description="most tokens of a prompt; problems with longer prompts are dropped and counted"
     )
     overlap: OverlapConfig = Field(OverlapConfig(), description="overlap between the splits")
+
+    @field_validator("template_variables")
+    @classmethod
+    def _variables_have_names_and_types(cls, variables: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name, value in variables.items():
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of a variable")
+            if isinstance(value, str) and value.strip().lower() in ("true", "false", "none", "null"):
+                raise ValueError(
+                    f"{name}={value!r} is a text, which templates take for true; write {value} without quotes"
+                )
+        return variables
 
     @field_validator("template")
     @classmethod

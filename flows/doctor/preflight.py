@@ -10,14 +10,16 @@ import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.records import Problem, verdict
+from configs.records import Completion, Problem, verdict
 from configs.schema.config import Config
 from configs.seeds import rng_for, seed_for
 from flows.doctor.checks import Finding
 from grpo_train.groups import alike, applies_matrix, parts_matrix
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.updating.advantages import Bools, Floats, group_advantages
+from reward_training.answers.finding.thoughts import mark_tokens
 from reward_training.scorer import build_rewards, score
+from reward_training.transformer.turn_ends import special_tokens, turn_end
 from reward_training.weighing import Weighing
 
 NUM_RESPONSES = 128
@@ -59,6 +61,8 @@ class Preflight:
     rewards: list[RewardRange]
     left_out: list[str]
     """names of the rewards that were not scored because their reward model is not trained yet"""
+    unheard_end: str | None = None
+    """by what most truncated responses end their turn and go on, since it ends no response; None if by nothing"""
 
     def expected_dead(self, group_size: int) -> float:
         """Expected share of groups that are all right or all wrong at this group size, given the pass rates."""
@@ -109,7 +113,24 @@ def preflight(
         num_responses=len(completions),
         rewards=[_range(*row, right) for row in zip(names, parts.T, applies.T, strict=True)],
         left_out=[reward.name for reward in config.rewards if reward.name not in names],
+        unheard_end=unheard_end(tokenizer, completions),
     )
+
+
+def unheard_end(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion]) -> str | None:
+    """The special token, or the template's end of a turn, that stands in more than half of the truncated responses."""
+    truncated = [completion for completion in completions if completion.finish_reason == "length"]
+    special = special_tokens(tokenizer)
+    no_ends = {tokenizer.unk_token, tokenizer.bos_token, tokenizer.pad_token, *mark_tokens(set(special.values()))}
+    ends = set(special.values()) - no_ends
+    counts: Counter[str] = Counter()
+    for completion in truncated:
+        counts.update(ends & {special[token] for token in completion.token_ids if token in special})
+    end = turn_end(tokenizer)
+    if end is not None and end.token is None:
+        counts[end.text] = sum(end.text in completion.text for completion in truncated)
+    text, count = max(counts.items(), key=lambda found: found[1], default=("", 0))
+    return text if 2 * count > len(truncated) else None
 
 
 def _range(name: str, column: Floats, applies: Bools, right: Sequence[bool | None]) -> RewardRange:
@@ -171,6 +192,13 @@ def _sizes(group_size: int) -> list[int]:
 
 def _check_truncated(result: Preflight) -> Finding:
     detail = f"{result.truncated_share:.0%} of the responses end at the length limit"
+    if result.truncated_share > MANY_TRUNCATED and result.unheard_end is not None:
+        detail += f", and most of them hold {result.unheard_end!r}: the model has ended its turn there, and goes on"
+        remedy = (
+            f"add the id of {result.unheard_end!r} to eos_token_id in the model's generation_config.json if it is one token; if it "
+            "is plain text, take a model that ends its answers with a token"
+        )
+        return Finding("truncated", "warn", detail, remedy)
     if result.truncated_share > MANY_TRUNCATED:
         remedy = "raise grpo_config.max_response_length, or add a reward of kind length"
         return Finding("truncated", "warn", detail, remedy)

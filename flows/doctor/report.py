@@ -29,6 +29,7 @@ from flows.doctor.golds import check_answer_types, check_gold_answers
 from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
 from flows.doctor.resources import check_disk, check_memory
 from flows.doctor.rewards import check_columns, check_rewards, check_scopes
+from flows.doctor.templates import check_policy_template, check_reward_model_templates
 from flows.doctor.timing import RoundTime, time_a_round
 from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
@@ -72,7 +73,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
     findings = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
     try:
         folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder, config.template_settings)
     except ConfigError as error:
         return DoctorReport([Finding("model", "fail", str(error)), *findings])
     findings += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
@@ -92,7 +93,11 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*findings, Finding("problems", "fail", str(error))], folder)
-    return DoctorReport([*findings, *_check_problems(config, problems, quick=quick)], folder, problems)
+    findings += _check_problems(config, problems, quick=quick)
+    prompts = [problem for members in problems.by_split.values() for problem in members]
+    findings += check_policy_template(config, folder, tokenizer, prompts)
+    findings += check_reward_model_templates(config, folder, prompts, workspace)
+    return DoctorReport(findings, folder, problems)
 
 
 def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Finding]:
@@ -132,7 +137,7 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
         return
     assert report.policy_folder is not None
     assert report.problems is not None
-    model, tokenizer = load_policy(report.policy_folder, device=pick_device())
+    model, tokenizer = load_policy(report.policy_folder, device=pick_device(), template=config.template_settings)
     train = report.problems.by_split["train"]
     result = preflight(config, model, tokenizer, train)
     sampled = DoctorReport(list(preflight_checks(result, config)))

@@ -17,23 +17,31 @@ from transformers import (
 
 from configs.disk.files import weights_id
 from configs.errors import ConfigError
-from configs.records import Policy
+from configs.records import Policy, TemplateSettings
+from reward_training.transformer.chat_template import PLAIN, set_up_template
 from reward_training.transformer.precision import autocast_dtype, pick_device
 from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.turn_ends import end_token_ids
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
 """reserved tokens that can be the pad token of a model without one, best first"""
 
 
 def load_policy(
-    path: str | Path, *, device: str | torch.device, dtype: torch.dtype = torch.float32
+    path: str | Path,
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,
+    template: TemplateSettings = PLAIN,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in evaluation mode on `device`, and its tokenizer with a pad token.
+    """The model in evaluation mode on `device`, and its tokenizer with a pad token and the run's `template` settings.
+
+    What ends a turn in the chat template ends a response, also in the model that is saved later.
 
     Raises:
         ConfigError: `path` holds no causal language model.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, template)
     try:
         with quiet_transformers():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
@@ -45,18 +53,19 @@ def load_policy(
 
 
 def load_for_sampling(
-    path: str | Path, precision: Literal["auto", "bfloat16", "float32"]
+    path: str | Path, precision: Literal["auto", "bfloat16", "float32"], template: TemplateSettings
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A policy for sampling only: on the best device, with low-precision weights where the device supports them."""
     device = pick_device()
-    return load_policy(path, device=device, dtype=autocast_dtype(precision, device) or torch.float32)
+    return load_policy(path, device=device, dtype=autocast_dtype(precision, device) or torch.float32, template=template)
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub id, with a pad token.
+def load_tokenizer(path: str | Path, template: TemplateSettings = PLAIN) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id, with a pad token and the run's `template` settings.
 
     Raises:
-        ConfigError: `path` holds no tokenizer, or one without an end-of-sequence token.
+        ConfigError: `path` holds no tokenizer, one without an end-of-sequence token, or one whose chat template does not
+            read a variable of `template`.
     """
     try:
         with quiet_transformers():
@@ -67,6 +76,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise ConfigError(f"the tokenizer of {path} has no eos_token; responses could not end: set it in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = _pad_token(tokenizer)
+    set_up_template(tokenizer, template, field="problems.template_variables")
     return tokenizer
 
 
@@ -83,9 +93,7 @@ def greedy_generation(brought: GenerationConfig, tokenizer: PreTrainedTokenizerB
     Of what the model brings (temperature, min_p, repetition_penalty, beams, a length, ...) only its end tokens are kept:
     the rest was not in what was measured, and transformers refuses to save some of it beside `do_sample: false`.
     """
-    own: list[int] | int | None = brought.eos_token_id
-    stops = dict.fromkeys([*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id])
-    ends = [token for token in stops if token is not None]
+    ends = end_token_ids(brought, tokenizer)
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=brought.bos_token_id,

@@ -30,6 +30,7 @@ from reward_training.transformer.packing import hidden_size, outputs_of, packed,
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.token_logprobs import SLICE, plain_head
+from reward_training.transformer.turn_ends import stop_token_ids
 
 BLOCK = 128
 """tokens per block, when the inverse CDF is searched by blocks of the vocabulary first"""
@@ -135,13 +136,6 @@ def sample(
             _decode(model, batch, prompts, stop_ids, sampling, early_stop, on_end, positions or Positions())
             on_progress(len(batch))
     return [completion for group in completions for completion in group]
-
-
-def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of the tokens that end a response: the end-of-sequence tokens of the model and of the tokenizer."""
-    from_model = model.generation_config.eos_token_id if model.generation_config is not None else None
-    listed = from_model if isinstance(from_model, list) else [from_model]
-    return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
 
 
 def _uniforms(seed: int, problem: Problem, index: int, length: int) -> np.ndarray:

@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from configs.errors import ConfigError
+from configs.records import TemplateSettings
 from configs.seeds import seed_for
+from reward_training.reward_models.heads import CLASSIFIERS, add_head, classifier_class, refuse_without_head
+from reward_training.transformer.chat_template import PLAIN, set_up_template
+from reward_training.transformer.quiet import quiet_transformers
 
 
-def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    folder: Path | str, template: TemplateSettings = PLAIN, revision: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer, with those of the run's template settings that its chat template reads."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(base))
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), revision=revision)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} holds no tokenizer: {error}") from error
+        raise ConfigError(f"{folder} holds no tokenizer: {error}") from error
+    set_up_template(tokenizer, template, field=None)
     return tokenizer
+
+
+def load_classifier(folder: Path | str, revision: str | None = None) -> PreTrainedModel:
+    """A reward model for scoring, trained here or ready-made.
+
+    Raises:
+        ConfigError: it does not load, or has more than one output.
+    """
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(str(folder), revision=revision)
+            model = _from_pretrained(config, folder, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"reward model {folder} does not load: {error}") from error
+    if model.config.num_labels != 1:
+        raise ConfigError(
+            f"reward model {folder} has {model.config.num_labels} outputs; use a sequence classifier with one output"
+        )
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def load_backbone(base: Path, seed: int) -> PreTrainedModel:
     """A classifier with one output. Its head is initialized from `seed`, unless the base is a reward model already."""
     try:
-        has_head = "ForSequenceClassification" in str(AutoConfig.from_pretrained(str(base)).architectures)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            str(base), num_labels=1, dtype=torch.float32
-        )
+        config = AutoConfig.from_pretrained(str(base))
+        refuse_without_head(config)
+        has_head = "ForSequenceClassification" in str(config.architectures)
+        if has_head or type(config) in CLASSIFIERS:
+            model = _from_pretrained(config, base, num_labels=1)
+        else:
+            model = add_head(AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load as a reward model: {error}") from error
     if not has_head:
         _draw_head(model, seed)
+    return model
+
+
+def _from_pretrained(config: PreTrainedConfig, folder: Path | str, **options: Any) -> PreTrainedModel:
+    kind = AutoModelForSequenceClassification if type(config) in CLASSIFIERS else classifier_class(config)
+    model: PreTrainedModel = kind.from_pretrained(str(folder), dtype=torch.float32, **options)
     return model
 
 

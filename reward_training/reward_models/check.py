@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from configs.disk.files import weights_id
-from configs.records import Estimate, PreferencePair, RewardModelReport
+from configs.records import Estimate, PreferencePair, RewardModelReport, TemplateSettings
 from configs.schema.reward_models import TrainedRewardModel
 from configs.seeds import rng_for
 from reward_training.judges.canaries import canaries
+from reward_training.reward_models.distinct import distinct_pairs
 from reward_training.reward_models.scores import RewardModelScorer
 from reward_training.statistics import wilson_interval
-from reward_training.transformer.rendering import conversation_text
+from reward_training.transformer.chat_template import PLAIN
+from reward_training.transformer.rendering import conversation_text, try_conversation_text
 
 BOOTSTRAP_DRAWS = 2000
 CANARY_PROBLEMS = 16
@@ -31,13 +33,15 @@ def check_reward_model(
     num_train_pairs: int,
     num_replayed_pairs: int,
     seed: int,
+    template: TemplateSettings = PLAIN,
 ) -> RewardModelReport:
     """Score held-out pairs, and report whether the model may be used, with a reason for each bound that it misses.
 
     `old_held_out` are held-out pairs of earlier rounds, which show whether the model has forgotten what it knew. Pairs
-    with a conversation over `max_length` tokens are left out of all measurements and counts.
+    with a conversation over `max_length` tokens are left out of all measurements and counts, and so are those that the
+    chat template, with the run's `template` settings, renders alike or refuses.
     """
-    with RewardModelScorer(folder, max_length=config.max_length) as scorer:
+    with RewardModelScorer(folder, max_length=config.max_length, template=template) as scorer:
         new = _score_pairs(scorer, held_out)
         old = _score_pairs(scorer, _sample(old_held_out, config.max_old_pairs, seed))
         canary_wins = _canary_wins(scorer, new)
@@ -98,7 +102,8 @@ def _sample(pairs: list[PreferencePair], max_pairs: int, seed: int) -> list[Pref
 
 
 def _score_pairs(scorer: RewardModelScorer, held_out: list[PreferencePair]) -> _Scored:
-    pairs = [pair for pair in held_out if _fits(scorer, pair)]
+    found = distinct_pairs(scorer.tokenizer, held_out)
+    pairs = [pair for pair, ids in zip(found.pairs, found.ids, strict=True) if ids.fits(scorer.max_length)]
     texts = [(pair, pair.chosen) for pair in pairs] + [(pair, pair.rejected) for pair in pairs]
     scores = np.array(scorer.scores([conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]))
     return _Scored(pairs, scores[: len(pairs)], scores[len(pairs) :])
@@ -107,23 +112,21 @@ def _score_pairs(scorer: RewardModelScorer, held_out: list[PreferencePair]) -> _
 def _canary_wins(scorer: RewardModelScorer, scored: _Scored) -> float | None:
     """Share of canaries that score higher than the chosen response, on one pair each of CANARY_PROBLEMS problems.
 
-    None if there are no pairs, or no canary fits into `max_length`.
+    Canaries over `max_length`, and those that the chat template refuses (an empty response), are left out. None if there
+    are no pairs, or no canary is left.
     """
     if not scored.pairs:
         return None
     first_pairs = {pair.problem_key: i for i, pair in reversed(list(enumerate(scored.pairs)))}
     pair_indices = sorted(first_pairs.values())[:CANARY_PROBLEMS]
     tries = [(i, text) for i in pair_indices for text in canaries(scored.pairs[i].prompt)]
-    conversations = [conversation_text(scorer.tokenizer, scored.pairs[i].prompt, text) for i, text in tries]
-    fitting = [k for k, ids in enumerate(scorer.encode(conversations)) if len(ids) <= scorer.max_length]
-    scores = scorer.scores([conversations[k] for k in fitting])
-    wins = [score > scored.chosen[tries[k][0]] for k, score in zip(fitting, scores, strict=True)]
+    rendered = [(i, try_conversation_text(scorer.tokenizer, scored.pairs[i].prompt, text)) for i, text in tries]
+    taken = [(i, text) for i, text in rendered if text is not None]
+    lengths = [len(ids) for ids in scorer.encode([text for _, text in taken])]
+    fitting = [found for found, length in zip(taken, lengths, strict=True) if length <= scorer.max_length]
+    scores = scorer.scores([text for _, text in fitting])
+    wins = [score > scored.chosen[i] for (i, _), score in zip(fitting, scores, strict=True)]
     return float(np.mean(wins)) if wins else None
-
-
-def _fits(scorer: RewardModelScorer, pair: PreferencePair) -> bool:
-    texts = [conversation_text(scorer.tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
-    return all(len(ids) <= scorer.max_length for ids in scorer.encode(texts))
 
 
 def accuracy_over_problems(pairs: list[PreferencePair], right: np.ndarray, seed: int) -> Estimate:

@@ -10,15 +10,17 @@ from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from configs.disk.files import write_json
 from configs.errors import ConfigError
+from configs.records import TemplateSettings
+from reward_training.reward_models.backbone import load_classifier, load_tokenizer
 from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.chat_template import PLAIN
 from reward_training.transformer.packing import Packed, hidden_size, outputs_of, packed_batches, shares_beginnings
 from reward_training.transformer.precision import autocast, pick_device
-from reward_training.transformer.quiet import quiet_transformers
 from reward_training.transformer.rendering import conversation_ids
 
 CALIBRATION = "calibration.json"
@@ -59,12 +61,13 @@ class RewardModelScorer:
         revision: str | None = None,
         device: torch.device | None = None,
         precision: Literal["auto", "float32"] = "auto",
+        template: TemplateSettings = PLAIN,
     ) -> None:
         self.max_length = max_length
         self.calibration = read_calibration(folder)
-        self.tokenizer = _load_tokenizer(folder, revision)
+        self.tokenizer = load_tokenizer(folder, template, revision)
         self._device = device or pick_device()
-        model = _load_classifier(folder, revision)
+        model = load_classifier(folder, revision)
         _set_pad_token(model, self.tokenizer)
         self._precision = precision
         self._model: PreTrainedModel | None = model.to(self._device)  # type: ignore[arg-type]
@@ -147,31 +150,6 @@ def conversation_scores(
     with torch.autocast(last.device.type, enabled=False):  # bfloat16 has about three digits, so scores would tie
         scores: torch.Tensor = model.get_submodule("score")(last)
     return scores
-
-
-def _load_tokenizer(folder: Path | str, revision: str | None) -> PreTrainedTokenizerBase:
-    try:
-        with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), revision=revision)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"reward model {folder}: its tokenizer does not load: {error}") from error
-    return tokenizer
-
-
-def _load_classifier(folder: Path | str, revision: str | None) -> PreTrainedModel:
-    try:
-        with quiet_transformers():
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), revision=revision, dtype=torch.float32
-            )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"reward model {folder} does not load: {error}") from error
-    if model.config.num_labels != 1:
-        raise ConfigError(
-            f"reward model {folder} has {model.config.num_labels} outputs; use a sequence classifier with one output"
-        )
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
 
 
 def _set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

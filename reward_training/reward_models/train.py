@@ -27,11 +27,12 @@ from trl.trainer.reward_config import RewardConfig
 
 from configs.disk.checkpoints import Checkpoints
 from configs.errors import ConfigError, StageStopped
-from configs.records import PreferencePair
+from configs.records import PreferencePair, TemplateSettings
 from configs.schema.reward_models import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.reward_models.adapter import add_adapter, merged
 from reward_training.reward_models.backbone import load_backbone, load_tokenizer, set_pad_token
+from reward_training.reward_models.distinct import distinct_pairs
 from reward_training.reward_models.scores import (
     RewardModelScorer,
     conversation_scores,
@@ -40,10 +41,11 @@ from reward_training.reward_models.scores import (
 )
 from reward_training.reward_models.trainer import Hooks, PackedRewardTrainer
 from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.chat_template import PLAIN
 from reward_training.transformer.packing import Packed, hidden_size, packed
 from reward_training.transformer.precision import autocast, pick_device
 from reward_training.transformer.quiet import quiet_transformers
-from reward_training.transformer.rendering import conversation_ids, conversation_text
+from reward_training.transformer.rendering import conversation_text
 from reward_training.transformer.saving import try_saving
 
 MAX_GRAD_NORM = 1.0
@@ -66,6 +68,7 @@ def train_reward_model(
     should_stop: Callable[[], bool],
     checkpoints: Checkpoints | None = None,
     anchors: Sequence[PreferencePair] | None = None,
+    template: TemplateSettings = PLAIN,
 ) -> None:
     """Train a reward model on `pairs` and save it to `out_dir`.
 
@@ -73,22 +76,21 @@ def train_reward_model(
     one.
 
     `on_step(step, metrics)` is called after each update, with steps from 1 and the metrics named in METRICS. Pairs with
-    a conversation over `max_length` tokens are left out. Scores are normalised to mean 0
+    a conversation over `max_length` tokens are left out, and those that the base's chat template, with the run's
+    `template` settings, renders alike or refuses. Scores are normalised to mean 0
     and standard deviation 1 on the responses of the first NUM_ANCHORS `anchors` that fit (by default `pairs`). With the
     same anchors in every round, a reward means the same in every round.
 
     Raises:
-        ConfigError: no pair fits, the base does not load, or the model could not be saved.
+        ConfigError: no pair fits or differs, the base does not load, or the model could not be saved.
         StageStopped: `should_stop` returned True at a step boundary. A checkpoint was saved there if `checkpoints` is
             given; no model is saved.
         TrainingDiverged: loss or gradient became NaN or infinite; nothing is saved.
     """
     device = pick_device()
     with quiet_transformers():
-        tokenizer = load_tokenizer(base)
-        rows = _plan(_encode(tokenizer, pairs, config.max_length), config.epochs, seed)
-        if not rows:
-            raise ConfigError(f"no pair of {len(pairs)} fits into max_length={config.max_length} tokens; raise it")
+        tokenizer = load_tokenizer(base, template)
+        rows = _plan(_rows(tokenizer, pairs, config.max_length), config.epochs, seed)
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
@@ -101,7 +103,7 @@ def train_reward_model(
         model.save_pretrained(str(out_dir))
         tokenizer.save_pretrained(str(out_dir))
         del model
-        _calibrate(out_dir, tokenizer, anchors or pairs, config.max_length)
+        _calibrate(out_dir, tokenizer, anchors or pairs, config.max_length, template)
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -109,23 +111,29 @@ def train_reward_model(
 
 @dataclass(frozen=True)
 class _Row:
-    """A pair as token ids; `index` is its position in the list of pairs that it comes from."""
+    """A pair as token ids."""
 
-    index: int
     problem_key: str
     chosen_ids: list[int]
     rejected_ids: list[int]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int) -> list[_Row]:
-    """The pairs with at most `max_length` tokens in both conversations, tokenized."""
-    chosen = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.chosen) for pair in pairs])
-    rejected = conversation_ids(tokenizer, [conversation_text(tokenizer, pair.prompt, pair.rejected) for pair in pairs])
+def _rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int) -> list[_Row]:
+    """The pairs that differ as the template renders them, with at most `max_length` tokens in both conversations.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found = distinct_pairs(tokenizer, pairs)
+    keys = [pair.problem_key for pair in found.pairs]
     rows = [
-        _Row(i, pair.problem_key, better, worse)
-        for i, (pair, better, worse) in enumerate(zip(pairs, chosen, rejected, strict=True))
+        _Row(key, ids.chosen, ids.rejected) for key, ids in zip(keys, found.ids, strict=True) if ids.fits(max_length)
     ]
-    return [row for row in rows if max(len(row.chosen_ids), len(row.rejected_ids)) <= max_length]
+    if not rows and found.ids:
+        raise ConfigError(f"no pair of {len(found.ids)} fits into max_length={max_length} tokens; raise it")
+    if not rows:
+        raise ConfigError(f"none of {len(pairs)} pairs can be learned from: {found.told}")
+    return rows
 
 
 def _plan(rows: list[_Row], epochs: int, seed: int) -> list[_Row]:
@@ -240,11 +248,16 @@ def _packed_forward(
 
 
 def _calibrate(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, anchors: Sequence[PreferencePair], max_length: int
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    anchors: Sequence[PreferencePair],
+    max_length: int,
+    template: TemplateSettings,
 ) -> None:
     """Save mean and standard deviation of the raw scores on the first NUM_ANCHORS fitting anchors, beside the model."""
-    used = [anchors[row.index] for row in _encode(tokenizer, anchors, max_length)[:NUM_ANCHORS]]
-    with RewardModelScorer(folder, max_length=max_length) as scorer:
+    found = distinct_pairs(tokenizer, anchors)
+    used = [pair for pair, ids in zip(found.pairs, found.ids, strict=True) if ids.fits(max_length)][:NUM_ANCHORS]
+    with RewardModelScorer(folder, max_length=max_length, template=template) as scorer:
         texts = [(pair, text) for pair in used for text in (pair.chosen, pair.rejected)]
         conversations = [conversation_text(scorer.tokenizer, pair.prompt, text) for pair, text in texts]
         save_calibration(folder, scorer.scores(conversations))

@@ -6,19 +6,43 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
+from configs.errors import TemplateRefusal
 from configs.records import Message, Problem, Prompt
+from reward_training.transformer.chat_template import render, shape
+
+SHOWN = 80
+"""characters of a question that an error message shows"""
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """The text that the policy continues: a string unchanged, messages by the chat template with its generation prompt.
 
     Without a template it is the messages' contents, each followed by a newline.
+
+    Raises:
+        TemplateRefusal: the template does not take the messages, or drops the text of a user's.
     """
     if isinstance(prompt, str):
         return prompt
     if tokenizer.chat_template is None:
         return "".join(message["content"] + "\n" for message in prompt)
-    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    text = render(tokenizer, prompt, add_generation_prompt=True)
+    if lost := [message["content"] for message in prompt if message["role"] == "user" and not holds(text, message)]:
+        raise TemplateRefusal(
+            f"the chat template of {tokenizer.name_or_path} does not write the question {lost[0][:SHOWN]!r} of {shape(prompt)}: the "
+            "prompt would not hold it; take a model whose template writes every user message as text, or mend its "
+            "chat_template.jinja"
+        )
+    return text
+
+
+def holds(text: str, message: Message) -> bool:
+    """Whether a rendered text holds the content of a message, apart from white space."""
+    return _bare(message["content"]) in _bare(text)
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
@@ -29,10 +53,22 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[
 
 
 def conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
-    """The text that a reward model scores: the templated chat, or prompt + response + end of sequence."""
+    """The text that a reward model scores: the templated chat, or prompt + response + end of sequence.
+
+    Raises:
+        TemplateRefusal: the template does not take the messages.
+    """
     if isinstance(prompt, str) or tokenizer.chat_template is None:
         return prompt_text(tokenizer, prompt) + response + (tokenizer.eos_token or "")
-    return str(tokenizer.apply_chat_template([*prompt, _assistant(response)], tokenize=False))
+    return render(tokenizer, [*prompt, _assistant(response)])
+
+
+def try_conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str | None:
+    """`conversation_text`, or None where the template does not take the messages: an empty response, for instance."""
+    try:
+        return conversation_text(tokenizer, prompt, response)
+    except TemplateRefusal:
+        return None
 
 
 CHANNEL_MARKS = re.compile(r"<\|start\|>assistant|<\|channel\|>[^<]*(?:<\|message\|>)?|<\|message\|>|<\|end\|>")

@@ -93,9 +93,10 @@ class StageSpec(Record):
         """Digest of each data file, or id of each model, that it reads; no manifests or journals, which hold times."""
 
     def config_part(self) -> dict[str, Any]:
-        """The blocks that the stage reads, without their operational fields."""
+        """The blocks that the stage reads, without their operational fields and without later ones at their defaults."""
         whole = without_operational(self.config)
-        return {path: _block_at(whole, path) for path in self.reads()}
+        found = {path: _block_at(whole, path) for path in self.reads()}
+        return {path: block for path, block in found.items() if block is not None}
 
     def config_digest(self) -> str:
         return digest_json(self.config_part())
@@ -127,9 +128,13 @@ class StageSpec(Record):
         return Checkpoints(folder, fingerprint=digest_json(work), every=self.save_steps, keep=keep, warn=warn)
 
 
+TEMPLATE = ("problems.template_variables", "problems.join_system")
+"""what a stage that renders prompts reads of the block `problems`"""
+
+
 def _block_at(config: dict[str, Any], path: str) -> Any:
     block, _, name = path.partition(".")
-    return config[block][name] if name else config[block]
+    return config[block].get(name) if name else config[block]
 
 
 SpecT = TypeVar("SpecT", bound=StageSpec)

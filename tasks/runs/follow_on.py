@@ -18,7 +18,7 @@ from tasks.runs.history import (
     review_files,
     round_policy,
 )
-from tasks.runs.run_file import RunFile, create_run, read_run, run_names
+from tasks.runs.run_file import RunFile, create_run, on_day, read_run, run_names, stored_config
 from tasks.runs.workspace import run_folder
 
 SUFFIX = r"-\d{4}"
@@ -49,7 +49,7 @@ def follow_on_seed(seed: int, name: str) -> int:
 def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
     """Create the run that comes after `predecessor`.
 
-    It starts from the predecessor's champion, accepted reward models and pairs, and keeps its initial policy. It has
+    It starts from the predecessor's champion, accepted reward models and pairs, and keeps its initial policy and its date. It has
     its own seed and shards of problems.
 
     Raises:
@@ -63,7 +63,9 @@ def follow_on(root: Path, config: Config, predecessor: str) -> RunFile:
         run_dir, predecessor_file.given_policy, last_round.state.champion.round, last_round.state.champion.id
     )
     name = follow_on_name(root, predecessor)
-    following = config.model_dump(mode="json") | {"run": {"name": name}, "seed": follow_on_seed(config.seed, name)}
+    dated = on_day(config, stored_config(predecessor_file).run.date)
+    following = dated.model_dump(mode="json")
+    following["run"]["name"], following["seed"] = name, follow_on_seed(config.seed, name)
     end = last_round.round + 1
     _concatenate(pair_files(run_dir, before=end), run_folder(root, name) / INHERITED_PAIRS)
     if asked := review_files(run_dir, before=end):

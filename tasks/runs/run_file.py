@@ -5,6 +5,7 @@ Creates runs, and resumes them if the configuration fits.
 
 from __future__ import annotations
 
+import datetime
 import time
 import uuid
 from collections.abc import Iterator
@@ -80,8 +81,16 @@ def run_names(root: Path) -> list[str]:
 
 
 def stored_config(file: RunFile) -> Config:
-    """The configuration that a run was last started or resumed with."""
-    return reader.parse_stored_config(file.config, file.name)
+    """The configuration that a run was last started or resumed with, and its date: the day on which it was created if
+    an older version wrote the file."""
+    created = datetime.datetime.fromtimestamp(file.created_ms / 1000).date()
+    return on_day(reader.parse_stored_config(file.config, file.name), created)
+
+
+def on_day(config: Config, date: datetime.date | None) -> Config:
+    """The configuration with that date, unless it names one itself."""
+    run = config.run
+    return config.model_copy(update={"run": run.model_copy(update={"date": run.date or date})})
 
 
 def refuse_without_pairs(root: Path, config: Config) -> None:
@@ -99,11 +108,12 @@ def refuse_without_pairs(root: Path, config: Config) -> None:
 
 def create_run(root: Path, config: Config, **fields: Any) -> RunFile:
     """Write the `run.json` of a new run; `fields` are the fields of `RunFile` that a follow-on sets besides."""
+    now = time.time()
     file = RunFile(
         name=config.run_name,
         uid=uuid.uuid4().hex,
-        config=config.model_dump(mode="json"),
-        created_ms=int(time.time() * 1000),
+        config=on_day(config, datetime.datetime.fromtimestamp(now).date()).model_dump(mode="json"),
+        created_ms=int(now * 1000),
         rounds_asked=[config.rounds],
         **fields,
     )
@@ -122,6 +132,7 @@ def open_run(root: Path, config: Config) -> RunFile:
         return create_run(root, config)
     file = read_run(root, name)
     before = stored_config(file)
+    config = on_day(config, before.run.date)
     if changes := list(_forbidden_changes(before, config)):
         raise ConfigError(
             f"run {name!r} was started with another configuration:\n"
@@ -143,6 +154,8 @@ def ask_for_rounds(root: Path, name: str, rounds: int) -> None:
 
 def _forbidden_changes(before: Config, after: Config) -> Iterator[str]:
     """`name is X, was Y` for each field that may not change in a resumed run; `rounds` may only be raised."""
+    if before.run.date != after.run.date:
+        yield f"run.date is {after.run.date}, was {before.run.date}"
     old, new = (dict(flatten(without_operational(config))) for config in (before, after))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) == new.get(name):

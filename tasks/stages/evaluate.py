@@ -12,7 +12,7 @@ from grpo_train.policies.model import load_for_sampling
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.stage_files import EXAMPLES, REPORT, RESULTS, evaluation_reports
 from tasks.runs.workspace import round_folder
 from tasks.showing.page import show
@@ -56,7 +56,7 @@ class EvaluateSpec(StageSpec):
     reward_models: dict[str, RewardModelSource]
 
     def reads(self) -> tuple[str, ...]:
-        return ("seed", "rewards", "evaluation", "grpo_config")
+        return ("seed", "rewards", "evaluation", "grpo_config", *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         files = {f"problems/{split}": digest(Path(path)) for split, path in self.problems.items()}
@@ -72,7 +72,9 @@ class EvaluateSpec(StageSpec):
 
 def body(spec: EvaluateSpec, out_dir: Path, context: Context = ALONE) -> None:
     """Write report.json, results.jsonl, examples.jsonl and the journal (one line per estimate, with step = round)."""
-    model, tokenizer = load_for_sampling(spec.policy.path, spec.config.grpo_config.precision)
+    model, tokenizer = load_for_sampling(
+        spec.policy.path, spec.config.grpo_config.precision, spec.config.template_settings
+    )
     problems = {split: read_jsonl(Path(path), Problem) for split, path in spec.problems.items()}
     total, done = num_responses(spec.config, sum(map(len, problems.values()))), 0
 

@@ -23,7 +23,7 @@ from reward_training.scorer import RewardModelSource, build_rewards
 from reward_training.transformer.saving import try_saving
 from tasks.running.launcher import launched
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.facts import ModelFact, Outcome
 from tasks.runs.stage_files import CURRICULUM, RESULT, ROLLOUTS
 from tasks.runs.workspace import round_folder
@@ -97,7 +97,7 @@ class PolicySpec(StageSpec):
     """epoch and pass rates that the previous training handed on; None before the first"""
 
     def reads(self) -> tuple[str, ...]:
-        return ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch")
+        return ("seed", "rewards", "combination", "grpo_config", "curriculum", "watch", *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         return {
@@ -125,7 +125,7 @@ def body(spec: PolicySpec, out_dir: Path, context: Context = ALONE) -> None:
     """
     ranks, lora = Ranks(), spec.config.grpo_config.lora
     base, carried = (lora and carried_adapter(spec.policy, lora)) or (spec.policy, None)
-    model, tokenizer = load_policy(base.path, device=ranks.device)
+    model, tokenizer = load_policy(base.path, device=ranks.device, template=spec.config.template_settings)
     if ranks.is_main:
         try_saving(model, tokenizer, out_dir)
     seed = seed_for(spec.config.seed, "adapter", round_index=spec.round)

@@ -125,7 +125,7 @@ def body(spec: ProblemsSpec, out_dir: Path, context: Context = ALONE) -> None:
         config.regeneration,
         rounds=spec.rounds,
         seed=config.seed,
-        tokenizer=load_tokenizer(spec.policy.path),
+        tokenizer=load_tokenizer(spec.policy.path, config.template_settings),
         read=columns_read([*config.rewards, *config.evaluation.rewards]),
     )
     check_difficulty(problems.by_split["train"], config.curriculum)

@@ -29,7 +29,7 @@ from reward_training.scorer import RewardModelSource, build_rewards, check_unsco
 from reward_training.weighing import Weighing
 from tasks.people.asking import ask_people
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.history import PAIRS, REVIEW, left_out_file
 from tasks.runs.stage_files import COMPLETIONS, SCORES
 from tasks.runs.workspace import round_folder
@@ -64,7 +64,7 @@ class RegenerateSpec(StageSpec):
     reward_models: dict[str, RewardModelSource]
 
     def reads(self) -> tuple[str, ...]:
-        return ("seed", "rewards", "combination", "reward_models", "grpo_config", "regeneration")
+        return ("seed", "rewards", "combination", "reward_models", "grpo_config", "regeneration", *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         policies = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}
@@ -140,7 +140,9 @@ def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: 
 
     completions = []
     for policy_index, policy in enumerate(spec.policies):
-        model, tokenizer = load_for_sampling(policy.path, spec.config.grpo_config.precision)
+        model, tokenizer = load_for_sampling(
+            policy.path, spec.config.grpo_config.precision, spec.config.template_settings
+        )
         completions += sample(
             model,
             tokenizer,

@@ -14,13 +14,15 @@ from configs.seeds import rng_for, seed_for
 from grpo_train.policies.model_source import prepare_policy
 from reward_training.pairs.building import count_settled, select_training_pairs, settle
 from reward_training.preferences.reading import told
+from reward_training.reward_models.backbone import load_tokenizer
 from reward_training.reward_models.check import check_reward_model
+from reward_training.reward_models.distinct import distinct_pairs
 from reward_training.reward_models.train import NUM_ANCHORS, train_reward_model
 from reward_training.scorer import RewardModelSource
 from tasks.people.asking import labels_by_hand
 from tasks.running.launcher import launched
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
 from tasks.runs.facts import ModelFact, Outcome
 from tasks.runs.history import (
     ModelRef,
@@ -85,12 +87,17 @@ def usable_models(run: Run, round_index: int) -> dict[str, RewardModelSource]:
 
 
 def _source(run: Run, round_index: int, name: str, model: RewardModel) -> RewardModelSource | None:
+    template = run.config.template_settings
     if isinstance(model, FrozenRewardModel):
-        return RewardModelSource(path=model.path, max_length=model.max_length, revision=model.revision)
+        return RewardModelSource(
+            path=model.path, max_length=model.max_length, revision=model.revision, template=template
+        )
     accepted = accepted_model(reward_model_folder(run.folder, round_index, name))
     if accepted is None and (round_index == 0 or model.when_refused == "last_accepted"):
         accepted = last_accepted(run.folder, name, before=round_index, inherited=run.file.reward_models)
-    return RewardModelSource(path=accepted.path, max_length=model.max_length) if accepted else None
+    if accepted is None:
+        return None
+    return RewardModelSource(path=accepted.path, max_length=model.max_length, template=template)
 
 
 def _base(run: Run, name: str, last: ModelRef | None, champion: Policy) -> ModelRef:
@@ -191,7 +198,7 @@ class RewardModelSpec(StageSpec):
     """files of all older pairs, for replay"""
 
     def reads(self) -> tuple[str, ...]:
-        return ("seed", f"reward_models.{self.name}")
+        return ("seed", f"reward_models.{self.name}", *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         new = {f"new_pairs/{i}": digest(Path(path)) for i, path in enumerate(self.new_pairs)}
@@ -212,7 +219,11 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
 
     With fewer than `min_pairs` training pairs no model is trained, and the report says so.
     """
-    all_new, all_earlier = _read_pairs(spec, spec.new_pairs), _read_pairs(spec, spec.earlier_pairs)
+    tokenizer = load_tokenizer(spec.base.path, spec.config.template_settings)
+    distinct = distinct_pairs(tokenizer, _read_pairs(spec, spec.new_pairs))
+    all_new, all_earlier = distinct.pairs, distinct_pairs(tokenizer, _read_pairs(spec, spec.earlier_pairs)).pairs
+    if distinct.left_out:
+        context.warn(f"round {spec.round}, reward model {spec.name}: {distinct.told}")
     new, earlier = settle(all_new, all_earlier)
     train = select_training_pairs(
         new,
@@ -226,7 +237,7 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
     write_jsonl(out_dir / "held_out_pairs.jsonl", held_out)
     num_replayed = sum(pair not in new for pair in train)
     if len(train) < spec.block.min_pairs:
-        report = _too_few(spec, len(train), len(held_out), num_replayed)
+        report = _too_few(spec, len(train), len(held_out), num_replayed, distinct.told)
     else:
         # the oldest pairs, the same in every round even if people have relabelled them since
         anchors = [pair for pair in [*all_earlier, *all_new] if pair.split == "train"][:NUM_ANCHORS]
@@ -240,8 +251,9 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
             num_train_pairs=len(train),
             num_replayed_pairs=num_replayed,
             seed=seed_for(spec.config.seed, f"check {spec.name}", round_index=spec.round),
+            template=spec.config.template_settings,
         )
-    report = report.model_copy(update={"left_out": _left_out(spec, all_new, all_earlier)})
+    report = report.model_copy(update={"left_out": _left_out(spec, all_new, all_earlier) | distinct.left_out})
     if isinstance(spec.block.labeler, FileLabeler) and "contradicting" in report.left_out:
         context.warn(
             f"reward model {spec.name}: of the preference file and the pairs drawn from it are left out: {told(report.left_out)}"
@@ -283,11 +295,15 @@ def _train(
         should_stop=context.should_stop,
         checkpoints=spec.checkpoints(out_dir, context.warn),
         anchors=anchors,
+        template=spec.config.template_settings,
     )
 
 
-def _too_few(spec: RewardModelSpec, num_train: int, num_held_out: int, num_replayed: int) -> RewardModelReport:
+def _too_few(
+    spec: RewardModelSpec, num_train: int, num_held_out: int, num_replayed: int, why: str
+) -> RewardModelReport:
     reason = f"{num_train} training pairs are fewer than min_pairs={spec.block.min_pairs}; it was not trained"
+    reason = f"{reason}; {why}" if why else reason
     return RewardModelReport(
         id="",
         path="",

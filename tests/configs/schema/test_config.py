@@ -244,3 +244,41 @@ def test_a_run_of_another_version_is_refused_with_the_field_and_a_remedy():
     data = load_config(TINY).model_dump(mode="json") | {"dropped_field": 1}
     with pytest.raises(ConfigError, match=r"(?s)'old'.*dropped_field: unknown key.*--run NEWNAME"):
         parse_stored_config(data, "old")
+
+
+# ---- template variables ---------------------------------------------------------------------------------------------
+
+
+def test_template_variables_keep_their_types_and_dates_are_texts(tmp_path: Path) -> None:
+    config = _load(
+        tmp_path,
+        None,
+        "problems.template_variables={enable_thinking: false, effort: low, budget: 3, share: 0.5, tools: [a], day: 2024-02-29}",
+        "run.date=2024-07-26",
+    )
+    assert config.problems.template_variables == {
+        "enable_thinking": False,
+        "effort": "low",
+        "budget": 3,
+        "share": 0.5,
+        "tools": ["a"],
+        "day": "2024-02-29",
+    }
+    assert Config.model_validate_json(config.model_dump_json()) == config
+    assert str(config.template_settings.date) == "2024-07-26"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            '{thinking: "false"}',
+            "thinking='false' is a text, which templates take for true; write false without quotes",
+        ),
+        ('{thinking: "None"}', "thinking='None' is a text"),
+        ("{enable-thinking: false}", "'enable-thinking' is no name of a variable"),
+    ],
+)
+def test_template_variables_of_a_wrong_kind_are_refused(tmp_path: Path, variables: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"problems.template_variables: {message}"):
+        _load(tmp_path, None, f"problems.template_variables={variables}")

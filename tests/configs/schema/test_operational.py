@@ -14,7 +14,11 @@ from configs.schema.operational import OPERATIONAL, flatten, without_operational
 EVERYTHING: dict[str, Any] = {
     "run": {"name": "x"},
     "policy": {"path": "builtin:tiny"},
-    "problems": {"sources": [{"kind": "jsonl", "path": "a.jsonl"}]},
+    "problems": {
+        "sources": [{"kind": "jsonl", "path": "a.jsonl"}],
+        "join_system": True,
+        "template_variables": {"enable_thinking": False},
+    },
     "rewards": [
         {"kind": "outcome", "name": "correct"},
         {"kind": "judge", "name": "kind", "base_url": "http://a/v1", "model": "m", "rubric": "r.md"},
@@ -28,7 +32,7 @@ EVERYTHING: dict[str, Any] = {
     "promotion": {"people": {"wait_minutes": 7}},
     "evaluation": {"rewards": [{"kind": "judge", "name": "k2", "base_url": "http://a", "model": "m", "rubric": "r"}]},
 }
-"""a configuration with a block of every kind that has operational fields"""
+"""a configuration with a block of every kind that has operational fields, and no field that came later at its default"""
 
 
 def marked(block: type[Block], prefix: str = "") -> Iterator[str]:
@@ -113,3 +117,12 @@ def test_a_mark_on_a_union_is_seen() -> None:
         outside: Annotated[Union[int, None], OPERATIONAL] = None  # noqa: UP007 - the older spelling too
 
     assert without_operational(Marked()) == {}
+
+
+def test_a_later_field_is_left_out_at_its_default_alone() -> None:
+    """Else stages that were finished before it came would run again."""
+    plain = Config.model_validate(EVERYTHING | {"problems": {"sources": [{"kind": "jsonl", "path": "a.jsonl"}]}})
+    assert {"join_system", "template_variables"}.isdisjoint(without_operational(plain)["problems"])
+    assert without_operational(Config.model_validate(EVERYTHING))["problems"]["template_variables"] == {
+        "enable_thinking": False
+    }

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from configs.disk.files import digest, digest_json
 from configs.errors import ConfigError
@@ -18,7 +18,9 @@ from grpo_train.policies.model import (
     write_greedy_generation,
 )
 from grpo_train.policies.tiny_model import build_tiny_tokenizer, save_tiny_model
-from grpo_train.sampling.generation import Sampling, sample, stop_token_ids
+from grpo_train.sampling.generation import Sampling, sample
+from reward_training.transformer.turn_ends import stop_token_ids
+from tests.reward_training.transformer.templates import CHATML, STRICT, tokenizer_with
 
 
 @pytest.fixture
@@ -149,3 +151,41 @@ def test_given_folder_is_exported_as_it_was_measured(tiny: Path) -> None:
     saved = GenerationConfig.from_pretrained(tiny).to_diff_dict()
     del saved["transformers_version"]
     assert saved == {"do_sample": False, "eos_token_id": [7, 4], "pad_token_id": 0}
+
+
+# ---- the end of a turn ----------------------------------------------------------------------------------------------
+
+
+def small_policy(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    """A random model whose generation_config names the tokenizer's end of sequence alone."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("template", "end"), [(CHATML, "<|im_end|>"), (STRICT, "<|eot|>")])
+def test_the_end_of_a_turn_ends_a_response_also_of_the_saved_policy(template: str, end: str, tmp_path: Path) -> None:
+    """A base model whose template ends turns by a token of its own never stopped: its tokenizer ends with another."""
+    tokenizer = tokenizer_with(template)
+    ids = tokenizer.convert_tokens_to_ids(["<|endoftext|>", end])
+    model, loaded = load_policy(small_policy(tokenizer, tmp_path / "given"), device="cpu")
+    assert stop_token_ids(model, loaded) == set(ids)
+    save_policy(model, loaded, tmp_path / "saved", round_index=1)
+    assert AutoModelForCausalLM.from_pretrained(str(tmp_path / "saved")).generation_config.eos_token_id == ids
+
+
+def test_a_policy_that_stops_already_keeps_its_settings(tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(CHATML, eos="<|im_end|>")
+    model, _ = load_policy(small_policy(tokenizer, tmp_path), device="cpu")
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedTokenizerFast
 
 from configs.errors import ConfigError
-from configs.records import Completion, Problem
+from configs.records import Completion, Problem, TemplateSettings
 from configs.schema.rewards import ModelRewardConfig
 from reward_training.reward import Unscored
 from reward_training.reward_models.scores import CALIBRATION, save_calibration
 from reward_training.scorer import RewardModelSource, build_rewards, score
+from tests.reward_training.transformer.templates import DATED, STRICT, tokenizer_with
 
 Make = Callable[..., Completion]
 MakeProblem = Callable[..., Problem]
@@ -102,3 +104,28 @@ def test_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_model_that_scores_all_alike_is_centred(tmp_path: Path) -> None:
     save_calibration(tmp_path, [2.0, 2.0])
     assert '"std": 1e-06' in (tmp_path / CALIBRATION).read_text()
+
+
+def test_a_response_that_the_chat_template_refuses_is_unscored(
+    tmp_path: Path, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    """It raised in the middle of training, where a policy wrote nothing."""
+    source = RewardModelSource(save_model(tmp_path, tokenizer_with(STRICT)), max_length=64)
+    asked = make_problem(prompt=[{"role": "user", "content": "2 + 3 = ?"}])
+    first, second, third = values(source, [asked] * 3, [make_completion(text) for text in ("5", "", "6")])
+    assert second == Unscored("its chat template does not take the response")
+    assert [first, third] == pytest.approx(values(source, [asked] * 2, [make_completion("5"), make_completion("6")]))
+
+
+def test_a_reward_model_renders_on_the_run_date(
+    tmp_path: Path, make_problem: MakeProblem, make_completion: Make
+) -> None:
+    folder = save_model(tmp_path, tokenizer_with(DATED))
+    asked = make_problem(prompt=[{"role": "user", "content": "2 + 3 = ?"}])
+    sources = [
+        RewardModelSource(folder, max_length=128, template=TemplateSettings(date=datetime.date(2024, 2, day)))
+        for day in (28, 28, 29)
+    ]
+    first, again, other = (values(source, [asked], [make_completion("5")]) for source in sources)
+    assert first == again
+    assert first != other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from configs.schema.config import Config
 from tasks.runs import facts
 from tasks.runs.follow_on import follow_on, follow_on_name
 from tasks.runs.history import ModelRef, pair_files
-from tasks.runs.run_file import create_run, open_run, read_run, run_names, write_run
+from tasks.runs.run_file import create_run, open_run, read_run, run_names, stored_config, write_run
 from tasks.runs.workspace import problems_of_round, round_folder, run_folder
 from tasks.stages.policy import PolicySpec
 from tests.paths import TINY
@@ -123,6 +124,7 @@ def test_follow_on_takes_champion_initial_policy_and_pairs_along(tmp_path: Path)
         Policy(path="models/tiny", id="given", round=0),
     )
     assert second.config["seed"] != config.seed
+    assert second.config["run"] == {"name": "tiny-0002", "date": read_run(tmp_path, "tiny").config["run"]["date"]}
     assert second.reward_models == {"taste": ModelRef(id="rm", path="somewhere")}
     finish_round_0(tmp_path, "tiny-0002")
     third = follow_on(tmp_path, config, "tiny-0002")
@@ -142,3 +144,50 @@ def test_names_of_follow_ons_count_on(tmp_path: Path) -> None:
     assert follow_on_name(tmp_path, "tiny") == "tiny-0002"
     create_run(tmp_path, tiny("run.name=tiny-0007"))
     assert follow_on_name(tmp_path, "tiny-0003") == "tiny-0008"
+
+
+# ---- the run's date -------------------------------------------------------------------------------------------------
+
+DAY = datetime.date(2024, 2, 29)
+
+
+def on(date: datetime.date, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be noon of that day."""
+    noon = datetime.datetime.combine(date, datetime.time(12)).timestamp()
+    monkeypatch.setattr("tasks.runs.run_file.time.time", lambda: noon)
+
+
+def test_the_date_is_fixed_when_the_run_starts_and_kept_on_other_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(DAY, monkeypatch)
+    assert stored_config(open_run(tmp_path, tiny())).run.date == DAY
+    on(datetime.date(2024, 3, 1), monkeypatch)
+    resumed = stored_config(open_run(tmp_path, tiny("rounds=3")))
+    assert (resumed.run.date, resumed.rounds) == (DAY, 3)
+    assert resumed.template_settings.date == DAY
+    assert read_run(tmp_path, "tiny").config["run"]["date"] == "2024-02-29"
+
+
+def test_a_date_that_is_given_counts_and_cannot_change(tmp_path: Path) -> None:
+    assert stored_config(open_run(tmp_path, tiny("run.date=2020-01-31"))).run.date == datetime.date(2020, 1, 31)
+    assert stored_config(open_run(tmp_path, tiny())).run.date == datetime.date(2020, 1, 31)
+    with pytest.raises(ConfigError, match=r"run\.date is 2021-01-31, was 2020-01-31"):
+        open_run(tmp_path, tiny("run.date=2021-01-31"))
+
+
+def test_a_run_of_an_older_version_has_the_day_on_which_it_was_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(DAY, monkeypatch)
+    file = open_run(tmp_path, tiny())
+    without = {**file.config, "run": {"name": "tiny"}}
+    write_run(tmp_path, file.model_copy(update={"config": without}))
+    on(datetime.date(2025, 1, 1), monkeypatch)
+    assert stored_config(open_run(tmp_path, tiny())).run.date == DAY
+
+
+def test_the_variables_of_the_template_cannot_change(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny("problems.template_variables={enable_thinking: false}"))
+    with pytest.raises(ConfigError, match=r"problems\.template_variables\.enable_thinking is True, was False"):
+        open_run(tmp_path, tiny("problems.template_variables={enable_thinking: true}"))

@@ -60,3 +60,16 @@ def test_no_stage_runs_again_because_checkpoints_are_made_more_seldom(spec: Stag
     """Before the mark evaluation and regeneration did: they read all of `grpo_config`, `save_steps` too."""
     seldom = tiny("grpo_config.save_steps=7", "reward_models.taste.save_steps=9", "keep_checkpoints=5")
     assert spec.model_copy(update={"config": seldom}).config_digest() == spec.config_digest()
+
+
+RENDERING = [spec for spec, _ in SPECS if not isinstance(spec, PromoteSpec)]
+
+
+@pytest.mark.parametrize("spec", RENDERING, ids=[type(spec).__name__ for spec in RENDERING])
+@pytest.mark.parametrize(
+    "override", ["problems.template_variables={enable_thinking: false}", "problems.join_system=true"]
+)
+def test_a_stage_that_renders_prompts_depends_on_what_its_template_is_given(spec: StageSpec, override: str) -> None:
+    assert spec.model_copy(update={"config": tiny(override)}).config_digest() != spec.config_digest()
+    dated = spec.model_copy(update={"config": tiny("run.date=2024-02-29")})
+    assert dated.config_digest() == spec.config_digest()  # it cannot change within a run

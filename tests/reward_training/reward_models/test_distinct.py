@@ -1,0 +1,56 @@
+"""Pairs that the chat template renders alike, or refuses, are left out and counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs.records import PreferencePair
+from reward_training.reward_models.distinct import distinct_pairs
+from tests.reward_training.transformer.templates import CHATML, STRICT, STRIPPING, of_trl, tokenizer_with
+
+
+def pair(chosen: str, rejected: str, prompt: str = "2 + 3?") -> PreferencePair:
+    return PreferencePair(
+        problem_key=prompt,
+        prompt=[{"role": "user", "content": prompt}],
+        chosen=chosen,
+        rejected=rejected,
+        margin=1.0,
+        objective="taste",
+        labeler="file",
+        sources=("a", "b"),
+        round=0,
+        split="train",
+    )
+
+
+PAIRS = [
+    pair("<think>\n2 and 3\n</think>\n\n5", "<think>\nhm\n</think>\n\n5"),
+    pair("<think>\nhm\n</think>\n\n5", "<think>\nhm\n</think>\n\n6"),
+    pair("5", "5\n"),
+    pair("5", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "kept", "alike", "refused"),
+    [
+        (CHATML, [0, 1, 2, 3], 0, 0),
+        (STRIPPING, [1, 3], 2, 0),
+        (STRICT, [0, 1], 1, 1),  # trims, and takes no empty message
+        (of_trl("deepseek_r1_distill"), [1, 2, 3], 1, 0),
+        (of_trl("qwen3"), [0, 1, 2, 3], 0, 0),  # keeps the thoughts of the last turn
+    ],
+    ids=["chatml", "stripping", "strict", "deepseek_r1_distill", "qwen3"],
+)
+def test_pairs_that_differ_in_what_a_template_strips(template: str, kept: list[int], alike: int, refused: int) -> None:
+    found = distinct_pairs(tokenizer_with(template), PAIRS)
+    assert [ids.index for ids in found.ids] == kept
+    assert [PAIRS[i] for i in kept] == found.pairs
+    assert found.left_out == {reason: n for reason, n in (("alike", alike), ("refused", refused)) if n}
+    assert ("renders both responses alike" in found.told, "Empty message" in found.told) == (alike > 0, refused > 0)
+    assert all(ids.chosen != ids.rejected for ids in found.ids)
+
+
+def test_no_pairs() -> None:
+    assert distinct_pairs(tokenizer_with(CHATML), []).ids == []
