@@ -26,6 +26,8 @@ ALWAYS_GIVEN = frozenset(
 )
 """what transformers gives to each template, beside the names of special tokens and jinja's own functions"""
 
+SHOWN = 80
+"""characters of a message that an error shows"""
 ASKS_WHETHER_GIVEN = frozenset({"defined", "undefined", "none", "default", "d"})
 """tests and filters by which a template asks whether it was given a variable"""
 
@@ -178,7 +180,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, add_genera
         )
     except (TemplateError, TypeError) as error:
         raise TemplateRefusal(
-            f"the chat template of {tokenizer.name_or_path} does not take {shape(messages)}: {error}; "
+            f"the chat template of {tokenizer.name_or_path} does not take {shape(messages)}: {error} "
+            f"(the last is {messages[-1]['content'][:SHOWN]!r}); "
             + _remedy(messages, joins_system=JOIN_SYSTEM in str(tokenizer.chat_template))
         ) from error
 

@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.errors import TemplateRefusal
 from configs.records import Message, Problem, Prompt
-from reward_training.transformer.chat_template import render, shape
+from reward_training.transformer.chat_template import SHOWN, render, shape
 
-SHOWN = 80
-"""characters of a question that an error message shows"""
+SWITCH = re.compile(r"/(?:no_?)?think\b")
+"""what some templates read in a message, and take out"""
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
@@ -37,12 +37,12 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
 
 
 def holds(text: str, message: Message) -> bool:
-    """Whether a rendered text holds the content of a message, apart from white space."""
+    """Whether a rendered text holds the content of a message, apart from white space and switches such as /no_think."""
     return _bare(message["content"]) in _bare(text)
 
 
 def _bare(text: str) -> str:
-    return "".join(text.split())
+    return "".join(SWITCH.sub("", text).split())
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:

@@ -69,7 +69,7 @@ def test_a_template_without_surprises(told: Told) -> None:
 @pytest.mark.parametrize(
     ("problems", "words"),
     [
-        ({"system": "Be brief."}, "the turns system, user: System role not supported; set problems.join_system=true"),
+        ({"system": "Be brief."}, "set problems.join_system=true"),
         ({"template_variables": {"enable_thinking": False}}, "template_variables.enable_thinking"),
     ],
 )
@@ -93,7 +93,9 @@ def test_questions_of_two_user_turns_fail_on_the_actual_data(told: Told, workspa
     sources = {"sources": [{"kind": "jsonl", "path": "rows.jsonl"}], "overlap": {"action": "drop"}}
     found = told(STRICT, problems=sources)["problems"]
     assert found.status == "fail"
-    assert "the turns user, user: Roles must alternate; join turns of one role" in found.detail
+    assert (
+        "the turns user, user: Roles must alternate (the last is 'What is 3 + 4?'); join turns of one" in found.detail
+    )
 
 
 def test_a_dropped_system_message_is_warned_of(told: Told) -> None:

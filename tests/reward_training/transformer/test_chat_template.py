@@ -178,9 +178,13 @@ def test_a_date_given_as_a_variable_wins() -> None:
 @pytest.mark.parametrize(
     ("messages", "words", "remedy"),
     [
-        ([SYSTEM, *ASKED], "the turns system, user: System role not supported", "problems.join_system=true"),
-        ([*ASKED, *ASKED], "the turns user, user: Roles must alternate", "join turns of one role"),
-        ([{"role": "user", "content": " "}], r"the turns user \(empty\): Empty message", "fill or leave out"),
+        (
+            [SYSTEM, *ASKED],
+            r"the turns system, user: System role not supported \(the last is '2 \+ 3\?'\)",
+            "problems.join_system=true",
+        ),
+        ([*ASKED, *ASKED], "the turns user, user: Roles must alternate .*", "join turns of one role"),
+        ([{"role": "user", "content": " "}], r"the turns user \(empty\): Empty message .*", "fill or leave out"),
     ],
 )
 def test_a_refusal_has_the_turns_the_words_of_the_template_and_the_remedy(
@@ -228,6 +232,11 @@ def test_white_space_that_a_template_trims_is_no_lost_question() -> None:
         prompt_text(tokenizer_with(STRICT), [{"role": "user", "content": "  2 + 3?\n"}])
         == "[user] 2 + 3?<|eot|>\n[assistant] "
     )
+
+
+def test_a_switch_that_a_template_takes_out_is_no_lost_question() -> None:
+    switching = CHATML.replace("{{ message.content }}", "{{ message.content | replace('/no_think', '') }}")
+    prompt_text(tokenizer_with(switching), [{"role": "user", "content": "2 + 3? /no_think"}])
 
 
 def test_a_conversation_that_is_refused_is_none() -> None:
