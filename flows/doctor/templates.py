@@ -173,7 +173,7 @@ def _check_distinct(
     found = distinct_pairs(tokenizer, pairs)
     if found.left_out:
         remedy = f"reward_models.{name} learns from the others alone" if found.ids else ""
-        yield Finding(f"pairs of {name}", "warn" if found.ids else "fail", f"of the first ones, {found.told}", remedy)
+        yield Finding(f"pairs of {name}", "warn" if found.ids else "fail", found.told, remedy)
 
 
 def _shapes(prompts: Iterable[Prompt]) -> list[list[Message]]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from configs.records import Estimate, PreferencePair, RewardModelReport
 from configs.schema.reward_models import OutcomeLabeler, TrainedRewardModel
 from reward_training.reward_models.check import (
     accuracy_over_problems,
     calibration_error,
+    check_reward_model,
     correlation,
     markup_share,
     refusals,
 )
+from tests.reward_training.reward_models.test_distinct import pair
+from tests.reward_training.transformer.templates import STRICT, tokenizer_with
 
 CONFIG = TrainedRewardModel(labeler=OutcomeLabeler(reward="correct"), min_pairs=10, min_accuracy=0.5)
 
@@ -134,3 +140,22 @@ def test_correlation_with_length() -> None:
     assert correlation(np.array([1.0, 2.0, 3.0]), np.array([10, 20, 30])) == pytest.approx(1.0)
     assert correlation(np.array([1.0, 2.0, 3.0]), np.array([5, 5, 5])) is None
     assert correlation(np.array([]), np.array([])) is None
+
+
+def test_a_canary_that_the_chat_template_refuses_and_pairs_that_it_renders_alike_are_left_out(tmp_path: Path) -> None:
+    """The empty response is a canary, and a template that refuses it ended the check."""
+    torch.manual_seed(0)
+    tokenizer = tokenizer_with(STRICT)
+    llama = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(llama).save_pretrained(str(tmp_path))
+    tokenizer.save_pretrained(str(tmp_path))
+    held_out = [pair("5", "6"), pair("7", "7 \n", prompt="3 + 4?"), pair("8", "", prompt="4 + 4?")]
+    report = check_reward_model(
+        tmp_path, held_out, held_out[1:], config=CONFIG, num_train_pairs=10, num_replayed_pairs=0, seed=0
+    )
+    assert report.num_held_out_pairs == 1  # the others are alike, and refused
+    assert report.old_accuracy is None
+    assert report.canary_wins in (0.0, 1 / 3, 2 / 3, 1.0)  # of the prompt, nonsense and an injection
