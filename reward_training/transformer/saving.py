@@ -17,9 +17,12 @@ GB = 1e9
 def try_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write all but the weights of the model to `folder` and remove it again; check that the disk has room for them.
 
+    A folder that was not there is not there afterwards.
+
     Raises:
         ConfigError: the folder cannot be written, the disk is too full, or transformers refuses to save the model.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".trial.", dir=folder) as trial, quiet_transformers():
@@ -34,7 +37,10 @@ def try_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             f"{type(model).__name__} could be trained but not saved: {error}; mend the files beside its weights"
         ) from error
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    if needed > (free := shutil.disk_usage(folder).free):
+    free = shutil.disk_usage(folder).free
+    if is_new:
+        folder.rmdir()
+    if needed > free:
         raise ConfigError(
             f"the trained model takes {needed / GB:.2f} GB and {folder} has {free / GB:.2f} GB left; free space, or work in a "
             "folder on another disk"
