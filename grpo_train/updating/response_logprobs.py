@@ -23,15 +23,9 @@ from configs.errors import ConfigError
 from configs.records import Completion
 from grpo_train.updating.loss import k3, response_means
 from reward_training.transformer.attention import fit_attention
-from reward_training.transformer.packing import (
-    Packed,
-    hidden_size,
-    outputs_of,
-    packed_batches,
-    round_length,
-    shares_beginnings,
-)
-from reward_training.transformer.token_logprobs import plain_head, token_logprobs
+from reward_training.transformer.packing import Packed, hidden_size, packed_batches, round_length, states_of
+from reward_training.transformer.token_logprobs import body_of, plain_head, token_logprobs
+from reward_training.transformer.trial import layout_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +49,10 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """Micro-batches of the `rows` of `completions`, at most `max_tokens` positions each; a longer response is alone."""
     sequences = [[*completions[row].prompt_ids, *completions[row].token_ids[:-1]] for row in rows]
-    share, width = shares_beginnings(model, model.get_decoder()), hidden_size(model)  # type: ignore[no-untyped-call]
-    for indices, packed in packed_batches(sequences, width=width, share=share, max_tokens=max_tokens):
+    body, width = body_of(model), hidden_size(model)
+    for indices, packed in packed_batches(
+        sequences, width=width, layout_of=layout_of(model, body), max_tokens=max_tokens
+    ):
         batch_rows = [rows[i] for i in indices]
         yield _micro_batch([completions[row] for row in batch_rows], batch_rows, packed, model.device)
 
@@ -78,9 +74,7 @@ def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: fl
     """(B, T) float32 log-probabilities of the response tokens under logits / temperature, 0 on padding."""
     fit_attention(model, batch.packed.input_ids.shape[1])
     head = plain_head(model)
-    body: Any = model if head is None else model.get_decoder()  # type: ignore[no-untyped-call]
-    outputs = outputs_of(body, batch.packed, model.dtype)
-    states: Tensor = (outputs.logits if head is None else outputs.last_hidden_state).flatten(0, 1)
+    states = states_of(body_of(model), batch.packed, model.dtype)
     is_token = batch.mask.bool()
     positions, targets, inverse = _distinct(batch.predicted_from[is_token], batch.response_ids[is_token])
     predicting = states.index_select(0, positions)

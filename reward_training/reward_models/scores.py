@@ -19,9 +19,10 @@ from configs.records import TemplateSettings
 from reward_training.reward_models.backbone import load_classifier, load_tokenizer
 from reward_training.transformer.attention import fit_attention
 from reward_training.transformer.chat_template import PLAIN
-from reward_training.transformer.packing import Packed, hidden_size, outputs_of, packed_batches, shares_beginnings
+from reward_training.transformer.packing import Layout, LayoutOf, Packed, hidden_size, packed_batches, states_of
 from reward_training.transformer.precision import autocast, pick_device
 from reward_training.transformer.rendering import conversation_ids
+from reward_training.transformer.trial import layout_of
 
 CALIBRATION = "calibration.json"
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
@@ -104,8 +105,8 @@ class RewardModelScorer:
             )
         scores = [0.0] * len(sequences)
         max_tokens = TOKENS_PER_BATCH[self._device.type]
-        share, width = shares_conversations(self._model), hidden_size(self._model)
-        for indices, batch in packed_batches(sequences, width=width, share=share, max_tokens=max_tokens):
+        layout, width = conversation_layout(self._model), hidden_size(self._model)
+        for indices, batch in packed_batches(sequences, width=width, layout_of=layout, max_tokens=max_tokens):
             fit_attention(self._model, batch.input_ids.shape[1])
             with torch.inference_mode(), autocast(self._device, self._precision):
                 values = conversation_scores(self._model, batch.to(self._device)).squeeze(-1).tolist()
@@ -120,13 +121,16 @@ class RewardModelScorer:
         return [(score - self.calibration.mean) / self.calibration.std for score in scores]
 
 
-def shares_conversations(model: PreTrainedModel) -> bool:
-    """Whether conversations with a common prefix can share a row.
+def conversation_layout(model: PreTrainedModel) -> LayoutOf:
+    """How rows of conversations may be laid out; they share beginnings only with a head named `score`."""
+    of_body = layout_of(model, model.get_submodule(model.base_model_prefix))
 
-    The model needs a decoder that accepts such a mask (`shares_beginnings`) and a head named `score`.
-    """
-    has_head = isinstance(model, GenericForSequenceClassification)
-    return has_head and shares_beginnings(model, model.get_submodule(model.base_model_prefix))
+    def layout(num_tokens: int) -> Layout:
+        found = of_body(num_tokens)
+        has_head = isinstance(model, GenericForSequenceClassification)
+        return "own" if found == "shared" and not has_head else found
+
+    return layout
 
 
 def conversation_scores(
@@ -136,6 +140,8 @@ def conversation_scores(
 
     `forward` is the model's original forward method, for a caller that has replaced it.
     """
+    if batch.attention_mask is None:
+        return _one_by_one(forward or model, batch)
     if batch.attention_mask.dim() == 2:  # one conversation per row: the model itself picks the last token
         config = model.config.get_text_config()
         length = batch.input_ids.shape[1]
@@ -145,11 +151,18 @@ def conversation_scores(
         mask = batch.attention_mask[:, :length]
         logits: torch.Tensor = (forward or model)(input_ids=ids, attention_mask=mask).logits
         return logits[batch.last // batch.input_ids.shape[1]].float()
-    states = outputs_of(model.get_submodule(model.base_model_prefix), batch, model.dtype).last_hidden_state
-    last = states.flatten(0, 1)[batch.last].float()
+    states = states_of(model.get_submodule(model.base_model_prefix), batch, model.dtype)
+    last = states[batch.last].float()
     with torch.autocast(last.device.type, enabled=False):  # bfloat16 has about three digits, so scores would tie
         scores: torch.Tensor = model.get_submodule("score")(last)
     return scores
+
+
+def _one_by_one(model: Callable[..., Any], batch: Packed) -> torch.Tensor:
+    """(N, 1) float32 scores of conversations that go through the model alone."""
+    ids = batch.input_ids.flatten()
+    sequences = [ids[nodes[:length]] for nodes, length in zip(batch.nodes, batch.lengths.tolist(), strict=True)]
+    return torch.cat([model(input_ids=sequence.unsqueeze(0)).logits.float() for sequence in sequences])
 
 
 def _set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

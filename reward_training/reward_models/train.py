@@ -35,14 +35,14 @@ from reward_training.reward_models.backbone import load_backbone, load_tokenizer
 from reward_training.reward_models.distinct import distinct_pairs
 from reward_training.reward_models.scores import (
     RewardModelScorer,
+    conversation_layout,
     conversation_scores,
     save_calibration,
-    shares_conversations,
 )
 from reward_training.reward_models.trainer import Hooks, PackedRewardTrainer
 from reward_training.transformer.attention import fit_attention
 from reward_training.transformer.chat_template import PLAIN
-from reward_training.transformer.packing import Packed, hidden_size, packed
+from reward_training.transformer.packing import LayoutOf, Packed, hidden_size, packed
 from reward_training.transformer.precision import autocast, pick_device
 from reward_training.transformer.quiet import quiet_transformers
 from reward_training.transformer.rendering import conversation_text
@@ -173,7 +173,7 @@ def _fit(
         trainer = PackedRewardTrainer(
             model=model,
             args=_arguments(config, micro, seed, scratch, model.num_parameters(), device),
-            data_collator=_Collator(hidden_size(model), shares_conversations(model)),
+            data_collator=_Collator(hidden_size(model), conversation_layout(model)),
             train_dataset=Dataset.from_list([vars(row) for row in rows]),
             processing_class=tokenizer,
             callbacks=[hooks],
@@ -230,11 +230,11 @@ class _Collator:
     """Packs pairs into one batch: all chosen conversations, then all rejected ones."""
 
     width: int
-    share: bool
+    layout_of: LayoutOf
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sequences = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
-        return dict(vars(packed(sequences, width=self.width, share=self.share)))
+        return dict(vars(packed(sequences, width=self.width, layout_of=self.layout_of)))
 
 
 def _packed_forward(

@@ -50,7 +50,7 @@ def grouped_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """(B, T, H, D) attention of (B, H, T, D) queries to (B, K, S, D) keys and values, by plain matrix products.
+    """(B, T, H, E) attention of (B, H, T, D) queries to (B, K, S, D) keys and (B, K, S, E) values, by plain products.
 
     The H / K query heads that share a key head (grouped-query attention, arXiv 2305.13245) are stacked as rows of one
     product, so that keys and values are not copied for each of them.
@@ -63,7 +63,7 @@ def grouped_attention(
         weights = weights + attention_mask.unsqueeze(2)
     weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    attended = (weights.flatten(2, 3) @ value).view(batch, num_heads, length, head_dim)
+    attended = (weights.flatten(2, 3) @ value).view(batch, num_heads, length, -1)
     return attended.transpose(1, 2).contiguous(), None
 
 

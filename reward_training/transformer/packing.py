@@ -3,32 +3,34 @@
 Sequences with a common prefix (a system prompt, a question, the first tokens of several responses to it) form a prefix
 tree. A row holds the tree of several sequences, and the attention mask lets each token attend to its ancestors only. So
 the model's output and gradient are those of one sequence per row, up to rounding. The idea is tree attention
-(SpecInfer, arXiv 2305.09781, section 4.2), used here for scoring and training. It needs a decoder with full attention
-in every layer (`shares_beginnings`); for other models each sequence gets a row of its own.
+(SpecInfer, arXiv 2305.09781, section 4.2), used here for scoring and training. It needs a decoder that knows of places
+by mask and position ids alone; for other models each sequence gets a row of its own (`trial`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 from transformers import PreTrainedModel
 
 Sequences = Sequence[Sequence[int]]
+Layout = Literal["shared", "own", "plain"]
+"""shared: rows share beginnings; own: a row for each sequence, padded; plain: a row for each sequence, and rows of
+equal length go through the model together, with neither padding nor mask nor position ids"""
+LayoutOf = Callable[[int], Layout]
+"""called with the number of tokens of the longest row: how a model's rows may be laid out (`trial.layout_of`)"""
 
 WIDEST = 16
 """longest row, in multiples of the longest sequence"""
 PASS_COST = 128
 """fixed cost of a forward and backward pass, in tokens"""
-ALIKE = 0.03
-"""largest relative difference of hidden states that counts as rounding; bfloat16 has 8 bits of precision"""
-KERNELS_WITH_MASKS = ("grouped", "eager", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Packed:
 
     input_ids: Tensor
     """(B, T) int64, 0 on padding"""
-    attention_mask: Tensor
-    """(B, 1, T, T) bool, True at [b, 0, q, k] if position q attends to position k; without sharing a padding
-    mask instead: (B, T) int64, 1 on tokens and 0 on padding"""
+    attention_mask: Tensor | None
+    """(B, 1, T, T) bool, True at [b, 0, q, k] if position q attends to position k; in rows of their own a padding
+    mask instead: (B, T) int64, 1 on tokens and 0 on padding; None in the plain layout"""
     position_ids: Tensor
     """(B, T) int64, each token's position in its own sequence"""
     nodes: Tensor
@@ -64,80 +66,53 @@ class Packed:
         return len(torch.unique(self.nodes[positions < self.lengths[:, None]]))
 
     def to(self, device: torch.device) -> Packed:
-        return Packed(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-
-def shares_beginnings(model: PreTrainedModel, body: nn.Module) -> bool:
-    """Whether `body`, the model's decoder, accepts a (B, 1, T, T) attention mask.
-
-    Decided by the model's configuration, and by one trial on two short sequences, which is run once per model.
-    """
-    config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    has_mask = model.config._attn_implementation in KERNELS_WITH_MASKS
-    if layers != {"full_attention"} or window is not None or not has_mask:
-        return False
-    if model not in _TRIED:
-        _TRIED[model] = _computes_alike_when_packed(body)
-    return _TRIED[model]
-
-
-_TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
-@torch.no_grad()
-def _computes_alike_when_packed(body: nn.Module) -> bool:
-    """Whether two sequences with a shared prefix get the same hidden states packed as alone.
-
-    They do not with a decoder that derives positions from its mask, or that attends to later tokens.
-    """
-    weight = next(body.parameters())
-    sequences = [[1, 2, 3, 4], [1, 2, 4]]
-    together = _filled(sequences, [[0, 1]], share=True).to(weight.device)
-    alone = [_filled([ids], [[0]], share=False).to(weight.device) for ids in sequences]
-    try:
-        packed_states = _last_states(body, together, weight.dtype)
-        own_states = torch.cat([_last_states(body, batch, weight.dtype) for batch in alone])
-    except (TypeError, ValueError, RuntimeError, AttributeError):  # it accepts no such mask, or no position ids
-        return False
-    return bool((packed_states - own_states).norm() <= ALIKE * own_states.norm())
-
-
-def _last_states(body: nn.Module, batch: Packed, dtype: torch.dtype) -> Tensor:
-    """(N, H) float32, hidden state of each sequence's last token."""
-    states: Tensor = outputs_of(body, batch, dtype).last_hidden_state
-    return states.flatten(0, 1)[batch.last].float()
+        return Packed(**{name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def hidden_size(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().hidden_size)
+    """Width of the token embeddings; not every configuration calls it hidden_size."""
+    embeddings = model.get_input_embeddings()
+    return int(embeddings.weight.shape[1])  # type: ignore[union-attr,index]
 
 
-def packed(sequences: Sequences, *, width: int, share: bool, max_tokens: int | None = None) -> Packed:
+def packed(sequences: Sequences, *, width: int, layout_of: LayoutOf, max_tokens: int | None = None) -> Packed:
     """All sequences as one batch, in the rows that cost a model of hidden size `width` the least."""
-    return _filled(sequences, _rows(sequences, width, share, max_tokens), share, max_tokens)
+    rows, layout = _rows(sequences, width, layout_of, max_tokens)
+    return _filled(sequences, rows, layout, max_tokens)
 
 
 def packed_batches(
-    sequences: Sequences, *, width: int, share: bool, max_tokens: int
+    sequences: Sequences, *, width: int, layout_of: LayoutOf, max_tokens: int
 ) -> Iterator[tuple[list[int], Packed]]:
     """Batches of at most `max_tokens` positions, with the indices of their sequences; a longer sequence is alone."""
     if not sequences:
         return
-    rows = _rows(sequences, width, share, max_tokens)
+    rows, layout = _rows(sequences, width, layout_of, max_tokens)
     longest = max(_row_length(_num_tokens(sequences, row), max_tokens) for row in rows)
     for batch_rows in _evenly(rows, max(1, max_tokens // longest)):
         indices = sorted(i for row in batch_rows for i in row)
         index_in_batch = {i: k for k, i in enumerate(indices)}
         local_rows = [[index_in_batch[i] for i in row] for row in batch_rows]
-        yield indices, _filled([sequences[i] for i in indices], local_rows, share, max_tokens)
+        yield indices, _filled([sequences[i] for i in indices], local_rows, layout, max_tokens)
 
 
 # ---- assigning sequences to rows ------------------------------------------------------------------------------------
 
 
-def _rows(sequences: Sequences, width: int, share: bool, max_tokens: int | None) -> list[list[int]]:
+def _rows(
+    sequences: Sequences, width: int, layout_of: LayoutOf, max_tokens: int | None
+) -> tuple[list[list[int]], Layout]:
+    """Indices of the sequences in each row, and how the rows are laid out; shared where rows as long as these can be."""
+    layout = layout_of(max(len(ids) for ids in sequences))
+    if layout == "shared":
+        rows = _shared_rows(sequences, width, max_tokens)
+        layout = layout_of(max(_num_tokens(sequences, row) for row in rows))
+        if layout == "shared":
+            return rows, layout
+    return [[i] for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))], layout
+
+
+def _shared_rows(sequences: Sequences, width: int, max_tokens: int | None) -> list[list[int]]:
     """Indices of the sequences in each row, for the row length with the lowest cost.
 
     The sequences of a row are neighbours in lexicographic order.
@@ -145,8 +120,6 @@ def _rows(sequences: Sequences, width: int, share: bool, max_tokens: int | None)
     A position costs 24 width^2 operations in a layer's matrices and 4 T width in its attention to T others, so the cost
     of a row of T tokens is proportional to T (1 + T / (6 width)).
     """
-    if not share:
-        return [[i] for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))]
     order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
     common = [0, *(_common_length(sequences[a], sequences[b]) for a, b in pairwise(order))]
     longest = max(len(ids) for ids in sequences)
@@ -220,13 +193,13 @@ def _row_length(num_tokens: int, max_tokens: int | None) -> int:
     return rounded if max_tokens is None else max(num_tokens, min(rounded, max_tokens))
 
 
-def _filled(sequences: Sequences, rows: list[list[int]], share: bool, max_tokens: int | None = None) -> Packed:
+def _filled(sequences: Sequences, rows: list[list[int]], layout: Layout, max_tokens: int | None = None) -> Packed:
     """The sequences as one batch, where `rows` has the indices of the sequences in each row."""
     length = _row_length(max(_num_tokens(sequences, row) for row in rows), max_tokens)
     longest = max(len(ids) for ids in sequences)
     input_ids = np.zeros((len(rows), length), dtype=np.int64)
     position_ids = np.zeros_like(input_ids)
-    visible = np.zeros((len(rows), length, length), dtype=np.bool_) if share else None
+    visible = np.zeros((len(rows), length, length), dtype=np.bool_) if layout == "shared" else None
     nodes = np.zeros((len(sequences), longest), dtype=np.int64)
     is_token = np.zeros_like(input_ids)
     for row_index, row in enumerate(rows):
@@ -248,7 +221,7 @@ def _filled(sequences: Sequences, rows: list[list[int]], share: bool, max_tokens
             previous, end = ids, end + len(new)
     if visible is not None:  # padding attends to itself, so that its softmax is finite
         np.einsum("bii->bi", visible)[:] |= is_token == 0
-    mask = torch.from_numpy(is_token if visible is None else visible[:, None])
+    mask = None if layout == "plain" else torch.from_numpy(is_token if visible is None else visible[:, None])
     lengths = torch.tensor([len(ids) for ids in sequences])
     return Packed(torch.from_numpy(input_ids), mask, torch.from_numpy(position_ids), torch.from_numpy(nodes), lengths)
 
@@ -257,9 +230,9 @@ def _filled(sequences: Sequences, rows: list[list[int]], share: bool, max_tokens
 
 
 def outputs_of(body: Any, batch: Packed, dtype: torch.dtype, **settings: Any) -> Any:
-    """Output of `body` (a decoder or a model with a head) for a packed batch, with attention scores of `dtype`."""
+    """Output of `body` (a decoder or a model with a head) for a padded batch, with attention scores of `dtype`."""
     mask = batch.attention_mask
-    if mask.dim() == 4:
+    if mask is not None and mask.dim() == 4:
         bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         mask = bias.masked_fill(~mask, torch.finfo(dtype).min)
     return body(
@@ -268,3 +241,28 @@ def outputs_of(body: Any, batch: Packed, dtype: torch.dtype, **settings: Any) ->
         position_ids=batch.position_ids,
         **({"use_cache": False} | settings),
     )
+
+
+def states_of(body: Any, batch: Packed, dtype: torch.dtype) -> Tensor:
+    """(B * T, H) last hidden states of a decoder, or (B * T, V) logits of a model with a head, for a batch."""
+    if batch.attention_mask is None:
+        return _states_by_length(body, batch).flatten(0, 1)
+    return _states(outputs_of(body, batch, dtype)).flatten(0, 1)
+
+
+def _states(outputs: Any) -> Tensor:
+    states: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs.last_hidden_state
+    return states
+
+
+def _states_by_length(body: Any, batch: Packed) -> Tensor:
+    """(B, T, H or V), 0 on padding: rows of equal length go through the model together, as they are."""
+    num_rows, width = batch.input_ids.shape
+    lengths = torch.zeros(num_rows, dtype=torch.long, device=batch.lengths.device)
+    lengths[batch.nodes[:, 0] // width] = batch.lengths
+    rows, parts = [], []
+    for length in lengths.unique().tolist():
+        rows.append((lengths == length).nonzero().squeeze(1))
+        states = _states(body(input_ids=batch.input_ids[rows[-1], :length], use_cache=False))
+        parts.append(F.pad(states, (0, 0, 0, width - length)))
+    return torch.cat(parts).index_select(0, torch.cat(rows).argsort())

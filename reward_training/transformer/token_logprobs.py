@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
+from reward_training.transformer.trial import FAULTS
+
 CHUNK = 1024
 """positions whose logits are in memory at once, in the model's precision"""
 SLICE = 16
@@ -114,9 +116,17 @@ def plain_head(model: PreTrainedModel) -> Tensor | None:
     return head.weight if _KNOWN[model] else None
 
 
+def body_of(model: PreTrainedModel) -> Any:
+    """The decoder, if its states give the logits by one product (`plain_head`); otherwise the model itself."""
+    return model if plain_head(model) is None else model.get_decoder()  # type: ignore[no-untyped-call]
+
+
 @torch.no_grad()
 def _is_only_product(model: PreTrainedModel, head: nn.Linear) -> bool:
     ids = torch.arange(4, device=head.weight.device).unsqueeze(0)
     decoder = model.get_decoder()  # type: ignore[no-untyped-call]
-    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
-    return torch.equal(head(hidden), model(input_ids=ids, use_cache=False).logits)
+    try:
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return torch.equal(head(hidden), model(input_ids=ids, use_cache=False).logits)
+    except FAULTS:  # not every model has a decoder that can be called alone
+        return False

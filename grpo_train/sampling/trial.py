@@ -1,0 +1,124 @@
+"""Finds out how a model is sampled, by trial: the log-probabilities of what is written have to be a plain forward's.
+
+Tried in this order: prompts that share rows and a cache of ours, padded prompts and that cache, and transformers'
+generate. As with the layout of rows (`reward_training.transformer.trial`), a trial is made in float32 at the length that
+is needed, once for all models of equal configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import LlamaModel, PreTrainedModel
+
+from configs.errors import ConfigError
+from configs.seeds import rng_for
+from grpo_train.sampling.cached import decode_cached
+from grpo_train.sampling.plain import decode_plainly
+from grpo_train.sampling.rows import Row, Sampling
+from grpo_train.sampling.writing import Writer
+from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.packing import states_of
+from reward_training.transformer.token_logprobs import body_of, plain_head
+from reward_training.transformer.trial import (
+    FAULTS,
+    KERNELS_WITH_MASKS,
+    in_float32,
+    longest,
+    made_up,
+    outcomes,
+    plain_row,
+    trial_length,
+)
+
+Way = Literal["packed", "padded", "generate"]
+"""how responses are sampled: `cached.Prefill`, or by transformers' generate"""
+WAYS: tuple[Way, ...] = ("packed", "padded", "generate")
+STEPS = 8
+"""tokens that a trial writes"""
+ROUNDING = 1e-4
+"""largest difference of a token's log-probability that counts as rounding, in standard deviations of the logits"""
+SMALLEST = 3e-6
+"""difference of two log-probabilities in float32 that is rounding, however alike the logits are"""
+
+
+def way_of(model: PreTrainedModel, num_tokens: int) -> Way:
+    """How prompts and responses of up to `num_tokens` tokens together are sampled.
+
+    Raises:
+        ConfigError: in no way, and the reason.
+    """
+    is_llama = isinstance(model.get_decoder(), LlamaModel)  # type: ignore[no-untyped-call]
+    if is_llama or model.config._attn_implementation not in KERNELS_WITH_MASKS:
+        return "packed"
+    found = outcomes(model)
+    length = trial_length(num_tokens)
+    if ("way", length) not in found:
+        with in_float32(model):
+            found["way", length] = _tried(model, length)
+    way: Way | ConfigError = found["way", length]
+    if isinstance(way, ConfigError):
+        raise way
+    return way
+
+
+def _tried(model: PreTrainedModel, length: int) -> Way | ConfigError:
+    reasons = []
+    for way in WAYS:
+        try:
+            if _agrees(model, length, way):
+                return way
+            reasons.append(f"by {way} its log-probabilities are not those of a plain forward")
+        except torch.OutOfMemoryError:
+            raise
+        except FAULTS as error:
+            reasons.append(f"by {way} {type(error).__name__}: {error}")
+    return _refusal(model, reasons[-1])
+
+
+def _refusal(model: PreTrainedModel, reason: str) -> ConfigError:
+    return ConfigError(
+        f"policy.path holds a model of type {model.config.model_type!r}, which cannot be sampled: {reason}; "
+        "take one that docs/models.md lists"
+    )
+
+
+def _agrees(model: PreTrainedModel, length: int, way: Way) -> bool:
+    """Whether the last row of each of two prompts gets the log-probabilities of a plain forward."""
+    end = min(length, longest(model)) - STEPS
+    first = made_up(model, end)
+    prompts = [first, first[: end // 4] + made_up(model, end // 4, seed=1)]
+    groups = [[_row(problem, index) for index in range(3)] for problem in range(len(prompts))]
+    sampling = Sampling(group_size=3, temperature=1.0, max_response_length=STEPS)
+    if way == "generate":
+        for group in groups:
+            decode_plainly(model, group, prompts, Writer(sampling))
+    else:
+        decode_cached(model, [row for group in groups for row in group], prompts, Writer(sampling), way)
+    return all(_is_alike(model, prompts[group[-1].problem], group[-1]) for group in groups)
+
+
+def _row(problem: int, index: int) -> Row:
+    return Row(problem, index, rng_for(0, "trial", step=problem, index=index).random(STEPS))
+
+
+@torch.no_grad()
+def _is_alike(model: PreTrainedModel, prompt: list[int], row: Row) -> bool:
+    """Whether the log-probabilities in a row are those of a plain forward, up to rounding."""
+    ids = [*prompt, *row.token_ids]
+    fit_attention(model, len(ids))
+    logits = plain_logits(model, ids)[len(prompt) - 1 : -1]
+    chosen = torch.tensor(row.token_ids, device=logits.device)
+    expected = logits.log_softmax(dim=1).gather(1, chosen[:, None]).squeeze(1)
+    found = torch.tensor(row.logprobs, device=logits.device)
+    allowed = SMALLEST + ROUNDING * logits.std(dim=1)
+    return bool(((found - expected).abs() <= allowed).all())
+
+
+def plain_logits(model: PreTrainedModel, ids: list[int]) -> Tensor:
+    """(T, V) logits of one sequence, by a plain forward."""
+    head = plain_head(model)
+    states = states_of(body_of(model), plain_row(ids, model.device), torch.float32)[: len(ids)]
+    return states if head is None else states @ head.T
