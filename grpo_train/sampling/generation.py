@@ -103,10 +103,10 @@ def sample(
         for batch in _batches(rows, prompts, sampling.max_rows, way):
             if should_stop():
                 raise StageStopped("stopped while sampling")
-            if way == "generate":
-                decode_plainly(model, batch, prompts, writer)
-            else:
+            if way == "packed" or way == "padded":
                 decode_cached(model, batch, prompts, writer, way)
+            else:
+                decode_plainly(model, batch, prompts, writer, use_cache=way == "generate")
             on_progress(len(batch))
     return [completion for group in completions for completion in group]
 
@@ -125,7 +125,8 @@ def _batches(rows: list[Row], prompts: list[list[int]], max_rows: int, way: Way)
         return len(prompts[row.problem])
 
     ordered = sorted(rows, key=lambda row: (num_tokens(row), row.problem, row.index))
-    parts = [list(part) for _, part in groupby(ordered, num_tokens)] if way == "generate" else [ordered]
+    by_length = way in ("generate", "recompute")
+    parts = [list(part) for _, part in groupby(ordered, num_tokens)] if by_length else [ordered]
     for part in parts:
         for start in range(0, len(part), max_rows):
             yield part[start : start + max_rows]

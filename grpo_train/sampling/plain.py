@@ -6,35 +6,52 @@ keeps the cache; the tokens are ours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import BoolTensor, FloatTensor, LongTensor
-from transformers import LogitsProcessor, PreTrainedModel, StoppingCriteria
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 
 from grpo_train.sampling.rows import Row
 from grpo_train.sampling.writing import Writer
+from reward_training.transformer.attention import restore_attention
 
 
 @torch.no_grad()
-def decode_plainly(model: PreTrainedModel, batch: list[Row], prompts: list[list[int]], writer: Writer) -> None:
-    """Generate the responses of rows whose prompts are equally long, in place."""
+def decode_plainly(
+    model: PreTrainedModel, batch: list[Row], prompts: list[list[int]], writer: Writer, *, use_cache: bool
+) -> None:
+    """Generate the responses of rows whose prompts are equally long, in place.
+
+    Without a cache each token costs a forward pass over all before it.
+    """
+    restore_attention(model)
     ids = torch.tensor([prompts[row.problem] for row in batch], device=model.device)
     writer.positions.add(ids.numel(), ids.numel())
     writing = _Writing(batch, writer)
     generate: Any = model.generate
-    generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=writer.sampling.max_response_length,
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
-        eos_token_id=None,
-        pad_token_id=0,
-        logits_processor=[writing],
-        stopping_criteria=[_AllHaveEnded(batch)],
-    )
+    with _no_defaults(model):
+        generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=writer.sampling.max_response_length,
+            use_cache=use_cache,
+            logits_processor=[writing],
+            stopping_criteria=[_AllHaveEnded(batch)],
+        )
+
+
+@contextmanager
+def _no_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """Inside this context generate does nothing of its own to the logits, and ends no row."""
+    given = model.generation_config
+    model.generation_config = GenerationConfig(pad_token_id=0)
+    try:
+        yield
+    finally:
+        model.generation_config = given
 
 
 class _Writing(LogitsProcessor):

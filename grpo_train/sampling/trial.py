@@ -1,7 +1,7 @@
 """Finds out how a model is sampled, by trial: the log-probabilities of what is written have to be a plain forward's.
 
-Tried in this order: prompts that share rows and a cache of ours, padded prompts and that cache, and transformers'
-generate. As with the layout of rows (`reward_training.transformer.trial`), a trial is made in float32 at the length that
+Tried in this order: prompts that share rows and a cache of ours, padded prompts and that cache, transformers' generate
+with its own cache, and without any. Whether a token's logits depend on later tokens is tried first. As with the layout of rows (`reward_training.transformer.trial`), a trial is made in float32 at the length that
 is needed, once for all models of equal configuration.
 """
 
@@ -19,7 +19,7 @@ from grpo_train.sampling.cached import decode_cached
 from grpo_train.sampling.plain import decode_plainly
 from grpo_train.sampling.rows import Row, Sampling
 from grpo_train.sampling.writing import Writer
-from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.attention import restore_attention
 from reward_training.transformer.packing import states_of
 from reward_training.transformer.token_logprobs import body_of, plain_head
 from reward_training.transformer.trial import (
@@ -33,13 +33,15 @@ from reward_training.transformer.trial import (
     trial_length,
 )
 
-Way = Literal["packed", "padded", "generate"]
-"""how responses are sampled: `cached.Prefill`, or by transformers' generate"""
-WAYS: tuple[Way, ...] = ("packed", "padded", "generate")
+Way = Literal["packed", "padded", "generate", "recompute"]
+"""how responses are sampled: `cached.Prefill`, or by transformers' generate with its own cache or with none"""
+WAYS: tuple[Way, ...] = ("packed", "padded", "generate", "recompute")
 STEPS = 8
 """tokens that a trial writes"""
 ROUNDING = 1e-4
 """largest difference of a token's log-probability that counts as rounding, in standard deviations of the logits"""
+OF_GENERATE = 1e-2
+"""the same for transformers' generate: some models scan a state in chunks, and step by step to less than rounding"""
 SMALLEST = 3e-6
 """difference of two log-probabilities in float32 that is rounding, however alike the logits are"""
 
@@ -65,17 +67,22 @@ def way_of(model: PreTrainedModel, num_tokens: int) -> Way:
 
 
 def _tried(model: PreTrainedModel, length: int) -> Way | ConfigError:
-    reasons = []
+    reason = "a token's logits depend on later tokens"
+    try:
+        if not _is_causal(model):
+            return _refusal(model, reason)
+    except FAULTS as error:
+        return _refusal(model, f"a forward pass raises {type(error).__name__}: {error}")
     for way in WAYS:
         try:
             if _agrees(model, length, way):
                 return way
-            reasons.append(f"by {way} its log-probabilities are not those of a plain forward")
+            reason = f"by {way} its log-probabilities are not those of a plain forward"
         except torch.OutOfMemoryError:
             raise
         except FAULTS as error:
-            reasons.append(f"by {way} {type(error).__name__}: {error}")
-    return _refusal(model, reasons[-1])
+            reason = f"by {way} it raises {type(error).__name__}: {error}"
+    return _refusal(model, reason)
 
 
 def _refusal(model: PreTrainedModel, reason: str) -> ConfigError:
@@ -85,19 +92,28 @@ def _refusal(model: PreTrainedModel, reason: str) -> ConfigError:
     )
 
 
+@torch.no_grad()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether tokens get the same logits whatever comes later."""
+    ids = made_up(model, 48)
+    whole, half = plain_logits(model, ids)[:24], plain_logits(model, ids[:24])
+    return bool(((whole - half).abs() <= SMALLEST + ROUNDING * half.std(dim=1, keepdim=True)).all())
+
+
 def _agrees(model: PreTrainedModel, length: int, way: Way) -> bool:
     """Whether the last row of each of two prompts gets the log-probabilities of a plain forward."""
     end = min(length, longest(model)) - STEPS
     first = made_up(model, end)
     prompts = [first, first[: end // 4] + made_up(model, end // 4, seed=1)]
     groups = [[_row(problem, index) for index in range(3)] for problem in range(len(prompts))]
-    sampling = Sampling(group_size=3, temperature=1.0, max_response_length=STEPS)
-    if way == "generate":
-        for group in groups:
-            decode_plainly(model, group, prompts, Writer(sampling))
+    writer = Writer(Sampling(group_size=3, temperature=1.0, max_response_length=STEPS))
+    if way == "packed" or way == "padded":
+        decode_cached(model, [row for group in groups for row in group], prompts, writer, way)
     else:
-        decode_cached(model, [row for group in groups for row in group], prompts, Writer(sampling), way)
-    return all(_is_alike(model, prompts[group[-1].problem], group[-1]) for group in groups)
+        for group in groups:
+            decode_plainly(model, group, prompts, writer, use_cache=way == "generate")
+    rounding = OF_GENERATE if way == "generate" else ROUNDING
+    return all(_is_alike(model, prompts[group[-1].problem], group[-1], rounding) for group in groups)
 
 
 def _row(problem: int, index: int) -> Row:
@@ -105,20 +121,18 @@ def _row(problem: int, index: int) -> Row:
 
 
 @torch.no_grad()
-def _is_alike(model: PreTrainedModel, prompt: list[int], row: Row) -> bool:
+def _is_alike(model: PreTrainedModel, prompt: list[int], row: Row, rounding: float) -> bool:
     """Whether the log-probabilities in a row are those of a plain forward, up to rounding."""
-    ids = [*prompt, *row.token_ids]
-    fit_attention(model, len(ids))
-    logits = plain_logits(model, ids)[len(prompt) - 1 : -1]
+    logits = plain_logits(model, [*prompt, *row.token_ids])[len(prompt) - 1 : -1]
     chosen = torch.tensor(row.token_ids, device=logits.device)
     expected = logits.log_softmax(dim=1).gather(1, chosen[:, None]).squeeze(1)
     found = torch.tensor(row.logprobs, device=logits.device)
-    allowed = SMALLEST + ROUNDING * logits.std(dim=1)
-    return bool(((found - expected).abs() <= allowed).all())
+    return bool(((found - expected).abs() <= SMALLEST + rounding * logits.std(dim=1)).all())
 
 
 def plain_logits(model: PreTrainedModel, ids: list[int]) -> Tensor:
     """(T, V) logits of one sequence, by a plain forward."""
+    restore_attention(model)
     head = plain_head(model)
     states = states_of(body_of(model), plain_row(ids, model.device), torch.float32)[: len(ids)]
     return states if head is None else states @ head.T

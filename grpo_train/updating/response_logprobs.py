@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from configs.errors import ConfigError
 from configs.records import Completion
 from grpo_train.updating.loss import k3, response_means
-from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.attention import fit_attention, restore_attention
 from reward_training.transformer.packing import Packed, hidden_size, packed_batches, round_length, states_of
 from reward_training.transformer.token_logprobs import body_of, plain_head, token_logprobs
 from reward_training.transformer.trial import layout_of
@@ -72,7 +72,10 @@ def _micro_batch(completions: list[Completion], rows: list[int], packed: Packed,
 
 def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> Tensor:
     """(B, T) float32 log-probabilities of the response tokens under logits / temperature, 0 on padding."""
-    fit_attention(model, batch.packed.input_ids.shape[1])
+    if batch.packed.attention_mask is None:
+        restore_attention(model)
+    else:
+        fit_attention(model, batch.packed.input_ids.shape[1])
     head = plain_head(model)
     states = states_of(body_of(model), batch.packed, model.dtype)
     is_token = batch.mask.bool()

@@ -6,6 +6,7 @@ import inspect
 import sys
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,18 @@ def fit_attention(model: PreTrainedModel, num_tokens: int) -> None:
     plain = GROUPED if is_plain else "eager"
     wanted = plain if num_tokens <= PLAIN_UNTIL or not model._supports_sdpa else "sdpa"
     if model.config._attn_implementation != wanted:
+        _LOADED_WITH.setdefault(model, model.config._attn_implementation)
         model.set_attn_implementation(wanted)
+
+
+_LOADED_WITH: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def restore_attention(model: PreTrainedModel) -> None:
+    """Set the attention kernel that the model was loaded with."""
+    kernel = _LOADED_WITH.get(model)
+    if kernel is not None and model.config._attn_implementation != kernel:
+        model.set_attn_implementation(kernel)
 
 
 def grouped_attention(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaModel, PreTrainedModel
 
-from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.attention import fit_attention, restore_attention
 from reward_training.transformer.limits import position_limit
 from reward_training.transformer.packing import Layout, LayoutOf, Packed, _filled, states_of
 
@@ -41,6 +41,8 @@ def _layout(model: PreTrainedModel, body: nn.Module, num_tokens: int) -> Layout:
     may_share = _may_share(model)
     if may_share and isinstance(body, LlamaModel):
         return "shared"
+    if model.config._attn_implementation not in KERNELS_WITH_MASKS:  # flash attention knows neither masks nor float32
+        return "own"
     found = outcomes(model)
     length = trial_length(num_tokens)
     key = (type(body).__name__, may_share, length)
@@ -74,7 +76,7 @@ def outcomes(model: PreTrainedModel) -> dict[Any, Any]:
 
 
 def _may_share(model: PreTrainedModel) -> bool:
-    """Whether the configuration names neither windows nor other layers than full attention, and its kernel has masks."""
+    """Whether the configuration names neither windows nor other layers than full attention, and the kernel has masks."""
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -87,25 +89,27 @@ def _may_share(model: PreTrainedModel) -> bool:
 
 def _tried(model: PreTrainedModel, body: nn.Module, length: int, *, may_share: bool) -> Layout:
     with in_float32(model), torch.no_grad():
-        fit_attention(model, length)
-        if may_share and _agrees(body, *_tree(model, length), layout="shared"):
+        if may_share and _agrees(model, body, *_tree(model, length), layout="shared"):
             return "shared"
         sequences = [made_up(model, min(length, longest(model))), made_up(model, 3, seed=1)]
-        return "own" if _agrees(body, sequences, [[0], [1]], layout="own") else "plain"
+        return "own" if _agrees(model, body, sequences, [[0], [1]], layout="own") else "plain"
 
 
-def _agrees(body: nn.Module, sequences: list[list[int]], rows: list[list[int]], *, layout: Layout) -> bool:
+def _agrees(
+    model: PreTrainedModel, body: nn.Module, sequences: list[list[int]], rows: list[list[int]], *, layout: Layout
+) -> bool:
     """Whether the first and the last sequence get the hidden states that they get alone, in each of their tokens."""
-    device = next(body.parameters()).device
-    batch = _filled(sequences, rows, layout).to(device)
+    batch = _filled(sequences, rows, layout).to(model.device)
+    fit_attention(model, batch.input_ids.shape[1])
     try:
         found = states_of(body, batch, torch.float32)
     except torch.OutOfMemoryError:
         raise
     except FAULTS:  # it accepts no such mask, or no position ids
         return False
+    restore_attention(model)
     for i in (0, len(sequences) - 1):
-        alone = states_of(body, plain_row(sequences[i], device), torch.float32)
+        alone = states_of(body, plain_row(sequences[i], model.device), torch.float32)
         if not is_alike(found[batch.nodes[i, : len(sequences[i])]], alone[: len(sequences[i])]):
             return False
     return True
@@ -147,7 +151,7 @@ def longest(model: PreTrainedModel) -> int:
 def made_up(model: PreTrainedModel, num_tokens: int, seed: int = 0) -> list[int]:
     """Token ids without the pad token, the same for equal seeds."""
     embeddings: Any = model.get_input_embeddings()
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     vocabulary = [token for token in range(min(embeddings.weight.shape[0], 1000)) if token != pad]
     generator = torch.Generator().manual_seed(seed)
     return [vocabulary[i] for i in torch.randint(len(vocabulary), (num_tokens,), generator=generator).tolist()]
