@@ -15,6 +15,7 @@ from rich.text import Text
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.schema.config import Config
+from flows.doctor.architecture import check_architecture, check_positions
 from flows.doctor.checks import (
     Finding,
     check_batches,
@@ -93,10 +94,10 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*findings, Finding("problems", "fail", str(error))], folder)
+    findings += check_positions(config, folder, tokenizer, problems.all)
     findings += _check_problems(config, problems, quick=quick)
-    prompts = [problem for members in problems.by_split.values() for problem in members]
-    findings += check_policy_template(config, folder, tokenizer, prompts)
-    findings += check_reward_model_templates(config, folder, prompts, workspace)
+    findings += check_policy_template(config, folder, tokenizer, problems.all)
+    findings += check_reward_model_templates(config, folder, problems.all, workspace)
     return DoctorReport(findings, folder, problems)
 
 
@@ -104,7 +105,7 @@ def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Ite
     yield from check_splits(config, problems.counts)
     yield check_batches(config, problems.counts["train"])
     yield from check_scopes(config, problems.by_split)
-    all_problems = [problem for members in problems.by_split.values() for problem in members]
+    all_problems = problems.all
     yield from check_columns(config, all_problems)
     yield from check_answer_types(all_problems)
     yield from check_gold_answers(config, all_problems, quick=quick)
@@ -139,6 +140,10 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
     assert report.problems is not None
     model, tokenizer = load_policy(report.policy_folder, device=pick_device(), template=config.template_settings)
     train = report.problems.by_split["train"]
+    architecture = DoctorReport([check_architecture(config, model, tokenizer, report.problems.all)])
+    terminal.print(render(architecture))
+    if architecture.failed:
+        raise ConfigError(architecture.failures)
     result = preflight(config, model, tokenizer, train)
     sampled = DoctorReport(list(preflight_checks(result, config)))
     histogram = [render_histogram(result)] if result.pass_rates else []

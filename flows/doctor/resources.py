@@ -53,17 +53,26 @@ def memory_needed(
     width = 2 if low_precision else 4
     num_copies = int(low_precision) + int(grpo.kl_coefficient > 0) + int(grpo.monitor_kl_every > 0)
     tokens = config.problems.max_prompt_length + grpo.max_response_length
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    layers, hidden = text.num_hidden_layers, text.hidden_size
     rows = min(grpo.generation_rows, grpo.batch_size)
     pass_tokens = max(grpo.micro_batch_tokens, tokens)
     return {
         "training": float(TRAINING_BYTES * num_parameters),
         "copies": float(width * num_parameters * num_copies),
-        "cache": float(2 * text.num_hidden_layers * heads * head_width * rows * tokens * width),
-        "activations": float(ACTIVATION_BYTES * pass_tokens * text.hidden_size * text.num_hidden_layers * width / 2),
+        "cache": float(2 * layers * _key_width(text) * rows * tokens * width),
+        "activations": float(ACTIVATION_BYTES * pass_tokens * hidden * layers * width / 2),
         "logits": float(LOGIT_COPIES * CHUNK * text.vocab_size * 4),
     }
+
+
+def _key_width(text: Any) -> int:
+    """Numbers in a layer's key of one token; 0 for a model without attention, whose state does not grow."""
+    heads: int | None = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return 0
+    num_keys = getattr(text, "num_key_value_heads", None)
+    head_width: int = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return (num_keys if isinstance(num_keys, int) and num_keys > 0 else heads) * head_width
 
 
 def _memory(device: torch.device) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from configs.records import Policy, TemplateSettings
 from reward_training.transformer.chat_template import PLAIN, set_up_template
 from reward_training.transformer.precision import autocast_dtype, pick_device
 from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.trial import FAULTS
 from reward_training.transformer.turn_ends import end_token_ids
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
@@ -45,7 +46,7 @@ def load_policy(
     try:
         with quiet_transformers():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
-    except (OSError, ValueError) as error:
+    except (OSError, ImportError, *FAULTS) as error:  # some architectures need a package that is not here
         raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config = greedy_generation(model.generation_config, tokenizer)

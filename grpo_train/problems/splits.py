@@ -37,6 +37,10 @@ class ProblemSet:
     """numbers loaded, empty (no question or answer), unmatched (no answer found), duplicates, overlong, overlap_exact,
     overlap_ngram (both of dropped problems), damaged (a character of the question was lost), and in each split"""
 
+    @property
+    def all(self) -> list[Problem]:
+        return [problem for members in self.by_split.values() for problem in members]
+
 
 def shard_name(round_index: int) -> str:
     """Name of the split that a round regenerates on.

@@ -47,7 +47,7 @@ def decode_plainly(
 def _no_defaults(model: PreTrainedModel) -> Iterator[None]:
     """Inside this context generate does nothing of its own to the logits, and ends no row."""
     given = model.generation_config
-    model.generation_config = GenerationConfig(pad_token_id=0)
+    model.generation_config = GenerationConfig(pad_token_id=0)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """Finds out how a model is sampled, by trial: the log-probabilities of what is written have to be a plain forward's.
 
 Tried in this order: prompts that share rows and a cache of ours, padded prompts and that cache, transformers' generate
-with its own cache, and without any. Whether a token's logits depend on later tokens is tried first. As with the layout of rows (`reward_training.transformer.trial`), a trial is made in float32 at the length that
+with its own cache, and without any. That logits do not depend on later tokens, and have a gradient, is tried first. As with the layout of rows (`reward_training.transformer.trial`), a trial is made in float32 at the length that
 is needed, once for all models of equal configuration.
 """
 
@@ -71,8 +71,9 @@ def _tried(model: PreTrainedModel, length: int) -> Way | ConfigError:
     try:
         if not _is_causal(model):
             return _refusal(model, reason)
+        _differentiate(model)
     except FAULTS as error:
-        return _refusal(model, f"a forward pass raises {type(error).__name__}: {error}")
+        return _refusal(model, f"a forward and backward pass raise {type(error).__name__}: {error}")
     for way in WAYS:
         try:
             if _agrees(model, length, way):
@@ -95,16 +96,29 @@ def _refusal(model: PreTrainedModel, reason: str) -> ConfigError:
 @torch.no_grad()
 def _is_causal(model: PreTrainedModel) -> bool:
     """Whether tokens get the same logits whatever comes later."""
-    ids = made_up(model, 48)
-    whole, half = plain_logits(model, ids)[:24], plain_logits(model, ids[:24])
+    ids = made_up(model, 47)
+    whole, half = plain_logits(model, ids)[:23], plain_logits(model, ids[:23])
     return bool(((whole - half).abs() <= SMALLEST + ROUNDING * half.std(dim=1, keepdim=True)).all())
+
+
+def _differentiate(model: PreTrainedModel) -> None:
+    """Run a backward pass down to the token embeddings; nothing is kept of it."""
+    embedded: list[Tensor] = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda *call: embedded.append(call[-1]))
+    try:
+        with torch.enable_grad():
+            logits = plain_logits(model, made_up(model, 23))
+            if logits.requires_grad and embedded[0].requires_grad:  # not so of a frozen model, or in an adapter's base
+                torch.autograd.grad(logits.sum(), embedded[0], allow_unused=True)
+    finally:
+        hook.remove()
 
 
 def _agrees(model: PreTrainedModel, length: int, way: Way) -> bool:
     """Whether the last row of each of two prompts gets the log-probabilities of a plain forward."""
     end = min(length, longest(model)) - STEPS
     first = made_up(model, end)
-    prompts = [first, first[: end // 4] + made_up(model, end // 4, seed=1)]
+    prompts = [first, first[: end // 4] + made_up(model, end // 4 - 1, seed=1)]
     groups = [[_row(problem, index) for index in range(3)] for problem in range(len(prompts))]
     writer = Writer(Sampling(group_size=3, temperature=1.0, max_response_length=STEPS))
     if way == "packed" or way == "padded":

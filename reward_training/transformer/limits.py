@@ -8,7 +8,14 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_target_positions", "n_ctx")
+FIELDS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_target_positions",
+    "n_ctx",
+)
 """names that configurations give to the number of positions"""
 BY_LONGEST = ("dynamic", "longrope")
 """kinds of RoPE whose frequencies depend on the longest row of a batch, beyond the original number of positions"""
@@ -37,7 +44,7 @@ def position_limit(config: PreTrainedConfig) -> Positions | None:
         kind, original = rope["rope_type"], _number(rope.get("original_max_position_embeddings"))
         if kind in BY_LONGEST:
             reason = f"beyond them its {kind} RoPE makes each row depend on the longest row beside it"
-            return Positions(original or num_tokens, "original_max_position_embeddings", reason)
+            return Positions(int(original or num_tokens), "original_max_position_embeddings", reason)
         if kind in STRETCHED:
             num_tokens = max(num_tokens, int((original or num_tokens) * (_number(rope.get("factor")) or 1)))
     return Positions(num_tokens, stated, "it never learned those beyond")

@@ -66,13 +66,16 @@ class Packed:
         return len(torch.unique(self.nodes[positions < self.lengths[:, None]]))
 
     def to(self, device: torch.device) -> Packed:
-        return Packed(**{name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()})
+        moved: dict[str, Any] = {
+            name: value if value is None else value.to(device) for name, value in vars(self).items()
+        }
+        return Packed(**moved)
 
 
 def hidden_size(model: PreTrainedModel) -> int:
     """Width of the token embeddings; not every configuration calls it hidden_size."""
     embeddings = model.get_input_embeddings()
-    return int(embeddings.weight.shape[1])  # type: ignore[union-attr,index]
+    return int(embeddings.weight.shape[1])  # type: ignore[index]
 
 
 def packed(sequences: Sequences, *, width: int, layout_of: LayoutOf, max_tokens: int | None = None) -> Packed:
@@ -261,7 +264,7 @@ def _states_by_length(body: Any, batch: Packed) -> Tensor:
     lengths = torch.zeros(num_rows, dtype=torch.long, device=batch.lengths.device)
     lengths[batch.nodes[:, 0] // width] = batch.lengths
     rows, parts = [], []
-    for length in lengths.unique().tolist():
+    for length in sorted(set(lengths.tolist())):
         rows.append((lengths == length).nonzero().squeeze(1))
         states = _states(body(input_ids=batch.input_ids[rows[-1], :length], use_cache=False))
         parts.append(F.pad(states, (0, 0, 0, width - length)))

@@ -9,7 +9,7 @@ and position ids only, and is not tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -159,21 +159,26 @@ def made_up(model: PreTrainedModel, num_tokens: int, seed: int = 0) -> list[int]
 
 @contextmanager
 def in_float32(model: nn.Module) -> Iterator[None]:
-    """Inside this context the model is in evaluation mode, its numbers are float32, and autocast is off."""
+    """Inside this context the model is in evaluation mode, its numbers are float32, and it multiplies by its own weights.
+
+    Neither autocast nor packed copies of the weights are in use.
+    """
     tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
     low = [(tensor, tensor.data) for tensor in tensors if tensor.dtype != torch.float32]
     modes = {module: module.training for module in model.modules()}
+    linear = [module for module in model.modules() if type(module) is nn.Linear]
+    replaced = {module: module.__dict__.pop("forward") for module in linear if "forward" in module.__dict__}
     device = next(model.parameters()).device.type
     try:
         model.eval()
-        for tensor, data in low:
-            tensor.data = data.float()
-        with torch.autocast(device, enabled=False):
+        with torch.inference_mode(False), torch.autocast(device, enabled=False):
+            for tensor, data in low:
+                tensor.data = data.float()
             yield
     finally:
         for tensor, data in low:
             tensor.data = data
         for module, mode in modes.items():
             module.training = mode
-
-
+        for module, forward in replaced.items():
+            module.__dict__["forward"] = forward

@@ -7,16 +7,10 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from configs.errors import StageStopped
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
-from grpo_train.sampling.generation import (
-    BLOCK,
-    Sampling,
-    _branch,
-    _Row,
-    filter_logits,
-    inverse_cdf,
-    sample,
-    stop_token_ids,
-)
+from grpo_train.sampling.cached import _branch
+from grpo_train.sampling.drawing import BLOCK, filter_logits, inverse_cdf
+from grpo_train.sampling.generation import Sampling, sample, stop_token_ids
+from grpo_train.sampling.rows import Row
 from reward_training.transformer.packing import packed, round_length
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.rendering import encode_prompt
@@ -186,7 +180,7 @@ def test_rows_that_have_written_the_same_are_one_row_until_they_part(tiny):
 
 
 def test_branches_stay_in_their_slot_or_take_a_free_one_or_a_new_one():
-    rows = [_Row(0, index, np.zeros(1)) for index in range(6)]
+    rows = [Row(0, index, np.zeros(1)) for index in range(6)]
     going = [(0, 7, rows[0]), (0, 8, rows[1]), (0, 7, rows[2]), (2, 5, rows[3]), (2, 6, rows[4]), (2, 4, rows[5])]
     slots, tokens, copies = _branch(3, going)
     assert [[row.index for row in slot] for slot in slots] == [[0, 2], [1], [3], [4], [5]]
@@ -240,7 +234,9 @@ def test_positions_are_each_beginning_once_and_the_rest_is_padding(tiny):
     model, tokenizer = tiny
     problems, positions = [make_problem(q) for q in QUESTIONS], Positions()
     completions = sample(model, tokenizer, problems, Sampling(4, 1.0, 12), seed=0, policy_id="p", positions=positions)
-    prompts = packed([encode_prompt(tokenizer, problem) for problem in problems], width=64, share=True)
+    prompts = packed(
+        [encode_prompt(tokenizer, problem) for problem in problems], width=64, layout_of=lambda num_tokens: "shared"
+    )
     real = prompts.num_tokens + len(fed_beginnings(completions))
     assert positions.computed - positions.padding == real
     assert positions.padding >= prompts.num_computed - prompts.num_tokens

@@ -10,7 +10,8 @@ from grpo_train.updating.response_logprobs import (
     policy_kl,
     response_logprobs,
 )
-from reward_training.transformer.packing import round_length, shares_beginnings
+from reward_training.transformer.packing import round_length
+from reward_training.transformer.trial import layout_of
 
 
 def completion(prompt: list[int], response: list[int], logprobs: list[float] | None = None) -> Completion:
@@ -79,7 +80,7 @@ def test_a_model_with_a_window_trains_on_rows_of_their_own():
         num_key_value_heads=2, sliding_window=3,
     )  # fmt: skip
     model = MistralForCausalLM(config).eval()
-    assert not shares_beginnings(model, model.get_decoder())
+    assert layout_of(model, model.get_decoder())(64) == "own"
     check_against_plain_forwards(model, 100)
     (batch,) = micro_batches(model, COMPLETIONS, range(NUM), 100)
     assert batch.packed.input_ids.shape == (NUM, round_length(5))

@@ -19,8 +19,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from reward_training.reward_models.scores import conversation_scores, shares_conversations
-from reward_training.transformer.packing import Packed, packed, packed_batches, round_length
+from reward_training.reward_models.scores import conversation_layout, conversation_scores
+from reward_training.transformer.packing import Layout, LayoutOf, Packed, packed, packed_batches, round_length
 
 PAD = 39
 SIZES = {
@@ -33,6 +33,11 @@ SEQUENCES = [
     [21, 22, 23, 24, 25, 26, 27, 3], [7],
 ]  # fmt: skip
 NUM = len(SEQUENCES)
+LAYOUTS: tuple[Layout, ...] = ("shared", "own", "plain")
+
+
+def always(layout: Layout) -> LayoutOf:
+    return lambda num_tokens: layout
 
 
 def make_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -58,11 +63,11 @@ def scores(model: PreTrainedModel, batch: Packed) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config, Qwen3Config])
-@pytest.mark.parametrize("share", [True, False])
-def test_packed_scores_equal_single_ones(kind: type[PreTrainedConfig], share: bool) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packed_scores_equal_single_ones(kind: type[PreTrainedConfig], layout: Layout) -> None:
     model = make_model(kind(**SIZES))
-    assert shares_conversations(model)
-    found = scores(model, packed(SEQUENCES, width=16, share=share))
+    assert conversation_layout(model)(64) == "shared"
+    found = scores(model, packed(SEQUENCES, width=16, layout_of=always(layout)))
     assert found == pytest.approx(one_by_one(model, SEQUENCES), abs=1e-5)
 
 
@@ -70,7 +75,7 @@ def test_packed_scores_equal_single_ones(kind: type[PreTrainedConfig], share: bo
 def test_a_row_has_no_more_tokens_than_the_model_has_positions(kind: type[PreTrainedConfig]) -> None:
     model = make_model(kind(**(SIZES | {"max_position_embeddings": 30})))
     sequences = [[*range(29)], [*range(30)]]
-    batch = packed(sequences, width=16, share=shares_conversations(model))
+    batch = packed(sequences, width=16, layout_of=conversation_layout(model))
     assert batch.input_ids.shape[1] == 32
     assert scores(model, batch) == pytest.approx(one_by_one(model, sequences), abs=1e-5)
 
@@ -78,23 +83,24 @@ def test_a_row_has_no_more_tokens_than_the_model_has_positions(kind: type[PreTra
 def test_a_conversation_past_the_named_positions_is_scored_whole_where_the_model_can() -> None:
     model = make_model(MistralConfig(**(SIZES | {"max_position_embeddings": 8}), sliding_window=4))
     sequences = [[*range(19)], [*range(5, 25)]]
-    batch = packed(sequences, width=16, share=False)
+    batch = packed(sequences, width=16, layout_of=always("own"))
     assert scores(model, batch) == pytest.approx(one_by_one(model, sequences), abs=1e-5)
 
 
 def test_gradients_equal_those_of_separate_rows() -> None:
     gradients = []
-    for share in (True, False):
+    for layout in LAYOUTS:
         model = make_model(LlamaConfig(**SIZES))
-        found = conversation_scores(model, packed(SEQUENCES, width=16, share=share)).squeeze(-1)
+        found = conversation_scores(model, packed(SEQUENCES, width=16, layout_of=always(layout))).squeeze(-1)
         (found * torch.arange(NUM)).sum().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     assert gradients[0].abs().max() > 0.1
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[2], atol=1e-4, rtol=1e-4)
 
 
 def test_a_common_beginning_is_computed_once() -> None:
-    batch = packed(SEQUENCES, width=1000, share=True)
+    batch = packed(SEQUENCES, width=1000, layout_of=always("shared"))
     # 5 6 7 8 9 10 3 / 11 12 3 / 20 3; 30 31 3 3 / 32 33 3; 21 to 3: 8; 7
     assert batch.num_tokens == 12 + 7 + 8 + 1
     ids = batch.input_ids.flatten()
@@ -109,12 +115,12 @@ TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=6)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(TOKENS, min_size=1, max_size=12), st.integers(1, 40), st.integers(1, 60), st.booleans())
+@given(st.lists(TOKENS, min_size=1, max_size=12), st.integers(1, 40), st.integers(1, 60), st.sampled_from(LAYOUTS))
 def test_each_token_sees_its_own_beginning_and_nothing_else(
-    sequences: list[list[int]], max_tokens: int, width: int, share: bool
+    sequences: list[list[int]], max_tokens: int, width: int, layout: Layout
 ) -> None:
     seen: list[int] = []
-    for numbers, batch in packed_batches(sequences, width=width, share=share, max_tokens=max_tokens):
+    for numbers, batch in packed_batches(sequences, width=width, layout_of=always(layout), max_tokens=max_tokens):
         seen += numbers
         rows, length = batch.input_ids.shape
         assert rows * length <= max(max_tokens, max(len(ids) for ids in sequences))
@@ -125,7 +131,7 @@ def test_each_token_sees_its_own_beginning_and_nothing_else(
             assert int(batch.last[line]) == int(path[-1])
             assert batch.input_ids.flatten()[path].tolist() == ids
             assert batch.position_ids.flatten()[path].tolist() == list(range(len(ids)))
-            if share:
+            if batch.attention_mask is not None and batch.attention_mask.dim() == 4:
                 for place in range(len(ids)):
                     row, column = divmod(int(path[place]), length)
                     visible = batch.attention_mask[row, 0, column].nonzero().flatten() + row * length
@@ -136,10 +142,12 @@ def test_each_token_sees_its_own_beginning_and_nothing_else(
 def test_wide_rows_are_taken_where_much_is_shared_and_attention_is_cheap() -> None:
     questions = [[*range(100), *([number] * 20)] for number in range(100, 130)]
     # 100 + 30 x 20 = 700 tokens in one row, against 30 x 120 = 3600 in rows of their own
-    assert packed(questions, width=2000, share=True).input_ids.shape == (1, round_length(700))
-    assert packed(questions, width=20, share=True).input_ids.shape[0] >= 3  # attention to 700 would cost more
+    assert packed(questions, width=2000, layout_of=always("shared")).input_ids.shape == (1, round_length(700))
+    assert (
+        packed(questions, width=20, layout_of=always("shared")).input_ids.shape[0] >= 3
+    )  # attention to 700 would cost more
     unlike = [[number] * 200 for number in range(8)]
-    assert packed(unlike, width=2000, share=True).input_ids.shape == (8, 200)
+    assert packed(unlike, width=2000, layout_of=always("shared")).input_ids.shape == (8, 200)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +161,7 @@ def test_wide_rows_are_taken_where_much_is_shared_and_attention_is_cheap() -> No
     ids=["window", "window_by_layer", "both_ways", "alibi"],
 )
 def test_models_that_cannot_take_the_mask_get_rows_of_their_own(config: PreTrainedConfig) -> None:
-    assert not shares_conversations(make_model(config))
+    assert conversation_layout(make_model(config))(64) != "shared"
 
 
 @given(st.integers(1, 100_000))
