@@ -21,6 +21,7 @@ from grpo_train.sampling.rows import Row, Sampling
 from grpo_train.sampling.writing import Writer
 from reward_training.transformer.attention import restore_attention
 from reward_training.transformer.packing import states_of
+from reward_training.transformer.quiet import quiet_transformers
 from reward_training.transformer.token_logprobs import body_of, plain_head
 from reward_training.transformer.trial import (
     FAULTS,
@@ -58,7 +59,7 @@ def way_of(model: PreTrainedModel, num_tokens: int) -> Way:
     found = outcomes(model)
     length = trial_length(num_tokens)
     if ("way", length) not in found:
-        with in_float32(model):
+        with in_float32(model), quiet_transformers():
             found["way", length] = _tried(model, length)
     way: Way | ConfigError = found["way", length]
     if isinstance(way, ConfigError):

@@ -22,6 +22,7 @@ from transformers import LlamaModel, PreTrainedModel
 from reward_training.transformer.attention import fit_attention, restore_attention
 from reward_training.transformer.limits import position_limit
 from reward_training.transformer.packing import Layout, LayoutOf, Packed, _filled, states_of
+from reward_training.transformer.quiet import quiet_transformers
 
 ROUNDING = 5e-5
 """largest relative difference of a token's hidden state, in float32, that counts as rounding; a window that hides 12
@@ -89,7 +90,7 @@ def _may_share(model: PreTrainedModel) -> bool:
 
 
 def _tried(model: PreTrainedModel, body: nn.Module, length: int, *, may_share: bool) -> Layout:
-    with in_float32(model), torch.no_grad():
+    with in_float32(model), torch.no_grad(), quiet_transformers():
         if may_share and _agrees(model, body, *_tree(model, length), layout="shared"):
             return "shared"
         sequences = [made_up(model, min(length, longest(model))), made_up(model, 3, seed=1)]

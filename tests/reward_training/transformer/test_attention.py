@@ -30,15 +30,16 @@ def llama():
 
 
 @pytest.mark.parametrize("query_length", [1, 5])
-def test_grouped_attention_equals_the_repeated_one_in_value_and_gradient(query_length):
+@pytest.mark.parametrize("value_width", [8, 5, 11])  # with latent attention (MLA) values are not as wide as keys
+def test_grouped_attention_equals_the_repeated_one_in_value_and_gradient(query_length, value_width):
     torch.manual_seed(0)
     module = nn.Module().eval()
     module.num_key_value_groups = 3
-    shapes = [(2, 6, query_length, 8), (2, 2, 7, 8), (2, 2, 7, 8)]
+    shapes = [(2, 6, query_length, 8), (2, 2, 7, 8), (2, 2, 7, value_width)]
     hidden = torch.rand(2, 1, query_length, 7) < 0.3
     hidden[..., 0] = False
     mask = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(hidden, torch.finfo(torch.float64).min)
-    weights = torch.randn(2, query_length, 6, 8, dtype=torch.float64)
+    weights = torch.randn(2, query_length, 6, value_width, dtype=torch.float64)
     found = []
     for attention in (eager_attention_forward, grouped_attention):
         torch.manual_seed(1)
