@@ -40,7 +40,7 @@ def _environment() -> dict[str, str]:
 
 def _command(words: list[str]) -> list[str]:
     small = [word for override in SMALL for word in ("--set", override)]
-    takes_overrides = words[0] in ("run", "doctor", "serve")
+    takes_overrides = words[0] in ("run", "doctor", "serve") and "--data" not in words
     return [sys.executable, "-m", "flows.cli", *words, *(small if takes_overrides else [])]
 
 
@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(900)
 def test_my_data_and_my_reward_and_the_result(folder: Path) -> None:
     called = [words for words in commands(README, REGROUP) if words[0] != "serve"]
-    assert [words[0] for words in called] == ["doctor", "run", "status", "sample", "export"]
+    assert [words[0] for words in called] == ["doctor", "doctor", "run", "status", "sample", "export"]
     for words in called:
         _call(_command(words), folder)
     assert (folder / "runs/mine/report.html").exists()

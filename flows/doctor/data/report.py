@@ -270,5 +270,11 @@ def _cut(text: str) -> str:
 
 
 def data_doctor(place: Place, config: Path | None, overrides: Sequence[str]) -> None:
-    """`run_data_doctor` for the words of the command line."""
+    """`run_data_doctor` for the words of the command line.
+
+    Raises:
+        ConfigError: there are overrides without a configuration, or what `run_data_doctor` raises.
+    """
+    if config is None and overrides:
+        raise ConfigError(f"--set {overrides[0]} has no configuration to change; name one beside --data")
     run_data_doctor(place, None if config is None else load_config(config, list(overrides)))
