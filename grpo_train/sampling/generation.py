@@ -30,7 +30,7 @@ from reward_training.transformer.positions import Positions
 from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.turn_ends import stop_token_ids
 
-__all__ = ["OnGroup", "Sampling", "sample", "stop_token_ids"]
+__all__ = ["OnGroup", "Sampling", "sample"]
 
 OnGroup = Callable[[int, Problem, list[Completion]], None]
 """called with a problem's index, the problem and its completions"""

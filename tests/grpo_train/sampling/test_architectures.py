@@ -11,12 +11,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from configs.errors import ConfigError
 from configs.records import Completion
-from grpo_train.sampling.generation import Sampling, sample, stop_token_ids
+from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.sampling.trial import way_of
 from grpo_train.updating.response_logprobs import micro_batches, response_logprobs
 from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.token_logprobs import body_of
 from reward_training.transformer.trial import layout_of
+from reward_training.transformer.turn_ends import stop_token_ids
 from tests.grpo_train.conftest import make_problem
 from tests.paths import ROOT
 from tests.tiny_architectures import NOT_TRIED, TOKENIZER, build, model_types

@@ -9,11 +9,12 @@ from configs.errors import StageStopped
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
 from grpo_train.sampling.cached import _branch
 from grpo_train.sampling.drawing import BLOCK, filter_logits, inverse_cdf
-from grpo_train.sampling.generation import Sampling, sample, stop_token_ids
+from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.sampling.rows import Row
 from reward_training.transformer.packing import packed, round_length
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.rendering import encode_prompt
+from reward_training.transformer.turn_ends import stop_token_ids
 from tests.grpo_train.conftest import make_problem
 
 QUESTIONS = ["1+1", "What is two plus three, please?", "x" * 40, "7", "say nothing"]

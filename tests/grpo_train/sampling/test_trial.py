@@ -8,11 +8,12 @@ from configs.errors import ConfigError
 from configs.records import Completion
 from configs.schema.grpo import EarlyStopConfig, LoopStop
 from grpo_train.sampling.early_stop import EarlyStop
-from grpo_train.sampling.generation import Sampling, sample, stop_token_ids
+from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.sampling.trial import Way, way_of
 from grpo_train.updating.response_logprobs import micro_batches, response_logprobs
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.rendering import encode_prompt
+from reward_training.transformer.turn_ends import stop_token_ids
 from tests.grpo_train.conftest import make_problem
 from tests.tiny_architectures import TOKENIZER, build
 
