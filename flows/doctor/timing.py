@@ -17,7 +17,7 @@ from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.trainer import num_steps
 from grpo_train.updating.loss import BatchSize, policy_loss
 from grpo_train.updating.response_logprobs import micro_batches, response_logprobs
-from reward_training.transformer.precision import autocast_dtype
+from reward_training.transformer.precision import autocast_dtype, cast_weights
 
 T = TypeVar("T")
 
@@ -86,7 +86,10 @@ def measure_speed(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
 ) -> Speed:
     dtype = autocast_dtype(config.grpo_config.precision, model.device)
-    actor = model if dtype is None else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+    actor = model
+    if dtype is not None:
+        actor = copy.deepcopy(model)
+        cast_weights(actor, dtype)
     # the first sampling and the first backward pass initialise libraries, so they are not timed
     _sample(config, actor, tokenizer, problems[:1], rows=2, length=2)
     length = min(TIMED_TOKENS, config.grpo_config.max_response_length)

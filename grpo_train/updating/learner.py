@@ -37,7 +37,7 @@ from grpo_train.updating.response_logprobs import (
     response_logprobs,
 )
 from reward_training.transformer.positions import Positions
-from reward_training.transformer.precision import autocast_dtype, deterministic_kernels
+from reward_training.transformer.precision import autocast_dtype, cast_weights, deterministic_kernels
 
 
 class Learner:
@@ -274,7 +274,7 @@ class _Sums:
 def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A copy in `dtype` that moves each gradient, once computed, to `model`, where gradients are summed in float32."""
     twin = copy.deepcopy(model)
-    twin.to(dtype=dtype)  # type: ignore[call-arg]
+    cast_weights(twin, dtype)
     for low, weight in zip(twin.parameters(), model.parameters(), strict=True):
         if weight.requires_grad:
             low.register_post_accumulate_grad_hook(partial(_move_gradient, weight))  # type: ignore[no-untyped-call]

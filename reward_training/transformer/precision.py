@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import nn
 
 
 def pick_device() -> torch.device:
@@ -37,6 +38,20 @@ def autocast_dtype(precision: Literal["auto", "bfloat16", "float32"], device: to
     if precision == "bfloat16" or has_bfloat16(device):
         return torch.bfloat16
     return None
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast what a model saves to `dtype`, in place, as `from_pretrained(dtype=...)` does.
+
+    Buffers that are computed from the configuration keep their precision: `model.to(dtype)` would round the frequencies of
+    rotary positions too, by up to 0.2% in bfloat16, and at position 512 the largest angle can be off by a radian.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set and buffer.is_floating_point():
+                setattr(module, name, buffer.to(dtype))
 
 
 @contextmanager
