@@ -168,10 +168,10 @@ Source = Annotated[ReasoningGymSource | FileSource | DatasetSource, Field(discri
 class OverlapConfig(Block):
     """Keeps held-out questions out of the training data."""
 
-    action: Literal["refuse_equal", "refuse", "drop"] = Field(
-        "refuse_equal",
-        description="what happens to training problems that overlap dev or test: refuse_equal: the run stops for equal "
-        "questions and leaves near copies out; refuse: it stops for both; drop: it leaves both out. All are counted",
+    action: Literal["drop", "refuse"] = Field(
+        "drop",
+        description="what happens to training problems that equal one of dev or test, or are near copies: drop: they are "
+        "left out; refuse: the run stops. Both count them",
     )
     ngram: PositiveInt = Field(
         8,

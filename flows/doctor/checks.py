@@ -22,6 +22,8 @@ from reward_training.preferences.reading import read_preferences, told
 from reward_training.transformer.precision import pick_device
 
 VLLM_TIMEOUT_S = 5.0
+MANY_COPIES = 0.05
+"""share of the training problems that are copies of held-out ones, over which it is warned of"""
 SMALL_SPLIT = 64
 """with fewer problems the 95% interval of an accuracy near one half is wider than 0.12 to each side"""
 
@@ -118,6 +120,13 @@ def check_splits(config: Config, counts: dict[str, int]) -> Iterator[Finding]:
     names = ("duplicates", "overlong", "empty", "unmatched", "overlap_exact", "overlap_ngram")
     dropped = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
     yield Finding("problems", "ok", f"{sizes}, {shards}; left out: {dropped}")
+    copies = counts["overlap_exact"] + counts["overlap_ngram"]
+    if copies > MANY_COPIES * (copies + counts["train"]):
+        detail = f"{copies} training problems equal one of dev or test, or are near copies, and are left out"
+        remedy = (
+            "if the sources are not meant to overlap, mend their split; problems.overlap.action=refuse shows an example"
+        )
+        yield Finding("overlap", "warn", detail, remedy)
     if counts["damaged"]:
         detail = f"{counts['damaged']} questions have U+FFFD in the place of a character that could not be read"
         yield Finding(

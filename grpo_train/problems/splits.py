@@ -224,18 +224,17 @@ def _without_matches(
     """(problems that do not match any of `others`, number of matches by kind: exact, ngram).
 
     Raises:
-        ConfigError: there are matches that `config.action` refuses.
+        ConfigError: there are matches, and `config.action` is refuse.
     """
     exact = exact_matches([problem.text for problem in problems], [other.text for other in others])
     similar = _similar(problems, others, config) if "ngram" in kinds else {}
     similar = {i: j for i, j in similar.items() if i not in exact}
     matches = exact | similar
-    refused = {"refuse": matches, "refuse_equal": exact, "drop": {}}[config.action]
-    if refused:
-        i, j = next(iter(refused.items()))
+    if matches and config.action == "refuse":
+        i, j = next(iter(matches.items()))
         shared = shared_words(problems[i].stem, others[j].stem, config.ngram)
         raise ConfigError(
-            f"{len(refused)} {names[0]} problems overlap {names[1]} ({len(exact)} equal, {len(similar)} with "
+            f"{len(matches)} {names[0]} problems overlap {names[1]} ({len(exact)} equal, {len(similar)} with "
             f"{config.ngram} words in a row), for instance {problems[i].text[:80]!r} and {others[j].text[:80]!r}, which share "
             f"{shared[:200]!r}; set problems.overlap.action=drop to leave them out, or mend the data"
         )

@@ -126,7 +126,10 @@ DATA_AND_MODELS = [
     Fault(
         "overlapping splits",
         ("problems overlap", "problems.overlap.action=drop"),
-        {"problems.sources": [_jsonl(), _jsonl("test.jsonl", split="test")]},
+        {
+            "problems.sources": [_jsonl(), _jsonl("test.jsonl", split="test")],
+            "problems.overlap": {"action": "refuse"},
+        },
         {"test.jsonl": b'{"question": "say  7", "answer": "7"}\n{"question": "Say 8", "answer": "8"}\n'},
     ),
     Fault(

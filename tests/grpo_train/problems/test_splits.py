@@ -133,11 +133,12 @@ def test_equal_question_on_both_sides_is_refused_or_dropped_and_counted(
     test = write("test.jsonl", [*_rows(100, 105), {"question": "say 7", "answer": "7"}], split="test")
     train = write("train.jsonl", _rows(0, 20), split="train")
     dev = write("dev.jsonl", [*_rows(50, 53), {"question": "Say 104", "answer": "104"}], split="dev")
+    own_dev = write("dev2.jsonl", _rows(50, 53), split="dev")
     with pytest.raises(ConfigError, match=r"1 training problems overlap dev or test \(1 equal.*action=drop"):
-        _load(tokenizer, [test, train, write("dev2.jsonl", _rows(50, 53), split="dev")])
+        _load(tokenizer, [test, train, own_dev], overlap={"action": "refuse"})
     with pytest.raises(ConfigError, match="1 dev problems overlap test"):
-        _load(tokenizer, [test, train, dev])
-    found = _load(tokenizer, [test, train, dev], overlap={"action": "drop"})
+        _load(tokenizer, [test, train, dev], overlap={"action": "refuse"})
+    found = _load(tokenizer, [test, train, dev])
     assert found.counts["overlap_exact"] == 2
     assert len(found.by_split["test"]) == 6
     assert len(found.by_split["dev"]) == 3
