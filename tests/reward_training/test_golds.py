@@ -53,7 +53,13 @@ def test_each_reward_is_tried_on_its_own_problems(source: Source) -> None:
     refuse_failing_golds([(words, source("words", ["red"])), (numbers, source("numbers", ["1"]))])
     with pytest.raises(ConfigError, match=r"^gold answers, numbers: 1 of 1 fail, for instance 'red' of words; "):
         refuse_failing_golds([(words, source("words", ["red"])), (numbers, source("words", ["red"]))])
-    assert [reward.name for reward, _ in outcome_pairs([words, numbers], [])] == ["words", "numbers"]
+    problems = source("words", ["red"])
+    assert [(r.name, p) for r, p in outcome_pairs([words, numbers], problems)] == [
+        ("words", problems),
+        ("numbers", problems),
+    ]
+    elsewhere = outcome(name="elsewhere", sources=["numbers"])
+    assert [reward.name for reward, _ in outcome_pairs([words, elsewhere], problems)] == ["words"]
 
 
 @pytest.mark.parametrize("checker", ["exact", "numeric", "math"])

@@ -100,5 +100,5 @@ def kind_of(value: Any) -> Kind:
 def _is_conversation(value: list[Any]) -> bool:
     try:
         return as_messages(value, "") is not None
-    except ConfigError:  # its messages have parts that are no text
-        return False
+    except ConfigError:  # it is one that cannot be read; who tries to is told why
+        return True

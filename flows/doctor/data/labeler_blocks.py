@@ -26,10 +26,14 @@ RESPONSES = (
     "humanref", "output", "text", "candidate", "summary", "summaries", "origresponse",
 )  # fmt: skip
 SIDE = re.compile(r"(.*?)[_-]?([01ab12])", re.IGNORECASE)
+SIBLING = re.compile(r"(.*?)[_-]?([0-9a-j])", re.IGNORECASE)
+"""columns of one stem; more than two of them are options"""
 VERDICTS = (
     "labels", "label", "winner", "betterresponseid", "preference", "overallpreference", "choice", "preferred", "origpreference",
     "preferencestrength", "better",
 )  # fmt: skip
+LABELS = ("label", "labels")
+"""names that do not say what their values prefer"""
 SCORES = (
     "score", "overallscore", "rating", "ratings", "pmscore", "helpfulness", "reward", "label", "upvotes", "overall", "feedback",
 )  # fmt: skip
@@ -126,11 +130,9 @@ def _lists(columns: Sequence[Column], prompt: Block) -> Iterator[Block]:
                 if beside and numbers is not texts and _holds(numbers, (int, float, str)):
                     yield prompt | {"responses": texts.name, field: numbers.name}
         for verdict in _named(columns, VERDICTS):
-            if verdict.kind == "number" and (size := _size(texts)) and set(verdict.held) <= set(range(size)):
-                yield prompt | {
-                    "responses": texts.name,
-                    "better": {"column": verdict.name, "values": list(range(size))},
-                }
+            if verdict.kind == "number" and _size(texts) == 2 and set(verdict.held) <= {0, 1}:
+                values = [UNKNOWN, UNKNOWN] if verdict.word in LABELS else [0, 1]
+                yield prompt | {"responses": texts.name, "better": {"column": verdict.name, "values": values}}
 
 
 def _size(column: Column) -> int | None:
@@ -153,16 +155,17 @@ def _sides(columns: Sequence[Column], prompt: Block) -> Iterator[Block]:
         for verdict in _named(columns, VERDICTS):
             if verdict not in (first, second):
                 yield both | {"better": _better(verdict, (first, second))}
-        scores = [pair for stem, pair in pairs.items() if plain(stem) in SCORES and pair[0].kind == "number"]
-        for low, high in scores:
-            yield both | {"score": [low.name, high.name]}
+        for names, field in ((SCORES, "score"), (RANKS, "rank")):
+            for stem, pair in pairs.items():
+                if plain(stem) in names and pair[0].kind == "number":
+                    yield both | {field: [pair[0].name, pair[1].name]}
 
 
 def _pairs(columns: Sequence[Column]) -> dict[str, tuple[Column, Column]]:
     """{stem: columns of the first and the second side}"""
     sides: dict[str, dict[str, Column]] = {}
     for column in columns:
-        match = SIDE.fullmatch(column.name)
+        match = SIBLING.fullmatch(column.name)
         if match and match[1]:
             sides.setdefault(match[1], {})[match[2].lower()] = column
     found = {}
@@ -182,7 +185,7 @@ def _better(verdict: Column, sides: tuple[Column, Column]) -> Block:
     ties = [value for value in values if str(value).strip().lower() in TIES]
     named = [[value for value in values if _names(value, side)] for side in sides]
     tie: Block = {"tie": ties} if ties else {}
-    says_it = plain(verdict.name) != "labels" and all(len(found) == 1 for found in named)
+    says_it = verdict.word not in LABELS and all(len(found) == 1 for found in named)
     if says_it and len(values) == 2 + len(ties):
         return {"column": verdict.name, "values": [found[0] for found in named]} | tie
     return {"column": verdict.name, "values": [UNKNOWN, UNKNOWN]} | tie
@@ -203,6 +206,10 @@ def _names(value: Any, side: Column) -> bool:
 def _one_a_row(columns: Sequence[Column], prompt: Block) -> Iterator[Block]:
     responses = [column for column in _named(columns, RESPONSES) if column.kind in ("text", "conversation")]
     asked = prompt.get("prompt", "prompt")
+    labels = [column for column in _named(columns, SCORES) if column.kind == "flag"]
+    talks = [c for c in columns if c.word in ("messages", "conversations") and c.kind == "conversation"]
+    for talk in talks:
+        yield from ({"prompt": None, "response": talk.name, "score": label.name} for label in labels)
     for response in responses:
         if response.name == asked:
             continue

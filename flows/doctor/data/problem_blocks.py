@@ -20,10 +20,10 @@ QUESTIONS = (
     "prompt", "messages", "conversations", "conversation", "instruction", "input", "goal", "ctx", "sentence", "text", "content",
 )  # fmt: skip
 """names of columns with the question, the likeliest first"""
-BEFORE = ("context", "passage", "premise", "story", "article", "body", "background", "paragraph")
+BEFORE = ("context", "passage", "premise", "story", "article", "body", "background", "paragraph", "text", "hint")
 """names of columns with what the question is about"""
 ANSWERS = (
-    "groundtruth", "finalanswer", "expectedanswer", "goldanswer", "gold", "answerkey", "answer", "answers", "correctanswer",
+    "groundtruth", "groundtruthanswer", "finalanswer", "finaldecision", "correctanswerid", "expectedanswer", "goldanswer", "gold", "answerkey", "answer", "answers", "correctanswer",
     "correctoption", "correct", "answeridx", "answerindex", "label", "target", "cop", "aliases", "normalizedaliases", "value",
     "reference", "referenceanswer", "solution", "output", "response", "completion", "rationale",
 )  # fmt: skip
@@ -31,7 +31,10 @@ ANSWERS = (
 HOLDERS = ("answer", "answers", "answersspans", "answerspans")
 INSIDE = ("text", "texts", "spans", "value")
 """names inside of a column of answers"""
-OPTIONS = ("choices", "options", "endings", "candidates", "answerchoices", "alternatives", "mc1targets")
+OPTIONS = ("choices", "options", "endings", "candidates", "answerchoices", "alternatives", "answers")
+WRONG = re.compile(r"(distractor|incorrect[ _]?answer|wrong[ _]?answer|incorrect|wrong)s?[ _]?\d*", re.IGNORECASE)
+"""names of columns with one wrong option each"""
+RIGHT = ("correctanswer", "rightanswer", "answer", "correct")
 OPTION_COLUMN = re.compile(r"(option|choice|ending|answer|opt|op|sol)?_?([a-j]|\d{1,2})", re.IGNORECASE)
 PLACES = ("hash", "boxed", "tag")
 """places of answers that a solution may have, the most telling first"""
@@ -44,11 +47,19 @@ LEVELS = ("difficulty", "level", "difficultylevel", "solverate", "llama8bsolvera
 
 def problem_blocks(columns: Sequence[Column]) -> Iterator[Block]:
     """Columns and place of the answer, without kind and path."""
-    options = _options(columns)
+    for options in [*_options(columns), None]:
+        yield from _blocks(columns, options)
+
+
+def _blocks(columns: Sequence[Column], options: str | list[str] | None) -> Iterator[Block]:
     taken = [] if options is None else [options] if isinstance(options, str) else list(options)
-    questions = list(_questions([column for column in columns if not _is_of(column, taken)]))
-    answers = list(_answers([column for column in columns if not _is_of(column, taken)], options is not None))
-    for question, answer in product(questions, [*answers, None]):
+    rest = [column for column in columns if not _is_of(column, taken)]
+    right = [
+        column for column in columns if column.name in taken and column.word in RIGHT and isinstance(options, list)
+    ]
+    answers = right or _answers(rest, options is not None)
+    last = [None] if options is None else []
+    for question, answer in product(_questions(rest), [*answers, *last]):
         if answer is not None and (answer.name == question or f"{{{answer.name}}}" in question):
             continue
         named: Block = {} if question == "question" else {"question": question}
@@ -56,11 +67,16 @@ def problem_blocks(columns: Sequence[Column]) -> Iterator[Block]:
             named["answer"] = answer.name if answer else None
         if options is not None:
             named["options"] = options
-            if answer is not None and _counts_from_one(answer, columns, options):
+            if answer is not None and not right and _counts_from_one(answer, columns, options):
                 named["first_option"] = 1
         if (level := _difficulty(columns)) is not None:
             named["difficulty"] = level
         yield ({"columns": named} if named else {}) | _place(answer if options is None else None)
+
+
+def answers_passed_over(columns: Sequence[Column]) -> list[str]:
+    """Columns with the name of an answer whose values no checker can compare."""
+    return [column.name for column in _by_name(columns, ANSWERS) if _is_long(column) and not _place(column)]
 
 
 def _is_of(column: Column, names: Sequence[str]) -> bool:
@@ -78,7 +94,7 @@ def _questions(columns: Sequence[Column]) -> Iterator[str]:
     for column in sorted(found, key=lambda column: column.name.count(".")):  # what is outermost is what is asked
         inner = column.name.rpartition(".")[0]
         siblings = [other for other in columns if other.name.rpartition(".")[0] == inner and other.kind == "text"]
-        before = [other for other in siblings if other.word in BEFORE]
+        before = [other for other in siblings if other.word in BEFORE and not _holds_already(column, other)]
         if column.kind == "text" and before and column.word in ("question", "query", "questionstem"):
             yield f"{{{before[0].name}}}\n\n{{{column.name}}}"
         more = [other for other in siblings if other.word == "input"]
@@ -89,12 +105,22 @@ def _questions(columns: Sequence[Column]) -> Iterator[str]:
 
 def _answers(columns: Sequence[Column], has_options: bool) -> list[Column]:
     """Columns of answers that a checker can compare: short ones, and solutions that mark their answer."""
-    kinds = ("text", "number", "texts", "list", "flag") if has_options else ("text", "number", "texts", "list")
+    kinds = ("text", "number", "texts", "list", "flag")
     inside = [
         column for column in columns if column.word in INSIDE and plain(column.name.split(".")[-2:][0]) in HOLDERS
     ]
     found = [column for column in [*_by_name(columns, ANSWERS), *inside] if column.kind in kinds]
-    return sorted((c for c in found if _place(c) or not _is_long(c)), key=lambda column: bool(_place(column)))
+    marks = [c for c in columns if has_options and c.word == "labels" and c.kind == "list"]
+    return sorted(
+        (c for c in [*found, *marks] if _place(c) or not _is_long(c)), key=lambda column: bool(_place(column))
+    )
+
+
+def _holds_already(question: Column, before: Column) -> bool:
+    """Whether most questions contain the text that would be put before them."""
+    rows = zip(question.values, before.values, strict=True)
+    both = [(asked, told) for asked, told in rows if isinstance(asked, str) and isinstance(told, str)]
+    return 2 * sum(told.strip() in asked for asked, told in both) > len(both)
 
 
 def _is_long(column: Column) -> bool:
@@ -122,10 +148,10 @@ def _is_marked(texts: Sequence[str], place: str) -> bool:
 # ---- options --------------------------------------------------------------------------------------------------------
 
 
-def _options(columns: Sequence[Column]) -> str | list[str] | None:
+def _options(columns: Sequence[Column]) -> Iterator[str | list[str]]:
+    """Columns of options, the likeliest first."""
     named = [column for column in _by_name(columns, OPTIONS) if column.kind in ("texts", "mapping", "list", "text")]
-    if named:
-        return named[0].name
+    yield from (column.name for column in named if column.word != "answers")
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for column in columns:
         outer, _, last = column.name.rpartition(".")
@@ -133,7 +159,18 @@ def _options(columns: Sequence[Column]) -> str | list[str] | None:
         if match and column.kind in ("text", "number"):
             groups.setdefault((outer, plain(match[1] or "")), []).append((match[2], column.name))
     numbered = [sorted(group) for group in groups.values() if len(group) > 1 and _runs_on(sorted(group))]
-    return [name for _, name in numbered[0]] if numbered else None
+    yield from ([name for _, name in group] for group in numbered)
+    wrong = [column.name for column in columns if WRONG.fullmatch(column.name) and column.kind in ("text", "number")]
+    right = [column.name for column in columns if column.word in RIGHT and column.kind in ("text", "number")]
+    if wrong and right:
+        yield [right[0], *wrong]
+    yield from (c.name for c in named if c.word == "answers" and c.kind == "texts" and _are_options(c))
+
+
+def _are_options(column: Column) -> bool:
+    """Whether all lists have the same number of texts, three or more: options rather than several right answers."""
+    sizes = {len(value) for value in column.held}
+    return len(sizes) == 1 and min(sizes) > 2
 
 
 def _runs_on(group: Sequence[tuple[str, str]]) -> bool:
@@ -148,12 +185,8 @@ def _counts_from_one(answer: Column, columns: Sequence[Column], options: str | l
     if answer.kind not in ("number", "text") or not all(str(value).strip().isdigit() for value in answer.held):
         return False
     numbers = [int(value) for value in answer.held]
-    if isinstance(options, list):
-        most = len(options)
-    else:
-        most = max(
-            len(value) for c in columns if c.name == options for value in c.held if isinstance(value, list | dict)
-        )
+    lists = [value for c in columns if c.name == options for value in c.held if isinstance(value, list | dict)]
+    most = len(options) if isinstance(options, list) else max(map(len, lists), default=0)
     return bool(numbers) and min(numbers) >= 1 and max(numbers) == most
 
 

@@ -27,7 +27,7 @@ from configs.schema.problems import DatasetSource, FileSource, ProblemsConfig
 from configs.schema.reward_models import TrainedRewardModel
 from flows.doctor.data.holding import Column, columns_of
 from flows.doctor.data.labeler_blocks import UNKNOWN, labeler_blocks
-from flows.doctor.data.problem_blocks import problem_blocks
+from flows.doctor.data.problem_blocks import answers_passed_over, problem_blocks
 from grpo_train.policies.model import load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
 from grpo_train.problems.raw_problem import RawProblem
@@ -110,7 +110,8 @@ def run_data_doctor(place: Place, config: Config | None) -> None:
     terminal.print(render_columns(columns, len(rows)))
     tokenizer = None if config is None else _tokenizer(config)
     pairs = propose_labeler(place, rows, columns)
-    problems = None if pairs is not None else propose_source(place, rows, columns)
+    reasons: list[str] = []
+    problems = None if pairs is not None else propose_source(place, rows, columns, reasons)
     if pairs is not None:
         terminal.print(_yaml(labeler_part(pairs), pairs.left_out))
         _ask_for_direction(pairs)
@@ -118,6 +119,8 @@ def run_data_doctor(place: Place, config: Config | None) -> None:
             terminal.print(_shown_pair(number, pair, tokenizer))
     elif problems is not None:
         terminal.print(_yaml(problems_part(problems), problems.left_out))
+        if problems.problems[0].answer is None and (names := answers_passed_over(columns)):
+            terminal.print(f"# {', '.join(names)}: texts too long to compare as answers, and without a box or ####")
         settings = config.problems if config else ProblemsConfig.model_validate(problems_part(problems)["problems"])
         for number, problem in enumerate(problems.problems[:SHOWN], start=1):
             terminal.print(_shown_problem(number, problem, tokenizer, settings))
@@ -125,14 +128,17 @@ def run_data_doctor(place: Place, config: Config | None) -> None:
         raise ConfigError(
             f"neither questions nor pairs of responses are found in {place.path} by the names of its columns; name them in "
             "columns.question and columns.answer of a source, or in prompt, chosen and rejected of a labeler (docs/data.md)"
+            + (f". The first try ended with: {reasons[0]}" if reasons else "")
         )
 
 
 # ---- proposals ------------------------------------------------------------------------------------------------------
 
 
-def propose_source(place: Place, rows: Sequence[Row], columns: Sequence[Column]) -> Problems | None:
-    """The first block that reads most of the rows, without fields that have their default."""
+def propose_source(
+    place: Place, rows: Sequence[Row], columns: Sequence[Column], reasons: list[str] | None = None
+) -> Problems | None:
+    """The first block that reads most of the rows; `reasons` gets why the others do not."""
     kind = "file" if place.is_file else "dataset"
 
     def read(block: Block) -> Problems:
@@ -142,7 +148,7 @@ def propose_source(place: Place, rows: Sequence[Row], columns: Sequence[Column])
         left_out = {"empty": found.num_empty, "without the answer in its place": found.num_unmatched}
         return Problems(whole, found.problems, _told(left_out))
 
-    return _first(problem_blocks(columns), read, lambda found: len(found.problems), len(rows))
+    return _first(problem_blocks(columns), read, lambda found: len(found.problems), len(rows), reasons)
 
 
 def propose_labeler(place: Place, rows: Sequence[Row], columns: Sequence[Column]) -> Pairs | None:
@@ -165,11 +171,19 @@ def propose_labeler(place: Place, rows: Sequence[Row], columns: Sequence[Column]
     return found
 
 
-def _first(blocks: Iterable[Block], read: Callable[[Block], T], size: Callable[[T], int], num_rows: int) -> T | None:
+def _first(
+    blocks: Iterable[Block],
+    read: Callable[[Block], T],
+    size: Callable[[T], int],
+    num_rows: int,
+    reasons: list[str] | None = None,
+) -> T | None:
     for block in islice(blocks, MOST_TRIED):
         try:
             found = read(block)
-        except (ConfigError, ValidationError):
+        except (ConfigError, ValidationError) as error:
+            if reasons is not None and isinstance(error, ConfigError):
+                reasons.append(str(error))
             continue
         if size(found) and size(found) >= ENOUGH * num_rows:
             return found

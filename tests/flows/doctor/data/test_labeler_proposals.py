@@ -45,6 +45,10 @@ def test_direction_that_the_data_does_not_say_is_asked_for(name: str) -> None:
 
 def test_labels_of_zero_and_one_are_no_direction_unless_the_columns_are_numbered_so() -> None:
     """Of SHP's labels 1 means the first response: half of the guesses would be wrong."""
+    numbered = {"prompt": "Q", "response_0": "x", "response_1": "y", "label": 1}
+    found = proposed([numbered, numbered | {"prompt": "R", "label": 0}])
+    assert found is not None
+    assert found.block["better"] == {"column": "label", "values": [UNKNOWN, UNKNOWN]}
     lettered = {"prompt": "Q", "response_a": "x", "response_b": "y", "label": 1}
     found = proposed([lettered, lettered | {"prompt": "R", "label": 0}])
     assert found is not None
@@ -57,6 +61,21 @@ def test_problems_are_no_preferences() -> None:
         proposed([{"prompt": "Q", "response": "3", "score": 0.5}, {"prompt": "R", "response": "4", "score": 0.1}])
         is None
     )
+
+
+def test_options_are_no_responses() -> None:
+    assert proposed([{"question": "Q", "answerA": "x", "answerB": "y", "answerC": "z", "label": 1}]) is None
+    assert proposed([{"question": "Q", "answers": ["x", "y", "z"], "label": 1}]) is None
+
+
+def test_ranks_of_two_columns_and_labelled_conversations() -> None:
+    found = proposed([{"prompt": "Q", "response_a": "x", "response_b": "y", "rank_a": 2, "rank_b": 1}])
+    assert found is not None
+    assert [(pair.chosen, pair.rejected) for pair in found.pairs] == [("y", "x")]
+    asked, says = {"role": "user", "content": "Q"}, [{"role": "assistant", "content": text} for text in "xy"]
+    found = proposed([{"messages": [asked, says[0]], "label": False}, {"messages": [asked, says[1]], "label": True}])
+    assert found is not None
+    assert [(pair.chosen, pair.rejected) for pair in found.pairs] == [("y", "x")]
 
 
 def test_part_of_a_configuration_has_reward_model_and_reward() -> None:

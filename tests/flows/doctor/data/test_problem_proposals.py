@@ -17,7 +17,7 @@ def proposed(*rows: dict[str, Any]) -> Problems | None:
     return propose_source(Place("owner/name"), placed, columns_of(rows))
 
 
-SETS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[list[str] | None], str]] = {
+SETS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[list[str] | None] | None, str]] = {
     "openai/gsm8k": (
         [{"question": "Q1?", "answer": "3*4=12\n#### 12"}, {"question": "Q2?", "answer": "So much.\n#### 1,200"}],
         {"answer_place": "hash"},
@@ -78,6 +78,56 @@ SETS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[list[str] | Non
         [["A"], ["B"]],
         "choice",
     ),
+    "allenai/sciq": (
+        [
+            {"question": "Q1?", "correct_answer": "b", "distractor1": "a", "distractor2": "c", "support": LONG},
+            {"question": "Q2?", "correct_answer": "c", "distractor1": "a", "distractor2": "b", "support": LONG},
+        ],
+        {"columns": {"answer": "correct_answer", "options": ["correct_answer", "distractor1", "distractor2"]}},
+        None,
+        "choice",
+    ),
+    "metaeval/reclor": (
+        [
+            {"context": "C.", "question": "Q1?", "answers": ["a", "b", "c", "d"], "label": 3},
+            {"context": "D.", "question": "Q2?", "answers": ["a", "b", "c", "d"], "label": 0},
+        ],
+        {"columns": {"question": "{context}\n\n{question}", "answer": "label", "options": "answers"}},
+        [["D"], ["A"]],
+        "choice",
+    ),
+    "allenai/social_i_qa": (
+        [
+            {"context": "C.", "question": "Q1?", "answerA": "x", "answerB": "y", "answerC": "z", "label": "3"},
+            {"context": "D.", "question": "Q2?", "answerA": "x", "answerB": "y", "answerC": "z", "label": "1"},
+        ],
+        {
+            "columns": {
+                "question": "{context}\n\n{question}", "answer": "label", "options": ["answerA", "answerB", "answerC"],
+                "first_option": 1,
+            }
+        },
+        [["C"], ["A"]],
+        "choice",
+    ),
+    "truthfulqa/truthful_qa": (
+        [{"question": "Q?", "mc1_targets": {"choices": ["a", "b", "c"], "labels": [0, 1, 0]}}],
+        {"columns": {"answer": "mc1_targets.labels", "options": "mc1_targets.choices"}},
+        None,
+        "choice",
+    ),
+    "google/boolq": (
+        [{"question": "is it?", "passage": "It is.", "answer": True}, {"question": "is he?", "passage": "No.", "answer": False}],
+        {"columns": {"question": "{passage}\n\n{question}"}},
+        None,
+        "exact",
+    ),
+    "a question that holds its story": (
+        [{"Body": "There are 3.", "Question": "There are 3. How many?", "Answer": "3"}],
+        {"columns": {"question": "Question", "answer": "Answer"}},
+        [["3"]],
+        "math",
+    ),
     "ChilleD/SVAMP": (
         [{"ID": "1", "Body": "There are 3.", "Question": "How many?", "Equation": "1+2", "Answer": "3", "Type": "Sum"}],
         {"columns": {"question": "{Body}\n\n{Question}", "answer": "Answer"}},
@@ -128,7 +178,10 @@ def test_known_layouts_get_a_block_that_reads_their_golds(name: str) -> None:
     found = proposed(*rows)
     assert found is not None
     assert found.block == {"kind": "dataset", "path": "owner/name"} | block
-    assert [[p.answer, *p.other_answers] if p.answer is not None else None for p in found.problems] == golds
+    if golds is None:  # the order of the options, or of the marks, is another test's
+        assert all(problem.answer is not None for problem in found.problems)
+    else:
+        assert [[p.answer, *p.other_answers] if p.answer is not None else None for p in found.problems] == golds
     reward = reward_for(found)
     assert reward.get("checker", reward["kind"]) == checker
 

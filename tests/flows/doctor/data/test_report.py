@@ -55,11 +55,14 @@ def test_direction_that_only_a_person_knows_ends_in_an_error_below_the_proposal(
         (["doctor"], "by --data PATH"),
         (["doctor", "--data", "none.jsonl"], "none.jsonl does not exist"),
         (["doctor", "--data", "colours.csv"], "neither questions nor pairs"),
+        (["doctor", "--data", "pictures.json"], "The first try ended with: pictures.json"),
     ],
 )
 def test_what_cannot_be_read_is_told(
     workspace: Path, capsys: pytest.CaptureFixture[str], argv: list[str], words: str
 ) -> None:
     Path("colours.csv").write_text("id,colour\n1,red\n")
+    parts = [{"type": "image", "image": "a.png"}]
+    Path("pictures.json").write_text(json.dumps([{"messages": [{"role": "user", "content": parts}]}]))
     assert main(argv) == 2
     assert words in capsys.readouterr().err
