@@ -8,11 +8,14 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from configs.errors import ConfigError
 from configs.records import Problem
 from configs.schema.config import Config
+from configs.schema.lora import LoraSettings
 from configs.schema.reward_models import FrozenRewardModel
 from flows.doctor.checks import Finding
 from grpo_train.policies.model_source import is_model_folder, policy_folder
 from grpo_train.sampling.trial import Way, way_of
+from reward_training.reward_models.heads import causal_class, classifier_class
 from reward_training.transformer.limits import Positions, position_limit
+from reward_training.transformer.lora import try_lora
 from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.token_logprobs import body_of
 from reward_training.transformer.trial import layout_of
@@ -69,6 +72,28 @@ def _longest_prompt(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Probl
         for prompt in (problem.prompt, *problem.variants)
     ]
     return max((len(encode_prompt(tokenizer, wording)) for wording in wordings), default=0)
+
+
+def check_adapters(config: Config, folder: Path) -> Iterator[Finding]:
+    """Failures where a low-rank adapter has no module to adapt, of the policy or of a reward model."""
+    blocks: list[tuple[str, LoraSettings, Path]] = []
+    if config.grpo_config.lora is not None:
+        blocks.append(("grpo_config.lora", config.grpo_config.lora, folder))
+    for name, model in config.trained_reward_models.items():
+        if model.lora is not None:
+            base = folder if model.backbone is None else policy_folder(model.backbone, models_folder(Path.cwd()))
+            blocks.append((f"reward_models.{name}.lora", model.lora, base))
+    for field, lora, base in blocks:
+        if not is_model_folder(base):
+            continue
+        settings = AutoConfig.from_pretrained(str(base))
+        try:
+            if field == "grpo_config.lora":
+                try_lora(causal_class(settings), settings, lora, "CAUSAL_LM", field)
+            else:
+                try_lora(classifier_class(settings), settings, lora, "SEQ_CLS", field)
+        except ConfigError as error:
+            yield Finding("adapter", "fail", str(error), "name modules of the model, or leave target_modules out")
 
 
 def _reward_model_limit(config: Config, name: str, policy: Path) -> Positions:

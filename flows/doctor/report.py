@@ -15,7 +15,7 @@ from rich.text import Text
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.schema.config import Config
-from flows.doctor.architecture import check_architecture, check_positions
+from flows.doctor.architecture import check_adapters, check_architecture, check_positions
 from flows.doctor.checks import (
     Finding,
     check_batches,
@@ -94,6 +94,7 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*findings, Finding("problems", "fail", str(error))], folder)
+    findings += check_adapters(config, folder)
     findings += check_positions(config, folder, tokenizer, problems.all)
     findings += _check_problems(config, problems, quick=quick)
     findings += check_policy_template(config, folder, tokenizer, problems.all)

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from configs.disk.files import write_json
-from configs.errors import ConfigError
 from configs.records import Policy
 from configs.schema.grpo import LoraConfig
 from grpo_train.policies.model import open_policy
+from reward_training.transformer.lora import lora_config, misfit
 
 FOLDER = "adapter"
 ORIGIN = "origin.json"
@@ -40,18 +39,13 @@ class Adapter:
         if carried is not None:
             self._model = PeftModel.from_pretrained(model, str(carried), is_trainable=True)
             return
-        targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-        wanted = PeftLoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, bias="none", task_type="CAUSAL_LM"
-        )
+        wanted = lora_config(model.config, lora, "CAUSAL_LM")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             try:
                 self._model = get_peft_model(model, wanted)
             except ValueError as error:
-                raise ConfigError(
-                    f"grpo_config.lora.target_modules={lora.target_modules!r} does not fit the model: {error}"
-                ) from error
+                raise misfit(lora, "grpo_config.lora", error) from error
 
     def save(self, folder: Path, base: Policy) -> None:
         """Write the adapter, the record of its base policy, and the settings that it was made with."""

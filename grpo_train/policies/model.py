@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from reward_training.transformer.quiet import quiet_transformers
 from reward_training.transformer.trial import FAULTS
 from reward_training.transformer.turn_ends import end_token_ids
 
+GENERATION = "generation_config.json"
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
 """reserved tokens that can be the pad token of a model without one, best first"""
 
@@ -45,7 +47,9 @@ def load_policy(
     tokenizer = load_tokenizer(path, template)
     try:
         with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype=dtype, generation_config=_token_ids(Path(path))
+            )
     except (OSError, ImportError, *FAULTS) as error:  # some architectures need a package that is not here
         raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -103,13 +107,23 @@ def greedy_generation(brought: GenerationConfig, tokenizer: PreTrainedTokenizerB
     )
 
 
+def _token_ids(folder: Path) -> GenerationConfig:
+    """What the folder's generation_config.json, or else its configuration, says of end and beginning, and nothing else of it:
+    transformers refuses to load some of the rest (`num_return_sequences` without sampling).
+
+    Raises:
+        OSError: the folder has no configuration.
+        ValueError: a file is no JSON.
+    """
+    file, config = folder / GENERATION, AutoConfig.from_pretrained(str(folder))
+    given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else vars(config.get_text_config())
+    ids = {name: given.get(name) for name in ("eos_token_id", "bos_token_id")}
+    return GenerationConfig(**ids)  # type: ignore[no-untyped-call]
+
+
 def write_greedy_generation(folder: Path) -> None:
     """Replace the folder's generation_config.json by `greedy_generation`, so that `generate` does what was measured."""
-    try:
-        brought = GenerationConfig.from_pretrained(str(folder))
-    except OSError:  # it has no such file
-        brought = GenerationConfig.from_model_config(AutoConfig.from_pretrained(str(folder)))
-    greedy_generation(brought, load_tokenizer(folder)).save_pretrained(str(folder))
+    greedy_generation(_token_ids(folder), load_tokenizer(folder)).save_pretrained(str(folder))
 
 
 def save_policy(

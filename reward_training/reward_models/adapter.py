@@ -8,12 +8,12 @@ one.
 from __future__ import annotations
 
 import torch
-from peft import LoraConfig, LoraModel
+from peft import LoraModel
 from transformers import PreTrainedModel
 
-from configs.errors import ConfigError
 from configs.schema.lora import LoraSettings
 from configs.seeds import seed_for
+from reward_training.transformer.lora import lora_config, misfit
 
 HEAD = "score"
 
@@ -24,23 +24,13 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> LoraMo
     Raises:
         ConfigError: the model has no module with a name in `target_modules`.
     """
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    settings = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=targets,
-        bias="none",
-        task_type="SEQ_CLS",
-        exclude_modules=[HEAD],
-    )
+    settings = lora_config(model.config, lora, "SEQ_CLS", without=[HEAD])
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "reward_model_adapter") % 2**32)
         try:
             adapter = LoraModel(model, settings, "default")
         except ValueError as error:
-            raise ConfigError(
-                f"reward_models.<name>.lora.target_modules={lora.target_modules!r} does not fit the model: {error}"
-            ) from error
+            raise misfit(lora, "reward_models.<name>.lora", error) from error
     model.get_submodule(HEAD).requires_grad_(True)
     return adapter
 

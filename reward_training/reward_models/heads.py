@@ -43,6 +43,17 @@ def classifier_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     return _with_head(text_kind, _one_of(CAUSAL[text_kind]))
 
 
+def causal_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of a language model with this configuration.
+
+    Raises:
+        ConfigError: it is no causal language model.
+    """
+    if type(config) not in CAUSAL:
+        raise ConfigError(f"{config.model_type} is no causal language model; set policy.path to one")
+    return _one_of(CAUSAL[type(config)])
+
+
 def refuse_without_head(config: PreTrainedConfig) -> None:
     """Check, without any weights, that a reward model can be trained from a model with this configuration.
 

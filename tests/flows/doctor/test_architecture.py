@@ -126,3 +126,13 @@ def test_the_doctor_ends_2_where_the_policy_cannot_be_sampled(
     Path("config.yaml").write_text(text)
     assert main(["doctor", "config.yaml"]) == 2
     assert "a token's logits depend on later tokens" in capsys.readouterr().err
+
+
+def test_adapter_that_has_nothing_to_adapt_is_told_before_a_run(workspace: Path) -> None:
+    """The run ended after the first round's evaluation and samples."""
+    configured(workspace, None, max_response_length=8)
+    lora = ["grpo_config.lora={rank: 4, target_modules: [nosuch]}"]
+    with pytest.raises(ConfigError, match=r"grpo_config\.lora\.target_modules=\['nosuch'\] does not fit the model"):
+        refuse_faulty(load_config(workspace / "config.yaml", lora), workspace)
+    fits = load_config(workspace / "config.yaml", ["grpo_config.lora={rank: 4}"])
+    assert not check(fits, workspace, quick=True).failed

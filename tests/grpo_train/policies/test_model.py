@@ -103,6 +103,9 @@ BROUGHT = [
     {"encoder_repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "bad_words_ids": [[7]], "suppress_tokens": [5]},
     {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0, "num_return_sequences": 2},
     {"max_length": 3, "max_new_tokens": 2, "min_new_tokens": 2, "forced_eos_token_id": 3},
+    {"num_return_sequences": 3},
+    {"max_new_tokens": -1},
+    {"early_stopping": "x"},
     {"use_cache": False, "cache_implementation": "static", "stop_strings": ["a"]},
 ]
 
@@ -114,6 +117,8 @@ def test_saved_policy_generates_what_the_sampler_measured_whatever_the_model_bri
 ) -> None:
     """Such a model trained for a whole round and could not be saved, or was saved with a penalty that nobody measured."""
     if file == "config.json":  # as models of 2023 have it
+        if brought == {"max_new_tokens": -1}:
+            pytest.skip("transformers refuses such a configuration")
         (tiny / "generation_config.json").unlink()
     settings = json.loads((tiny / file).read_text())
     (tiny / file).write_text(json.dumps(settings | brought))
