@@ -71,6 +71,15 @@ def _scaled(found: Found, setting: DifficultyColumn) -> list[float | None]:
     assert setting.easy is not None
     assert setting.hard is not None
     numbers = [_number(value, setting.column, location) for location, value in found]
+    unread = [
+        place for place, number in zip(found, numbers, strict=True) if number is None and place[1] not in (None, "")
+    ]
+    if len(unread) > MAX_OUTSIDE_SHARE * len(found):
+        location, value = unread[0]
+        raise ConfigError(
+            f"{location}: the difficulty {setting.column!r} is {shortened(value)}, as in {len(unread)} of {len(found)} rows: no "
+            "number alone; if these are words, name them from easy to hard in columns.difficulty.levels"
+        )
     shares = [None if number is None else (number - setting.easy) / (setting.hard - setting.easy) for number in numbers]
     outside = [
         number for number, share in zip(numbers, shares, strict=True) if share is not None and not 0 <= share <= 1

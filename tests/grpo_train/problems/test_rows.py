@@ -292,6 +292,11 @@ def test_a_difficulty_of_any_range_is_mapped(
         ),
         ({"easy": 1, "hard": 5}, [[1]], "line 1: the difficulty 'difficulty' is .1.; it must be a number"),
         ({"levels": ["easy", "hard"]}, ["medium"], "the difficulty is 'medium', none of columns.difficulty.levels"),
+        (
+            {"easy": 0, "hard": 1},
+            ["easy", "mid"],
+            "no number alone; if these are words, name them .* in columns.difficulty.levels",
+        ),
     ],
 )
 def test_a_difficulty_that_is_named_and_of_no_use_is_refused(setting: Any, values: list[Any], message: str) -> None:
