@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import IO, Any, TextIO
+
+import numpy as np
 
 from configs.disk.rows.columns import Row
 from configs.errors import ConfigError
@@ -80,11 +82,42 @@ def arrow_rows(data: IO[bytes], path: str, *, is_stream: bool) -> Iterator[Row]:
 def _batch_rows(batches: Iterable[Any], path: str) -> Iterator[Row]:
     number = 0
     for batch in batches:
-        as_json = [field.name for field in batch.schema if str(field.type) == "extension<arrow.json>"]
+        readers = {field.name: reader for field in batch.schema if (reader := _reader(field.type)) is not None}
         for start in range(0, batch.num_rows, BATCH):
             for row in batch.slice(start, BATCH).to_pylist():
                 number += 1
-                yield f"{path} row {number}", row | {name: _of_json_column(row[name]) for name in as_json}
+                yield f"{path} row {number}", row | {name: reader(row[name]) for name, reader in readers.items()}
+
+
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes the values of an Arrow type those that the data were made of; None where they are so already."""
+    from pyarrow import types
+
+    if str(kind) == "extension<arrow.json>":
+        return _of_json_column
+    if types.is_float32(kind) or types.is_float16(kind):
+        return _of_float32 if types.is_float32(kind) else _of_float16
+    reader: Callable[[Any], Any] | None
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        reader = _reader(kind.value_type)
+        return None if reader is None else lambda items: None if items is None else [reader(item) for item in items]
+    if types.is_struct(kind):
+        readers = {field.name: reader for field in kind if (reader := _reader(field.type)) is not None}
+        return (lambda whole: _read_fields(whole, readers)) if readers else None
+    return None
+
+
+def _of_float32(value: float | None) -> float | None:
+    """The number with the fewest digits that a number of 32 bits stands for: 0.1, not 0.10000000149011612."""
+    return None if value is None else float(str(np.float32(value)))
+
+
+def _of_float16(value: float | None) -> float | None:
+    return None if value is None else float(str(np.float16(value)))
+
+
+def _read_fields(whole: dict[str, Any] | None, readers: dict[str, Callable[[Any], Any]]) -> dict[str, Any] | None:
+    return None if whole is None else whole | {name: reader(whole[name]) for name, reader in readers.items()}
 
 
 def _of_json_column(value: Any) -> Any:

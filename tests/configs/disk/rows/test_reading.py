@@ -132,6 +132,22 @@ def test_texts_of_a_mixed_column_that_datasets_saved_are_given_back(tmp_path: Pa
         assert [row["answer"] for row in read(str(tmp_path / path))] == ["007", "null", "2.5", "two"]
 
 
+@pytest.mark.parametrize(("kind", "number"), [(pa.float32(), 0.1), (pa.float32(), -2.675e-7), (pa.float16(), 0.3)])
+def test_a_number_of_few_bits_has_the_digits_that_it_was_written_with(
+    kind: pa.DataType, number: float, tmp_path: Path
+) -> None:
+    """A gold 0.1 of 32 bits was read as 0.10000000149011612, which no answer equals."""
+    columns = {
+        "a": pa.array([number, None], kind),
+        "in_list": pa.array([[number, None], None], pa.list_(kind)),
+        "in_struct": pa.array([{"of": [{"n": number}]}, None], pa.struct([("of", pa.list_(pa.struct([("n", kind)])))])),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    first, second = read(str(tmp_path / "a.parquet"))
+    assert first == {"a": number, "in_list": [number, None], "in_struct": {"of": [{"n": number}]}}
+    assert second == dict.fromkeys(columns)
+
+
 def test_half_a_character_becomes_the_replacement_character(tmp_path: Path) -> None:
     for name, text in (
         ("a.jsonl", '{"q": "a \\ud83d b", "k\\uDC00": ["\\ude00\\ud83d", "\\ud83d\\ude00"]}\n'),
