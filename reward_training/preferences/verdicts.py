@@ -45,8 +45,9 @@ def judged(row: dict[str, Any], labeler: FileLabeler, place: str) -> list[Judged
 
 def _each(value: Any) -> list[Any]:
     """The responses of a column that may hold one (a text, a message, a conversation) or a list of them."""
-    is_several = isinstance(value, list) and bool(value) and all(isinstance(item, str | list) for item in value)
-    return value if is_several else [value]
+    items = value if isinstance(value, list) else []
+    is_several = any(item is not None for item in items) and all(isinstance(item, str | list | None) for item in items)
+    return items if is_several else [value]
 
 
 def _responses(row: dict[str, Any], labeler: FileLabeler, place: str) -> list[tuple[str, Any]]:

@@ -2,13 +2,16 @@
 
 One place for sources of problems and for files of preferences: a file or several (JSON lines, JSON, CSV, TSV, Parquet, Arrow,
 packed or not), a folder that `datasets` saved or can load, or a data set of a hub. A number stays the number and a text the
-text that stands in the file: `datasets` reads "007" as 7 where a column also has numbers.
+text that stands in the file: `datasets` reads "007" as 7 where a column also has numbers. NaN, by which pandas says that
+nothing is there, is None.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from configs.disk.rows.columns import Row
 from configs.disk.rows.files import read_files
@@ -42,7 +45,18 @@ def read_rows(
         files = local_files(path, field_name)
         _refuse(str(path), "file", name=name, revision=revision)
         splits = Splits({_split_of_files(files, dataset_split): lambda: read_files(files, field_name)}, str(path))
-    yield from splits.read(dataset_split)
+    for location, row in splits.read(dataset_split):
+        yield location, {name: _without_nan(value) for name, value in row.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return value
 
 
 def _refuse(path: str, kind: str, **settings: str | None) -> None:

@@ -46,6 +46,15 @@ def test_a_question_may_be_put_together() -> None:
         _one(row, question="{task} {ask}")
 
 
+def test_nan_in_a_template_is_nothing() -> None:
+    """`nan` stood under the instruction, since pandas writes NaN for an empty cell."""
+    row = {"instruction": "Name a star.", "input": float("nan"), "unit": float("nan")}
+    problem = _one(row, question="{instruction}\n\n{input}", keep=["unit"])
+    assert (problem.question, problem.meta) == ("Name a star.", {"unit": None})
+    rows = _rows(row, row | {"input": "The sun?"}, columns={"question": "{input}"})
+    assert ([p.question for p in rows.problems], rows.num_empty) == (["The sun?"], 1)
+
+
 def test_a_conversation_ends_with_its_last_question() -> None:
     """The answer of a conversation for fine-tuning stood in the prompt."""
     turns = [

@@ -162,3 +162,32 @@ def test_a_row_with_nothing_in_it_does_not_stop_the_others(row: dict[str, Any], 
     read_back = read_all(tmp_path / "pairs.jsonl", [*labelled(("a", "b")), labelled(("c", "d"))[0] | row])
     assert [pair.chosen for pair in read_back.pairs] == ["a"]
     assert read_back.left_out == {"null" if None in row.values() else "empty": 1}
+
+
+@pytest.mark.parametrize("field", ["prompt", "chosen", "rejected"])
+def test_nan_is_nothing(field: str, tmp_path: Path) -> None:
+    """A cell that pandas left empty stopped the run."""
+    rows: list[Any] = [*labelled(("a", "b")), {**labelled(("c", "d"))[0], field: float("nan")}]
+    read_back = read_all(tmp_path / "pairs.jsonl", rows)
+    assert ([pair.chosen for pair in read_back.pairs], read_back.left_out) == (["a"], {"null": 1})
+
+
+def test_nan_in_a_template_a_verdict_and_a_system_column_is_nothing(tmp_path: Path) -> None:
+    nan = float("nan")
+    row = {"ask": "Hi", "input": nan, "about": nan, "first": "a", "second": "b", "better": 1}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"better": nan}) + "\n")
+    labeler = FileLabeler.model_validate(
+        {
+            "path": str(tmp_path / "pairs.jsonl"),
+            "prompt": "{ask}\n{input}",
+            "system": "about",
+            "chosen": None,
+            "rejected": None,
+            "responses": ["first", "second"],
+            "better": {"column": "better", "values": [[1], [2]]},
+        }
+    )
+    config = TrainedRewardModel(labeler=labeler)
+    read_back = read_preferences(labeler, name="taste", config=config, round_index=0)
+    assert [(pair.prompt, pair.chosen) for pair in read_back.pairs] == [([{"role": "user", "content": "Hi"}], "a")]
+    assert read_back.left_out == {"unlabelled": 1}

@@ -132,6 +132,21 @@ def test_texts_of_a_mixed_column_that_datasets_saved_are_given_back(tmp_path: Pa
         assert [row["answer"] for row in read(str(tmp_path / path))] == ["007", "null", "2.5", "two"]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".feather"])
+def test_nan_is_nothing_wherever_it_stands(suffix: str, tmp_path: Path) -> None:
+    """pandas writes NaN for a cell without anything; it stood in the prompt as `nan`."""
+    nan = float("nan")
+    rows = [{"a": nan, "b": [1.5, nan], "c": {"d": nan, "e": [{"f": nan}]}}]
+    made = {
+        ".jsonl": _lines,
+        ".json": lambda rows: json.dumps(rows).encode(),
+        ".parquet": _parquet,
+        ".feather": lambda rows: _arrow(rows, pa.ipc.new_file),
+    }
+    (tmp_path / f"a{suffix}").write_bytes(made[suffix](rows))
+    assert read(str(tmp_path / f"a{suffix}")) == [{"a": None, "b": [1.5, None], "c": {"d": None, "e": [{"f": None}]}}]
+
+
 @pytest.mark.parametrize(("kind", "number"), [(pa.float32(), 0.1), (pa.float32(), -2.675e-7), (pa.float16(), 0.3)])
 def test_a_number_of_few_bits_has_the_digits_that_it_was_written_with(
     kind: pa.DataType, number: float, tmp_path: Path
