@@ -33,13 +33,14 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 def as_messages(value: Any, place: str) -> list[Message] | None:
     """Chat messages reduced to role and content; None if the value is no list of chat messages.
 
-    They may be messages (role, content), turns of ShareGPT (from, value), a list of texts of which a user wrote every other,
-    or JSON of these. A content that comes in parts is joined.
+    They may be messages (role, content), turns of ShareGPT (from, value), JSON of these, or a list of texts of which a user
+    wrote every other. JSON of texts alone is a text, as a question about a list is. A content in parts is joined.
 
     Raises:
         ConfigError: a message has a role that is not known, or a part that is no text.
     """
-    value = from_json(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        value = messages if _are_objects(messages := from_json(value)) else None
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list) or not value:
         return None
@@ -47,6 +48,10 @@ def as_messages(value: Any, place: str) -> list[Message] | None:
         return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(value)]
     messages = [_message(item, place) for item in value]
     return None if None in messages else [message for message in messages if message is not None]
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _message(item: Any, place: str) -> Message | None:

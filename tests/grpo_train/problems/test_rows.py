@@ -55,6 +55,13 @@ def test_nan_in_a_template_is_nothing() -> None:
     assert ([p.question for p in rows.problems], rows.num_empty) == (["The sun?"], 1)
 
 
+def test_a_text_that_is_a_list_stays_the_question_and_a_list_of_texts_is_turns() -> None:
+    """Every other word of a list that stood as text in its column became the assistant's."""
+    assert _one({"question": '["sort", "this 0", "list"]'}).question == '["sort", "this 0", "list"]'
+    turns = _one({"question": ["2 + 2?", "4", "And 3 + 3?"]}).question
+    assert [message["role"] for message in turns if isinstance(message, dict)] == ["user", "assistant", "user"]
+
+
 def test_a_conversation_ends_with_its_last_question() -> None:
     """The answer of a conversation for fine-tuning stood in the prompt."""
     turns = [

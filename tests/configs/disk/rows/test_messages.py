@@ -45,6 +45,12 @@ def test_texts_are_turns_of_user_and_assistant() -> None:
     assert as_messages(["Say a", "a"], "line 1") == WANTED[1:]
 
 
+@pytest.mark.parametrize("text", ['["sort", "this", "list"]', '["a"]', ' ["x", {"role": "user", "content": "y"}]'])
+def test_a_text_that_is_a_list_of_texts_is_no_conversation(text: str) -> None:
+    """A question about a list was asked as turns of user and assistant."""
+    assert as_messages(text, "line 1") is None
+
+
 @pytest.mark.parametrize(
     "value", ["a text", "", [], None, 5, [{"role": "user"}], [{"role": "user", "content": None}], "[1, 2]", [{"a": 1}]]
 )
