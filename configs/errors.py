@@ -19,6 +19,10 @@ class TemplateRefusal(ConfigError):
     """A chat template does not take the messages that it was given."""
 
 
+class UnreadableRow(ConfigError):
+    """A row of data holds what no prompt or answer can be made of. It is left out, unless most rows are so."""
+
+
 class RewardError(RegroupError, ValueError):
     """A reward raised, or returned something that is not a score. The message names reward, problem and text."""
 

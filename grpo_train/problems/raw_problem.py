@@ -55,7 +55,7 @@ class SourceRows:
     num_unmatched: int = 0
     """no answer was found in the place or form that is asked for"""
     num_empty: int = 0
-    """no question, or no answer"""
+    """no question, no answer, or something that is neither"""
 
 
 def as_difficulty(value: Any) -> float | None:

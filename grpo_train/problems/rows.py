@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from configs.disk.rows.columns import MISSING, Row, column, lookup, shortened
 from configs.disk.rows.messages import as_messages
-from configs.errors import ConfigError
+from configs.errors import ConfigError, UnreadableRow
 from configs.records import Message
 from configs.schema.problems import Columns, DatasetSource, DifficultyColumn, FileSource
 from grpo_train.problems.difficulty import difficulties
@@ -32,8 +32,9 @@ FIELD = re.compile(r"\{([^{}]+)\}")
 RowSource = FileSource | DatasetSource
 
 
-LeftOut = Literal["empty", "unmatched"]
-"""why a row is left out: it has no question or no answer; no answer was found in the place or form that is asked for"""
+LeftOut = Literal["empty", "unmatched", "unreadable"]
+"""why a row is left out: it has no question or no answer; no answer was found in the place or form that is asked for; what it
+holds is no question or answer"""
 Taker = Callable[[str], str | None]
 """takes the gold answer out of the text of its column; None where it is not there"""
 
@@ -47,9 +48,13 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
     taken = _taker(source, name)
     problems: list[RawProblem] = []
     levels: list[tuple[str, Any]] = []
-    left_out: dict[LeftOut, list[str]] = {"empty": [], "unmatched": []}
+    left_out: dict[LeftOut, list[str]] = {"empty": [], "unmatched": [], "unreadable": []}
     for location, row in rows:
-        found = _problem(row, source, name, read, taken, location)
+        try:
+            found = _problem(row, source, name, read, taken, location)
+        except UnreadableRow as error:
+            left_out["unreadable"].append(str(error))
+            continue
         if isinstance(found, RawProblem):
             problems.append(found)
             levels.append((location, _level(row, source.columns.difficulty, location)))
@@ -58,7 +63,11 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
     _refuse_many(source, name, len(problems), left_out)
     rated = zip(problems, difficulties(levels, source.columns.difficulty), strict=True)
     problems = [replace(problem, difficulty=difficulty) for problem, difficulty in rated]
-    return SourceRows(problems, num_unmatched=len(left_out["unmatched"]), num_empty=len(left_out["empty"]))
+    return SourceRows(
+        problems,
+        num_unmatched=len(left_out["unmatched"]),
+        num_empty=len(left_out["empty"]) + len(left_out["unreadable"]),
+    )
 
 
 def _problem(
@@ -99,6 +108,8 @@ def _refuse_many(source: RowSource, name: str, num_problems: int, left_out: dict
         if len(locations) <= MAX_LEFT_OUT_SHARE * total:
             continue
         share, first = f"{len(locations)} of {total}", locations[0]
+        if reason == "unreadable":
+            raise ConfigError(f"{name}: {share} rows cannot be read, for instance {first}")
         if reason == "empty":
             raise ConfigError(
                 f"{name}: the question or the answer is empty in {share} rows, for instance {first}; name their columns in "
@@ -130,7 +141,8 @@ def question_of(row: dict[str, Any], setting: str, location: str) -> str | list[
     Of a conversation, what follows the last user message is left out: it would be the answer.
 
     Raises:
-        ConfigError: there is no such column, or it holds no question.
+        UnreadableRow: it holds no question.
+        ConfigError: there is no such column.
     """
     if "{" in setting:
         text = FIELD.sub(lambda match: _cell(row, match[1].strip(), location), setting).strip()
@@ -141,11 +153,13 @@ def question_of(row: dict[str, Any], setting: str, location: str) -> str | list[
     if (messages := as_messages(value, location)) is not None:
         asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
         if asked is None:
-            raise ConfigError(f"{location}: the conversation in {setting!r} has no user message; mend columns.question")
-        return messages[: asked + 1]
+            raise UnreadableRow(
+                f"{location}: the conversation in {setting!r} has no user message; mend columns.question"
+            )
+        return messages[: asked + 1] if messages[asked]["content"].strip() else None
     if isinstance(value, str):
         return value
-    raise ConfigError(
+    raise UnreadableRow(
         f"{location}: the question is {shortened(value)}; it must be a text or a list of chat messages with role and "
         f"content{_inside(value, setting, 'columns.question')}"
     )
@@ -159,7 +173,7 @@ def _cell(row: dict[str, Any], name: str, location: str) -> str:
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigError(
+        raise UnreadableRow(
             f"{location}: {name!r} is {shortened(value)}; a template takes texts and numbers"
             f"{_inside(value, name, 'columns.question')}"
         )
@@ -202,7 +216,7 @@ def answer_texts(value: Any, setting: str, location: str) -> list[str]:
     """The answers that a column holds, as texts.
 
     Raises:
-        ConfigError: it holds something else than texts, numbers, dates and truth values.
+        UnreadableRow: it holds something else than texts, numbers, dates and truth values.
     """
     if isinstance(value, list):
         return [text for item in value if not is_empty(item) for text in answer_texts(item, setting, location)]
@@ -212,7 +226,7 @@ def answer_texts(value: Any, setting: str, location: str) -> list[str]:
         return [value.isoformat()]
     if isinstance(value, str | int | float | Decimal):
         return [str(value).strip()]
-    raise ConfigError(
+    raise UnreadableRow(
         f"{location}: the answer is {shortened(value)}; it must be a text or a number, or a list of these"
         f"{_inside(value, setting, 'columns.answer')}"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from configs.disk.rows.columns import from_json
-from configs.errors import ConfigError
+from configs.errors import UnreadableRow
 from configs.records import Message
 
 ROLES = {
@@ -36,8 +36,10 @@ def as_messages(value: Any, place: str) -> list[Message] | None:
     They may be messages (role, content), turns of ShareGPT (from, value), JSON of these, or a list of texts of which a user
     wrote every other. JSON of texts alone is a text, as a question about a list is. A content in parts is joined.
 
+    What has no content at the end is left out, unless a user is to say it: there an answer would stand.
+
     Raises:
-        ConfigError: a message has a role that is not known, or a part that is no text.
+        UnreadableRow: a message has a role that is not known, or a part that is no text.
     """
     if isinstance(value, str):
         value = messages if _are_objects(messages := from_json(value)) else None
@@ -46,24 +48,39 @@ def as_messages(value: Any, place: str) -> list[Message] | None:
         return None
     if all(isinstance(text, str) and text.strip() for text in value):
         return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(value)]
-    messages = [_message(item, place) for item in value]
-    return None if None in messages else [message for message in messages if message is not None]
+    said = next((i for i in range(len(value), 0, -1) if not _is_unsaid(value[i - 1])), 0)
+    messages = [_message(item, place) for item in value[:said]]
+    return None if not messages or None in messages else [message for message in messages if message is not None]
 
 
 def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+def _is_unsaid(item: Any) -> bool:
+    """Whether an item is a message of somebody else than a user, with null as its content."""
+    if not isinstance(item, dict) or not isinstance(role := _role(item), str):
+        return False
+    return ROLES.get(role.lower()) != "user" and _raw_content(item) is None
+
+
+def _role(item: dict[str, Any]) -> Any:
+    return item.get("role", item.get("from"))
+
+
+def _raw_content(item: dict[str, Any]) -> Any:
+    return item["content"] if "content" in item else item.get("value")
+
+
 def _message(item: Any, place: str) -> Message | None:
     """One message; None if the item is none."""
     if not isinstance(item, dict):
         return None
-    role = item.get("role", item.get("from"))
-    content = _content(item["content"] if "content" in item else item.get("value"), place)
+    role, content = _role(item), _content(_raw_content(item), place)
     if not isinstance(role, str) or content is None:
         return None
     if role.lower() not in ROLES:
-        raise ConfigError(f"{place}: a message has the role {role!r}; use one of {', '.join(ROLES)}")
+        raise UnreadableRow(f"{place}: a message has the role {role!r}; use one of {', '.join(ROLES)}")
     return {"role": ROLES[role.lower()], "content": content}
 
 
@@ -85,7 +102,7 @@ def _part(part: Any, place: str) -> str | None:
         return None
     kind = part.get("type", "text")
     if kind not in TEXT_PARTS:
-        raise ConfigError(
+        raise UnreadableRow(
             f"{place}: a message has a part of type {kind!r}; Regroup reads text alone, leave such rows out"
         )
     return part["text"] if isinstance(part.get("text"), str) else None

@@ -77,6 +77,44 @@ def test_a_conversation_ends_with_its_last_question() -> None:
         _one({"conversations": [{"from": "gpt", "value": "Hello"}]}, question="conversations")
 
 
+SAID = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+ASKED: list[Any] = [*SAID, {"role": "user", "content": "And 3 + 3?"}]
+BAD: dict[str, Any] = {
+    "role": [{"role": "narrator", "content": "Once upon a time"}],
+    "null": [{"role": "user", "content": None}],
+    "null between": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}, *SAID],
+    "picture": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which?"}]}],
+    "nobody asks": SAID[1:],
+    "empty": [{"role": "user", "content": ""}],
+    "blank": [*SAID, {"role": "user", "content": [{"type": "text", "text": " "}]}],
+    "number": 5,
+    "mapping": {"a": 1},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_conversation_that_holds_no_question_is_left_out_and_counted(name: str) -> None:
+    """Such a row stopped the run, and an empty question of a conversation was asked."""
+    rows = _rows(*({"question": f"{i}?"} for i in range(3)), {"question": BAD[name]})
+    assert ([problem.question for problem in rows.problems], rows.num_empty) == (["0?", "1?", "2?"], 1)
+
+
+def test_an_answer_that_is_null_is_left_out_of_the_conversation() -> None:
+    assert _one({"question": [*ASKED, {"role": "assistant", "content": None}]}).question == ASKED
+
+
+def test_an_answer_that_is_a_mapping_is_left_out_and_counted() -> None:
+    rows = _rows({}, {"question": "2?"}, {"question": "3?", "answer": {"a": 1}})
+    assert (len(rows.problems), rows.num_empty) == (2, 1)
+
+
+def test_many_rows_that_cannot_be_read_are_refused_with_the_reason_of_the_first() -> None:
+    with pytest.raises(
+        ConfigError, match=r"2 of 3 rows cannot be read, for instance a\.jsonl line 2: a message has the role"
+    ):
+        _rows({}, {"question": BAD["role"]}, {"question": BAD["number"]})
+
+
 # ---- answers --------------------------------------------------------------------------------------------------------
 
 

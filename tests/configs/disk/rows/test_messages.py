@@ -45,6 +45,15 @@ def test_texts_are_turns_of_user_and_assistant() -> None:
     assert as_messages(["Say a", "a"], "line 1") == WANTED[1:]
 
 
+def test_an_answer_that_is_not_there_yet_is_no_message() -> None:
+    """A null after the last question made the whole conversation unreadable."""
+    unsaid: list[dict[str, Any]] = [{"role": "assistant", "content": None}, {"role": "tool", "content": None}]
+    assert as_messages([*WANTED[:2], *unsaid], "line 1") == WANTED[:2]
+    assert as_messages([*WANTED, *unsaid, {"role": "user", "content": None}], "line 1") is None
+    assert as_messages([*unsaid, *WANTED], "line 1") is None
+    assert as_messages(unsaid, "line 1") is None
+
+
 @pytest.mark.parametrize("text", ['["sort", "this", "list"]', '["a"]', ' ["x", {"role": "user", "content": "y"}]'])
 def test_a_text_that_is_a_list_of_texts_is_no_conversation(text: str) -> None:
     """A question about a list was asked as turns of user and assistant."""
