@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from configs.disk.rows.columns import MISSING, column, lookup
-from configs.errors import ConfigError
+from configs.errors import UnreadableRow
 
 COLUMN_IN_BRACES = re.compile(r"\{([^{}]+)\}")
 
@@ -39,7 +39,8 @@ def filled(template: str, row: dict[str, Any], field_name: str, place: str) -> A
     """What stands in a column, or the text that columns in braces make, stripped; None where all of them are null.
 
     Raises:
-        ConfigError: a column is not there, or one in braces holds no text.
+        UnreadableRow: a column in braces holds no text.
+        ConfigError: a column is not there.
     """
     if not (names := COLUMN_IN_BRACES.findall(template)):
         return cell(row, template, field_name, place)
@@ -48,5 +49,7 @@ def filled(template: str, row: dict[str, Any], field_name: str, place: str) -> A
         return None
     for name, value in values.items():
         if isinstance(value, list | dict):
-            raise ConfigError(f"{place}: {name!r} holds a {type(value).__name__}; {field_name} needs columns with text")
+            raise UnreadableRow(
+                f"{place}: {name!r} holds a {type(value).__name__}; {field_name} needs columns with text"
+            )
     return COLUMN_IN_BRACES.sub(lambda match: "" if (text := values[match[1]]) is None else str(text), template).strip()

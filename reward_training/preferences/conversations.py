@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.disk.rows.columns import from_json, shortened
 from configs.disk.rows.messages import as_messages
-from configs.errors import ConfigError
+from configs.errors import ConfigError, UnreadableRow
 from configs.records import Message
 from configs.schema.preferences import Turns
 from reward_training.preferences.cells import LeftOut
@@ -81,7 +81,7 @@ def prompt_of(value: Any, transcripts: Transcripts, place: str) -> list[Message]
 
     Raises:
         LeftOut: there is no prompt.
-        ConfigError: it is neither a text nor a list of chat messages.
+        UnreadableRow: it is neither a text nor a list of chat messages.
     """
     if value is None:
         raise LeftOut("null")
@@ -89,10 +89,22 @@ def prompt_of(value: Any, transcripts: Transcripts, place: str) -> list[Message]
         raise LeftOut("empty")
     if isinstance(value, str):
         messages = _in_json(value, place) or transcripts.messages(value, needs_assistant=False)
-        return messages or [{"role": "user", "content": value}]
+        return _asking(messages or [{"role": "user", "content": value}])
     if (messages := _messages(value, place)) is not None:
-        return messages
-    raise ConfigError(f"{place}: the prompt is {shortened(value)}; it must be a text or a list of chat messages")
+        return _asking(messages)
+    raise UnreadableRow(f"{place}: the prompt is {shortened(value)}; it must be a text or a list of chat messages")
+
+
+def _asking(prompt: list[Message]) -> list[Message]:
+    """The prompt.
+
+    Raises:
+        LeftOut: its last user message, or all that it holds without one, is empty.
+    """
+    asked = [message["content"] for message in prompt if message["role"] == "user"][-1:]
+    if prompt and not "".join(asked or (message["content"] for message in prompt)).strip():
+        raise LeftOut("empty")
+    return prompt
 
 
 def response_of(value: Any, transcripts: Transcripts, name: str, place: str) -> tuple[list[Message], str]:
@@ -100,7 +112,7 @@ def response_of(value: Any, transcripts: Transcripts, name: str, place: str) -> 
 
     Raises:
         LeftOut: there is no response, or the conversation does not end with one.
-        ConfigError: it is neither a text nor a conversation.
+        UnreadableRow: it is neither a text nor a conversation.
     """
     if value is None:
         raise LeftOut("null")
@@ -113,7 +125,7 @@ def response_of(value: Any, transcripts: Transcripts, name: str, place: str) -> 
     else:
         messages = _messages(value, place)
     if messages is None:
-        raise ConfigError(f"{place}: {name} is {shortened(value)}; it must be a text or a conversation")
+        raise UnreadableRow(f"{place}: {name} is {shortened(value)}; it must be a text or a conversation")
     if not messages or messages[-1]["role"] != "assistant":
         raise LeftOut("no_response")
     if not messages[-1]["content"].strip():
@@ -152,6 +164,7 @@ def whole_prompt(asked: list[Message], before: list[Message], system: str | None
     A prompt column may repeat a part of the conversation, or be followed by it (which then begins with the assistant).
 
     Raises:
+        LeftOut: the user asks nothing.
         ConfigError: two of them contradict each other.
     """
     system_message = [{"role": "system", "content": system}] if system and system.strip() else []
@@ -161,7 +174,7 @@ def whole_prompt(asked: list[Message], before: list[Message], system: str | None
         texts = " and ".join(shortened(head[0]["content"]) for head in systems.values())
         raise ConfigError(f"{place}: two system messages, {texts}; drop labeler.system, or set labeler.prompt to null")
     head = next(iter(systems.values()), [])
-    return [*head, *_one(parts[1][1], parts[2][1], place)]
+    return _asking([*head, *_one(parts[1][1], parts[2][1], place)])
 
 
 def _apart(messages: list[Message]) -> tuple[list[Message], list[Message]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from configs.disk.rows.columns import MISSING, Row, lookup, shortened
 from configs.disk.rows.reading import read_rows
-from configs.errors import ConfigError
+from configs.errors import ConfigError, UnreadableRow
 from configs.records import Message, PreferencePair
 from configs.schema.preferences import FileLabeler
 from configs.schema.reward_models import TrainedRewardModel
@@ -30,12 +30,16 @@ from reward_training.preferences.conversations import (
 )
 from reward_training.preferences.verdicts import judged
 
+MAX_UNREADABLE_SHARE = 0.5
+"""largest share of rows that may hold something else than prompts, responses and verdicts; with more, the wrong columns are
+named"""
 FROM_FILE = "file"
 """placeholder for the ids of the policies that wrote the responses, which a file does not contain"""
 
 REASONS = {
     "null": "with a null",
     "empty": "with an empty text",
+    "unreadable": "that cannot be read",
     "no_response": "without a conversation that ends with the assistant",
     "diverging": "whose conversations differ before their last response",
     "unlabelled": "without a verdict",
@@ -89,6 +93,7 @@ def preferences_of_rows(
         for group in _groups(rows, labeler, counting)
         for better, worse in _pairs_of(group, labeler, config.pairs_per_problem, counting)
     ]
+    _refuse_unreadable(counting, labeler)
     pairs = _without_repeats(found, counting.left_out)
     if not pairs:
         raise ConfigError(
@@ -102,6 +107,15 @@ def preferences_of_rows(
 class _Counting:
     num_rows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    unreadable: str = ""
+    """why the first row that cannot be read cannot"""
+
+
+def _refuse_unreadable(counting: _Counting, labeler: FileLabeler) -> None:
+    if (count := counting.left_out["unreadable"]) > MAX_UNREADABLE_SHARE * counting.num_rows:
+        raise ConfigError(
+            f"{labeler.path}: {count} of {counting.num_rows} rows cannot be read, for instance {counting.unreadable}"
+        )
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -134,6 +148,10 @@ def _groups(rows: Iterable[Row], labeler: FileLabeler, counting: _Counting) -> I
         except LeftOut as reason:
             counting.left_out[reason.reason] += 1
             continue
+        except UnreadableRow as error:
+            counting.left_out["unreadable"] += 1
+            counting.unreadable = counting.unreadable or str(error)
+            continue
         if labeler.response is None:
             yield group
         else:
@@ -148,7 +166,8 @@ def _read(
 
     Raises:
         LeftOut: the row makes no pair.
-        ConfigError: the row has another form.
+        UnreadableRow: something in it is no prompt, response or score.
+        ConfigError: the row has another form than the labeler says.
     """
     asked, is_transcript = _asked(row, labeler, transcripts, place)
     responses = judged(row, labeler, place)
@@ -195,7 +214,9 @@ def _asked(
 def _system(row: dict[str, Any], labeler: FileLabeler, place: str) -> str:
     text = None if labeler.system is None else cell(row, labeler.system, "labeler.system", place)
     if text is not None and not isinstance(text, str):
-        raise ConfigError(f"{place}: {labeler.system!r} is {shortened(text)}; labeler.system needs a column with text")
+        raise UnreadableRow(
+            f"{place}: {labeler.system!r} is {shortened(text)}; labeler.system needs a column with text"
+        )
     return text or ""
 
 

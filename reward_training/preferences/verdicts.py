@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from configs.disk.rows.columns import from_json, shortened
-from configs.errors import ConfigError
+from configs.errors import ConfigError, UnreadableRow
 from configs.schema.preferences import Better, FileLabeler, value_key
 from reward_training.preferences.cells import LeftOut, cell
+
+MAX_NUMBER = sys.float_info.max / 2
+"""the largest score of which any two have a difference that is a number"""
 
 
 class Judged(NamedTuple):
@@ -25,6 +28,7 @@ def judged(row: dict[str, Any], labeler: FileLabeler, place: str) -> list[Judged
 
     Raises:
         LeftOut: the row has no verdict, or sees no difference.
+        UnreadableRow: a score or rank is infinite.
         ConfigError: a column is missing, or what stands in it has no meaning that the configuration gives.
     """
     if labeler.chosen is not None and labeler.rejected is not None:
@@ -143,4 +147,8 @@ def _number(value: Any, words: dict[Any, float | None], column: str, remedy: str
         return words[key]
     if not isinstance(key, bool | int | float):
         raise ConfigError(f"{place}: {column!r} is {shortened(value)}, no number; {remedy}")
-    return None if math.isnan(key) else float(key)
+    if key != key:  # NaN
+        return None
+    if abs(key) > MAX_NUMBER:
+        raise UnreadableRow(f"{place}: {column!r} is {shortened(value)}, which is too large to compare; mend the row")
+    return float(key)

@@ -191,3 +191,65 @@ def test_nan_in_a_template_a_verdict_and_a_system_column_is_nothing(tmp_path: Pa
     read_back = read_preferences(labeler, name="taste", config=config, round_index=0)
     assert [(pair.prompt, pair.chosen) for pair in read_back.pairs] == [([{"role": "user", "content": "Hi"}], "a")]
     assert read_back.left_out == {"unlabelled": 1}
+
+
+# ---- rows that cannot be read ---------------------------------------------------------------------------------------
+
+NARRATED = {"role": "narrator", "content": "Once"}
+NOTHING = {"role": "user", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": [NARRATED]}, "unreadable"),
+        ({"prompt": [{"role": "user", "content": None}]}, "unreadable"),
+        ({"prompt": 5}, "unreadable"),
+        ({"chosen": [USER, NARRATED]}, "unreadable"),
+        ({"rejected": {"a": 1}}, "unreadable"),
+        ({"chosen": [USER, {"role": "assistant", "content": None}]}, "no_response"),
+        ({"prompt": [NOTHING]}, "empty"),
+        ({"prompt": json.dumps([NOTHING])}, "empty"),
+        ({"prompt": [{"role": "system", "content": " "}]}, "empty"),
+        ({"prompt": [USER, says("Hi"), NOTHING]}, "empty"),
+    ],
+)
+def test_one_row_that_holds_no_prompt_or_response_is_left_out_and_counted(
+    row: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    """Such a row stopped the run, and a prompt in which the user said nothing was trained on."""
+    rows: list[Any] = [*labelled(("a", "b")), {**labelled(("c", "d"))[0], **row}]
+    read_back = read_all(tmp_path / "pairs.jsonl", rows)
+    assert ([pair.chosen for pair in read_back.pairs], read_back.left_out) == (["a"], {reason: 1})
+
+
+def test_conversations_in_which_the_user_says_nothing_are_left_out(tmp_path: Path) -> None:
+    row = {"chosen": [NOTHING, says("a")], "rejected": [NOTHING, says("b")]}
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps({"chosen": [USER, says("a")], "rejected": [USER, says("b")]}) + "\n" + json.dumps(row) + "\n"
+    )
+    labeler = FileLabeler(path=str(tmp_path / "pairs.jsonl"))
+    config = TrainedRewardModel(labeler=labeler)
+    read_back = read_preferences(labeler, name="taste", config=config, round_index=0)
+    assert (len(read_back.pairs), read_back.left_out) == (1, {"empty": 1})
+
+
+@pytest.mark.parametrize("score", ["1e400", "-1e400", "Infinity", "1" + "0" * 400, "1.7e308", '"inf"'])
+def test_a_score_without_bound_is_left_out_and_counted(score: str, tmp_path: Path) -> None:
+    """An infinite score passed every check, and the run died of a margin without a number."""
+    row = '{"prompt": "p%d", "responses": ["a", "b"], "scores": [%s, -1]}\n'
+    (tmp_path / "pairs.jsonl").write_text(row % (0, "3.5") + row % (1, score))
+    labeler = FileLabeler.model_validate(
+        {"path": str(tmp_path / "pairs.jsonl"), "responses": "responses", "score": "scores"}
+    )
+    config = TrainedRewardModel(labeler=labeler)
+    read_back = read_preferences(labeler, name="taste", config=config, round_index=0)
+    assert ([pair.margin for pair in read_back.pairs], read_back.left_out) == ([4.5], {"unreadable": 1})
+
+
+def test_many_rows_that_cannot_be_read_are_refused_with_the_reason_of_the_first(tmp_path: Path) -> None:
+    rows: list[Any] = [*labelled(("a", "b")), *({**labelled(("c", "d"))[0], "prompt": [NARRATED]} for _ in range(2))]
+    with pytest.raises(
+        ConfigError, match=r"2 of 3 rows cannot be read, for instance .* line 2: a message has the role"
+    ):
+        read_all(tmp_path / "pairs.jsonl", rows)
