@@ -7,11 +7,12 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO
 
 from configs.disk.rows.columns import Row
-from configs.disk.rows.json_rows import json_rows
+from configs.disk.rows.json_rows import json_rows, json_splits
 from configs.disk.rows.opening import PACKED, SUFFIXES, encoding_of, format_of, unpacked
 from configs.disk.rows.table_rows import DELIMITERS, arrow_rows, csv_rows, line_rows, parquet_rows
 from configs.errors import ConfigError
@@ -42,9 +43,31 @@ def read_file(path: Path) -> Iterator[Row]:
     Raises:
         ConfigError: the file is damaged, or not what its name says.
     """
+    with _explained(path), unpacked(path) as data:
+        yield from _rows(path, data)
+
+
+def splits_in_file(path: Path) -> dict[str, list[Row]]:
+    """{split: rows} of a JSON file that holds several; empty for any other file or folder.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    if path.is_dir():
+        return {}
+    with _explained(path), unpacked(path) as data:
+        head = _head(data)
+        if not _begins(head, OBJECT) or _format(path, head) != "json":
+            return {}
+        with io.TextIOWrapper(data, encoding=encoding_of(head), newline="\n") as text:
+            return json_splits(text, str(path))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says of errors in reading which file they are in."""
     try:
-        with unpacked(path) as data:
-            yield from _rows(path, data)
+        yield
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path} line {_first_undecodable(path)} is not text in UTF-8 ({error.reason}); save the file as UTF-8, "
@@ -59,7 +82,7 @@ def read_file(path: Path) -> Iterator[Row]:
 
 
 def _rows(path: Path, data: IO[bytes]) -> Iterator[Row]:
-    head = data.peek(HEAD)[:HEAD]  # type: ignore[attr-defined]
+    head = _head(data)
     match _format(path, head):
         case "parquet":
             yield from parquet_rows(_seekable(data), str(path))
@@ -68,6 +91,12 @@ def _rows(path: Path, data: IO[bytes]) -> Iterator[Row]:
         case text_format:
             with io.TextIOWrapper(data, encoding=encoding_of(head), newline="\n") as text:
                 yield from _text_rows(text, text_format, path, is_array=_begins(head, ARRAY))
+
+
+def _head(data: IO[bytes]) -> bytes:
+    """The first bytes, which are read again afterwards."""
+    head: bytes = data.peek(HEAD)[:HEAD]  # type: ignore[attr-defined]
+    return head
 
 
 def _text_rows(text: TextIO, text_format: str, path: Path, *, is_array: bool) -> Iterator[Row]:

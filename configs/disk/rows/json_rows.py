@@ -13,6 +13,9 @@ from configs.errors import ConfigError
 
 CHUNK = 1 << 16
 """characters of an array that are read at a time"""
+LISTS_OF_ROWS = ("data", "rows", "records", "examples", "items")
+"""names of the list in which a file keeps its rows, beside other lists"""
+SPLITS = {"train", "test", "validation", "dev"}
 SPACE = re.compile(r"\s*")
 
 
@@ -82,19 +85,47 @@ def _parsed(text: str, location: str) -> Any:
 
 
 def rows_in_object(value: Any, path: str) -> Iterator[Row]:
-    """The rows of a file of one object: those of its only list of objects; its
-    columns, as lists or by index; its members, where they are alike; or itself."""
+    """The rows of a file of one object: its columns, as lists or by index; those of its only list of objects; its members,
+    where they are alike; or itself.
+
+    Raises:
+        ConfigError: it has several lists of rows.
+    """
     whole = as_object(value, f"{path} line 1")
+    if splits := splits_in_object(whole):
+        raise ConfigError(
+            f"{path} holds the splits {', '.join(splits)}; name it alone, and one of them as dataset_split"
+        )
     lists = [name for name, member in whole.items() if _is_list_of_rows(member)]
-    if len(lists) == 1:
-        yield from _numbered(whole[lists[0]], f"{path} {lists[0]}")
-    elif (columns := _columns(whole)) is not None:
+    if (columns := _columns(whole)) is not None:
         rows = zip(*columns.values(), strict=True)
         yield from _numbered((dict(zip(columns, row, strict=True)) for row in rows), path)
-    elif len(whole) > 1 and all(_is_row(member) for member in whole.values()) and _are_alike(list(whole.values())):
+    elif len(lists) == 1:
+        yield from _numbered(whole[lists[0]], f"{path} {lists[0]}")
+    elif len(whole) > 1 and all(map(_is_row, whole.values())) and _share_most(list(whole.values())):
         yield from _numbered(whole.values(), path)
     else:
         yield f"{path} line 1", whole
+
+
+def json_splits(text: TextIO, path: str) -> dict[str, list[Row]]:
+    """{split: rows} of a file of one object that holds several lists of rows; empty for any other file.
+
+    Raises:
+        ConfigError: it is no JSON.
+    """
+    begun = _first_lines(text, 2)
+    if any(map(_is_whole, begun[:-1])):
+        return {}
+    value = _parsed("".join(begun) + text.read(), path)
+    splits = splits_in_object(value) if isinstance(value, dict) else {}
+    return {name: list(_numbered(rows, f"{path} {name}")) for name, rows in splits.items()}
+
+
+def splits_in_object(whole: dict[str, Any]) -> dict[str, list[Any]]:
+    """The lists of rows of an object that holds several, beside which there is nothing, or which are called as splits are."""
+    lists = {name: member for name, member in whole.items() if _is_list_of_rows(member)}
+    return lists if len(lists) > 1 and (len(lists) == len(whole) or SPLITS & lists.keys()) else {}
 
 
 def _is_list_of_rows(value: Any) -> bool:
@@ -106,22 +137,45 @@ def _is_row(item: Any) -> bool:
     return isinstance(item, dict) and not {"role", "from"} & item.keys()
 
 
+def _is_list_of_messages(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) and not _is_row(item) for item in value)
+
+
 def _columns(whole: dict[str, Any]) -> dict[str, list[Any]] | None:
-    """{column: values} of an object of lists of one length, or of `{row: value}` mappings as pandas writes them."""
+    """{column: values} of an object of lists of one length, of `{row: value}` mappings, or of `columns` and `data`, as
+    `datasets` and pandas write them."""
     members = list(whole.values())
+    if {"columns", "data"} <= whole.keys() <= {"columns", "index", "data"} and _is_table(
+        whole["columns"], whole["data"]
+    ):
+        return {name: [row[i] for row in whole["data"]] for i, name in enumerate(whole["columns"])}
     if len(members) < 2:
         return None
-    if all(
-        isinstance(member, list) and all(isinstance(item, str | int | float) for item in member) for member in members
-    ):
-        return whole if len({len(member) for member in members}) == 1 else None
+    if all(isinstance(member, list) for member in members):
+        is_row = any(map(_is_list_of_messages, members)) or any(_is_list_of_rows(whole.get(n)) for n in LISTS_OF_ROWS)
+        return whole if len({len(member) for member in members}) == 1 and not is_row else None
     if all(isinstance(member, dict) and member and all(key.isdigit() for key in member) for member in members):
         return {name: list(member.values()) for name, member in whole.items()} if _are_alike(members) else None
     return None
 
 
+def _is_table(names: Any, rows: Any) -> bool:
+    """Whether each of the rows is a list of a value a name."""
+    return (
+        all(isinstance(part, list) for part in (names, rows))
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(row, list) and len(row) == len(names) for row in rows)
+    )
+
+
 def _are_alike(members: list[dict[str, Any]]) -> bool:
     return len({tuple(member) for member in members}) == 1
+
+
+def _share_most(members: list[dict[str, Any]]) -> bool:
+    """Whether all have the same keys, but for fewer than the half of any."""
+    common = set(members[0]).intersection(*members)
+    return bool(common) and all(2 * len(common) > len(member) for member in members)
 
 
 def _numbered(items: Iterable[Any], path: str) -> Iterator[Row]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from configs.disk.rows.columns import Row
-from configs.disk.rows.files import read_files
+from configs.disk.rows.files import read_files, splits_in_file
 from configs.disk.rows.opening import Paths, local_files, looks_like_path
-from configs.disk.rows.sets import Splits, saved_splits, splits_by_datasets
+from configs.disk.rows.sets import Rows, Splits, saved_splits, splits_by_datasets
 from configs.errors import ConfigError
 
 DEFAULT_SPLIT = "train"
@@ -44,7 +45,7 @@ def read_rows(
     else:
         files = local_files(path, field_name)
         _refuse(str(path), "file", name=name, revision=revision)
-        splits = Splits({_split_of_files(files, dataset_split): lambda: read_files(files, field_name)}, str(path))
+        splits = Splits(_splits_of(files, dataset_split, field_name), str(path))
     for location, row in splits.read(dataset_split):
         yield location, {name: _without_nan(value) for name, value in row.items()}
 
@@ -57,6 +58,13 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     return value
+
+
+def _splits_of(files: list[Path], asked: str, field_name: str) -> dict[str, Rows]:
+    """The splits in the one file that there is; else the files as one split."""
+    if len(files) == 1 and (inside := splits_in_file(files[0])):
+        return {split: partial(iter, rows) for split, rows in inside.items()}
+    return {_split_of_files(files, asked): partial(read_files, files, field_name)}
 
 
 def _refuse(path: str, kind: str, **settings: str | None) -> None:

@@ -175,6 +175,57 @@ def test_half_a_character_becomes_the_replacement_character(tmp_path: Path) -> N
 # ---- which files ----------------------------------------------------------------------------------------------------
 
 
+ONE_OBJECT: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+    "a null in a column": ({"q": ["a", "b"], "a": ["1", None]}, [{"q": "a", "a": "1"}, {"q": "b", "a": None}]),
+    "a column of lists": ({"q": ["a"], "o": [["x", "y"]]}, [{"q": "a", "o": ["x", "y"]}]),
+    "a column of mappings": (
+        {"q": ["a", "b"], "m": [{"g": 1}, {"g": 2}]},
+        [{"q": q, "m": {"g": g}} for q, g in (("a", 1), ("b", 2))],
+    ),
+    "a column of conversations": (
+        {"m": [[{"role": "user", "content": "a"}], []], "a": [1, 2]},
+        [{"m": [{"role": "user", "content": "a"}], "a": 1}, {"m": [], "a": 2}],
+    ),
+    "columns and data": (
+        {"columns": ["q", "a"], "index": [0, 1], "data": [["x", 1], ["y", None]]},
+        [{"q": "x", "a": 1}, {"q": "y", "a": None}],
+    ),
+    "rows beside a list": ({"data": [{"q": "a"}, {"q": "b"}], "ids": [1, 2]}, [{"q": "a"}, {"q": "b"}]),
+    "an optional key": (
+        {"x": {"q": "a", "a": 1}, "y": {"a": 2, "q": "b", "hint": "c"}},
+        [{"q": "a", "a": 1}, {"a": 2, "q": "b", "hint": "c"}],
+    ),
+    "a row of conversations": (
+        {"prompt": [{"role": "user", "content": "a"}], "options": ["x"]},
+        [{"prompt": [{"role": "user", "content": "a"}], "options": ["x"]}],
+    ),
+    "a row of mappings": ({"a": {"q": 1}, "b": {"r": 2}}, [{"a": {"q": 1}, "b": {"r": 2}}]),
+}
+
+
+@pytest.mark.parametrize("name", ONE_OBJECT)
+def test_an_object_is_read_as_the_rows_that_it_holds(name: str, tmp_path: Path) -> None:
+    """A file of columns with a null in one, or records of which one has a key more, made one row of all."""
+    value, rows = ONE_OBJECT[name]
+    for indent in (None, 2):
+        (tmp_path / "a.json").write_text(json.dumps(value, indent=indent))
+        assert read(str(tmp_path / "a.json")) == rows
+
+
+@pytest.mark.parametrize("beside", [{}, {"version": "1", "validation": []}])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_may_hold_several_splits(indent: int | None, beside: dict[str, Any], tmp_path: Path) -> None:
+    """The lists of rows of two splits made one row."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(beside | {"train": [{"n": n} for n in range(4)], "test": [{"n": 9}]}, indent=indent))
+    assert read(str(path)) == [{"n": n} for n in range(4)]
+    assert read(str(path), "train[1:3]+test") == [{"n": 1}, {"n": 2}, {"n": 9}]
+    with pytest.raises(ConfigError, match="has no split 'dev'; set dataset_split to one of 'train', 'test'"):
+        read(str(path), "dev")
+    with pytest.raises(ConfigError, match="holds the splits train, test; name it alone"):
+        read([str(path), str(path)])
+
+
 def test_several_files_and_patterns_are_read_in_order(workspace: Path) -> None:
     for name in "bca":
         Path(f"{name}.jsonl").write_bytes(_lines([{"q": name}]))
