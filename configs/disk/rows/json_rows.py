@@ -58,7 +58,7 @@ def _first_lines(text: TextIO, num_written: int) -> list[str]:
 
 def _is_whole(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(_decoded(line), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -69,9 +69,26 @@ def as_object(value: Any, location: str) -> dict[str, Any]:
     return value
 
 
+def _decoded(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_of_pairs)
+
+
+def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object.
+
+    Raises:
+        ValueError: a key stands in it twice, so that the first value would be lost.
+    """
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return whole
+
+
 def _parsed(text: str, location: str) -> Any:
     try:
-        return mended(json.loads(text), text)
+        return mended(_decoded(text), text)
     except json.JSONDecodeError as error:
         line = f" line {error.lineno}" if "\n" in text.rstrip() else ""
         raise ConfigError(
@@ -109,15 +126,15 @@ def rows_in_object(value: Any, path: str) -> Iterator[Row]:
 
 
 def json_splits(text: TextIO, path: str) -> dict[str, list[Row]]:
-    """{split: rows} of a file of one object that holds several lists of rows; empty for any other file.
-
-    Raises:
-        ConfigError: it is no JSON.
-    """
+    """{split: rows} of a file of one object that holds several lists of rows; empty for any other file, broken ones included."""
     begun = _first_lines(text, 2)
-    if any(map(_is_whole, begun[:-1])):
+    if sum(map(bool, map(str.strip, begun))) > 1 and any(map(_is_whole, begun)):
         return {}
-    value = _parsed("".join(begun) + text.read(), path)
+    raw = "".join(begun) + text.read()
+    try:
+        value = mended(_decoded(raw), raw)
+    except (ValueError, RecursionError):
+        return {}
     splits = splits_in_object(value) if isinstance(value, dict) else {}
     return {name: list(_numbered(rows, f"{path} {name}")) for name, rows in splits.items()}
 
@@ -218,7 +235,7 @@ class _Window:
 
     def __init__(self, text: TextIO, path: str) -> None:
         self._text, self._path = text, path
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=_of_pairs)
         self._buffer = ""
         self.at = 0
         self._line, self._column = 1, 1

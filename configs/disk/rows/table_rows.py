@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import IO, Any, TextIO
+from typing import IO, Any, Literal, TextIO
 
 import numpy as np
 
@@ -28,7 +28,9 @@ def csv_rows(text: TextIO, path: str, delimiter: str | None) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
     header = text.readline()
     delimiter = delimiter or max(DELIMITERS, key=header.count)
-    lines = csv.reader(chain([header], text), delimiter=delimiter, strict=True)
+    begun = [header, *text] if delimiter == "\t" else [header]
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" and _is_without_quotes(begun) else csv.QUOTE_MINIMAL
+    lines = csv.reader(chain(begun, text), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         names = next(lines, [])
         _refuse_doubles(names, path)
@@ -37,6 +39,18 @@ def csv_rows(text: TextIO, path: str, delimiter: str | None) -> Iterator[Row]:
                 yield f"{path} line {lines.line_num}", _named(names, cells, f"{path} line {lines.line_num}")
     except csv.Error as error:
         raise ConfigError(f"{path} line {lines.line_num}: broken CSV ({error}); mend its quotation marks") from error
+
+
+def _is_without_quotes(lines: list[str]) -> bool:
+    """Whether quotation marks are a part of the cells, as in most files with tabs: each line is then a row, and marks that
+    enclosed something would join lines or not match."""
+    rows = [line for line in lines if line.strip("\r\n")]
+    if not rows or not rows[0].count("\t") or any(row.count("\t") != rows[0].count("\t") for row in rows):
+        return False
+    try:
+        return sum(1 for _ in csv.reader(rows, delimiter="\t", strict=True)) < len(rows)
+    except csv.Error:
+        return True
 
 
 def line_rows(text: TextIO, path: str) -> Iterator[Row]:
@@ -48,7 +62,7 @@ def line_rows(text: TextIO, path: str) -> Iterator[Row]:
 
 def _refuse_doubles(names: list[str], path: str) -> None:
     if doubles := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{path}: the columns {doubles} stand more than once in the header; rename them")
+        raise ConfigError(f"{path}: the columns {doubles} stand more than once; rename them")
 
 
 def _named(names: list[str], cells: list[str], location: str) -> dict[str, Any]:
@@ -64,6 +78,7 @@ def parquet_rows(data: IO[bytes], path: str) -> Iterator[Row]:
     from pyarrow import parquet  # takes a while to import
 
     with parquet.ParquetFile(data) as file:
+        _refuse_doubles(file.schema_arrow.names, path)
         yield from _batch_rows(file.iter_batches(batch_size=BATCH), path)
 
 
@@ -73,9 +88,11 @@ def arrow_rows(data: IO[bytes], path: str, *, is_stream: bool) -> Iterator[Row]:
 
     if is_stream:
         with ipc.open_stream(data) as stream:
+            _refuse_doubles(stream.schema.names, path)
             yield from _batch_rows(stream, path)
     else:
         with ipc.open_file(data) as file:
+            _refuse_doubles(file.schema.names, path)
             yield from _batch_rows((file.get_batch(i) for i in range(file.num_record_batches)), path)
 
 

@@ -53,6 +53,17 @@ def _arrow(rows: list[dict[str, Any]], opened: Callable[..., Any]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _doubled(form: str) -> bytes:
+    """A table of two columns of one name."""
+    sink, table = pa.BufferOutputStream(), pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
+    if form == "parquet":
+        parquet.write_table(table, sink)
+    else:
+        with (pa.ipc.new_file if form == "file" else pa.ipc.new_stream)(sink, table.schema) as writer:
+            writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
 FORMATS: dict[str, bytes] = {
     ".jsonl": _lines(ROWS),
     ".json": json.dumps(ROWS).encode(),
@@ -137,7 +148,7 @@ def test_nan_is_nothing_wherever_it_stands(suffix: str, tmp_path: Path) -> None:
     """pandas writes NaN for a cell without anything; it stood in the prompt as `nan`."""
     nan = float("nan")
     rows = [{"a": nan, "b": [1.5, nan], "c": {"d": nan, "e": [{"f": nan}]}}]
-    made = {
+    made: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
         ".jsonl": _lines,
         ".json": lambda rows: json.dumps(rows).encode(),
         ".parquet": _parquet,
@@ -244,6 +255,23 @@ def test_plain_lines_are_texts(tmp_path: Path) -> None:
     assert read(str(tmp_path / "a.txt")) == [{"text": "Name a colour, any."}, {"text": "Sing!"}]
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('q\ta\n"Stop, he said\t1\n5"\t2\nx\t3\n', [('"Stop, he said', "1"), ('5"', "2"), ("x", "3")]),
+        ('q\ta\r\n"Yes" or "no"?\t1\r\n\r\nx\t"2\r\n', [('"Yes" or "no"?', "1"), ("x", '"2')]),
+        ('q\ta\n"a ""b""\tc"\t1\n"x"\t2\n', [('a "b"\tc', "1"), ("x", "2")]),
+        ('q\ta\n"one\ntwo"\t1\nx\t2\n', [("one\ntwo", "1"), ("x", "2")]),
+    ],
+)
+def test_quotation_marks_in_a_table_with_tabs_are_what_the_whole_table_says(
+    text: str, rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """A cell that began with a mark swallowed the rows up to the next one."""
+    (tmp_path / "a.tsv").write_bytes(text.encode())
+    assert [(row["q"], row["a"]) for row in read(str(tmp_path / "a.tsv"))] == rows
+
+
 def test_parts_of_a_file_are_read(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_bytes(_lines([{"n": n} for n in range(10)]))
@@ -326,6 +354,16 @@ def test_what_a_hub_says_is_in_the_message(workspace: Path, monkeypatch: pytest.
         ("a.jsonl", b'{"a": "\xe4"}\n{"b": "\xff"}', "a.jsonl line 1 is not text in UTF-8"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv line 3: 3 cells under a header of 2"),
         ("a.csv", b'a,b\n1,"2\n1,2\n', "broken CSV .* mend its quotation marks"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n',
+            "line 2: broken JSON .the key 'a' stands twice in an object",
+        ),
+        ("a.json", b'[{"a": {"c": 1, "c": 1}}]', "line 1: broken JSON .the key 'c' stands twice"),
+        ("a.json", b'{"a": 1, "a": 2}', "line 1: broken JSON .the key 'a' stands twice"),
+        ("a.parquet", _doubled("parquet"), r"a.parquet: the columns \['a'\] stand more than once; rename them"),
+        ("a.arrow", _doubled("stream"), r"a.arrow: the columns \['a'\] stand more than once"),
+        ("a.feather", _doubled("file"), r"a.feather: the columns \['a'\] stand more than once"),
         ("a.csv", b"a,a\n1,2\n", r"the columns \['a'\] stand more than once"),
         ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read: .* is it damaged"),
         ("a.parquet", b"hello", "a.parquet cannot be read"),
