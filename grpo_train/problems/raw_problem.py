@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from configs.records import Message
@@ -29,7 +30,7 @@ class RawProblem:
     is_text: bool = True
     """True for written text, in which shared n-grams count as overlap; False for procedural families"""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """sha256 of question and answer, in hex"""
         return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()

@@ -21,8 +21,10 @@ from grpo_train.problems.raw_problem import RawProblem
 from grpo_train.problems.sources import read_sources
 from reward_training.answers.gold import type_of
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
-from reward_training.transformer.rendering import encode_prompt
+from reward_training.transformer.rendering import encode_prompts
 
+BATCH = 1024
+"""questions whose wordings are encoded together"""
 REPLACED = "\ufffd"
 """what stands in a text for a character that could not be read"""
 
@@ -110,20 +112,32 @@ def _fitting(
     Raises:
         ConfigError: there are none.
     """
-
-    def num_tokens(raw: RawProblem) -> int:
-        problem = _problem(raw, config, tokenizer, "train")
-        wordings = [problem.prompt, *problem.variants]
-        return max(len(encode_prompt(tokenizer, problem.model_copy(update={"prompt": p}))) for p in wordings)
-
-    fitting = [problem for problem in problems if num_tokens(problem) <= config.max_prompt_length]
+    sizes = _prompt_sizes(problems, config, tokenizer)
+    fitting = [problem for problem, size in zip(problems, sizes, strict=True) if size <= config.max_prompt_length]
     if not fitting:
-        shortest = min(map(num_tokens, problems))
         raise ConfigError(
             f"problems.max_prompt_length={config.max_prompt_length} drops all {len(problems)} problems; "
-            f"the shortest prompt has {shortest} tokens: raise it"
+            f"the shortest prompt has {min(sizes)} tokens: raise it"
         )
     return fitting
+
+
+def _prompt_sizes(
+    problems: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """The tokens of each problem's prompt in its longest wording."""
+    has_chat_template = tokenizer.chat_template is not None
+    templates = [None, *config.templates]
+    sizes: list[int] = []
+    for start in range(0, len(problems), BATCH):
+        wordings = [
+            build_prompt(problem.question, config, has_chat_template=has_chat_template, template=template)
+            for problem in problems[start : start + BATCH]
+            for template in templates
+        ]
+        lengths = list(map(len, encode_prompts(tokenizer, wordings)))
+        sizes += [max(lengths[i : i + len(templates)]) for i in range(0, len(lengths), len(templates))]
+    return sizes
 
 
 def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase, split: str) -> Problem:

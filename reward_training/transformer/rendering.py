@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -47,9 +48,21 @@ def _bare(text: str) -> str:
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
     """Token ids of a problem's prompt. A template writes its own special tokens; plain text gets the tokenizer's."""
-    text = prompt_text(tokenizer, problem.prompt)
-    is_templated = not isinstance(problem.prompt, str) and tokenizer.chat_template is not None
-    return list(tokenizer(text, add_special_tokens=not is_templated)["input_ids"])
+    [ids] = encode_prompts(tokenizer, [problem.prompt])
+    return ids
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of each prompt, encoded together, which takes a fast tokenizer a fraction of the time."""
+    texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
+    are_templated = [not isinstance(prompt, str) and tokenizer.chat_template is not None for prompt in prompts]
+    encoded: list[list[int]] = [[] for _ in prompts]
+    for is_templated in set(are_templated):
+        chosen = [i for i, templated in enumerate(are_templated) if templated == is_templated]
+        rows = tokenizer([texts[i] for i in chosen], add_special_tokens=not is_templated)["input_ids"]
+        for i, ids in zip(chosen, rows, strict=True):
+            encoded[i] = list(ids)
+    return encoded
 
 
 def conversation_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:

@@ -11,6 +11,7 @@ from configs.records import Problem
 from configs.schema.config import RegenerationConfig
 from configs.schema.problems import ProblemsConfig
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
+from grpo_train.problems import splits
 from grpo_train.problems.sources import read_source
 from grpo_train.problems.splits import ProblemSet, build_prompt, load_problems, shard_name
 
@@ -67,6 +68,33 @@ def test_splits_hold_every_problem_once(write: Write, tokenizer: PreTrainedToken
     assert len(keys) == len(set(keys)) == 30
     assert all(problem.split == name for name, problems in found.by_split.items() for problem in problems)
     assert shard_name(2) == "regenerate_002"
+
+
+def test_each_gold_answer_is_read_once_and_prompts_are_encoded_together(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 40,000 problems was built twice and its prompt encoded alone, which took a minute."""
+    counting, read = build_tiny_tokenizer(), []
+    call = type(counting).__call__
+    calls: list[int] = []
+
+    def counted(self: Any, text: Any, **options: Any) -> Any:
+        calls.append(len(text) if isinstance(text, list) else 1)
+        return call(self, text, **options)
+
+    monkeypatch.setattr(type(counting), "__call__", counted)
+    monkeypatch.setattr(splits, "type_of", lambda gold: read.append(gold) or "number")
+    _load(counting, [write("a.jsonl", _rows(0, 30))], templates=["Tell: {question}", "{question}"])
+    assert calls == [90]  # 30 questions in 3 wordings
+    assert sorted(read, key=int) == [str(i) for i in range(30)]
+
+
+def test_the_longest_wording_decides_whether_a_problem_fits(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [*_rows(0, 30), {"question": "Say 30 " * 40, "answer": "30"}]
+    source = write("a.jsonl", rows)
+    assert _load(tokenizer, [source], templates=["{question}"], max_prompt_length=200).counts["overlong"] == 1
+    with pytest.raises(ConfigError, match="drops all 31 problems"):
+        _load(tokenizer, [source], templates=["{question}", "{question} " * 60], max_prompt_length=200)
 
 
 def test_dev_and_test_depend_on_the_data_alone_and_the_shards_on_the_seed(
