@@ -61,7 +61,9 @@ class Columns(Block):
         description="column with the options of a multiple-choice question, or a list of columns with one each; they are "
         "written under the question, lettered, for the reward's `checker: choice`",
     )
-    first_option: Literal[0, 1] = Field(0, description="number of the first option, where the answer is a number")
+    first_option: Literal[0, 1] | None = Field(
+        None, description="number of the first option, where the answer is a number; default: 0"
+    )
     answer: str | None = Field(
         "answer",
         description="column with the gold answer, or a list of which any is right; with options a letter, label, number or "

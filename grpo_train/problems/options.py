@@ -11,10 +11,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from configs.disk.rows.columns import from_json, mended, shortened
-from configs.errors import ConfigError
+from configs.errors import UnreadableRow
 from configs.records import Message
 from configs.seeds import rng_for
-from reward_training.answers.checkers import chosen
 
 LABELS = ("label", "labels", "key", "letter", "id")
 TEXTS = ("text", "texts", "value", "content", "option", "choice", "choices")
@@ -34,6 +33,8 @@ class Options:
     """{letter: text}"""
     labels: dict[str, str]
     """{label in the data: letter}; empty where the data has no labels"""
+    order: tuple[str, ...]
+    """the letter of each place in the data, also of a place that holds no option"""
 
     @property
     def lines(self) -> str:
@@ -45,11 +46,12 @@ def read_options(value: Any, place: str) -> Options:
     text and a label each, or a text that holds one of these as JSON or Python.
 
     Raises:
-        ConfigError: it holds something else, or less than 2 or more than 26 options.
+        UnreadableRow: it holds something else, or less than 2 or more than 26 options.
     """
-    labelled = _without_gaps(_labelled(_unpacked(value)))
-    if not 2 <= len(labelled) <= len(ascii_uppercase):
-        raise ConfigError(
+    labelled = _without_end(_labelled(unpacked(value)))
+    there = [not is_missing(text) for _, text in labelled]
+    if sum(there) < 2 or len(labelled) > len(ascii_uppercase):
+        raise UnreadableRow(
             f"{place}: {shortened(value)} is no list of 2 to 26 options; columns.options takes a list of texts, a mapping of "
             "letters to texts, {text, label}, or names of columns"
         )
@@ -57,14 +59,20 @@ def read_options(value: Any, place: str) -> Options:
     are_letters = all(label is not None and re.fullmatch("[A-Za-z]", label) for label in labels)
     letters = [str(label).upper() for label in labels] if are_letters else list(ascii_uppercase[: len(labelled)])
     if len(set(letters)) < len(letters):
-        raise ConfigError(f"{place}: {shortened(value)} gives two options one label; mend the row")
-    texts = {letter: str(text).strip() for letter, (_, text) in zip(letters, labelled, strict=True)}
+        raise UnreadableRow(f"{place}: {shortened(value)} gives two options one label; mend the row")
+    found = [
+        (label, letter, text)
+        for (label, text), letter, is_there in zip(labelled, letters, there, strict=True)
+        if is_there
+    ]
     return Options(
-        texts, {str(label): letter for label, letter in zip(labels, letters, strict=True) if label is not None}
+        {letter: str(text).strip() for _, letter, text in found},
+        {label: letter for label, letter, _ in found if label is not None},
+        tuple(letters),
     )
 
 
-def _unpacked(value: Any) -> Any:
+def unpacked(value: Any) -> Any:
     """The list or mapping that a text holds as JSON or as a Python literal; any other value as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{", "("):
         return value
@@ -84,7 +92,7 @@ def _labelled(value: Any) -> list[Labelled]:
             return [(str(label), text) for label, text in zip(labels, texts, strict=True)]
         return [(str(label), text) for label, text in value.items()] if _are_texts(list(value.values())) else []
     if isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value):
-        pairs = [(_first(item, LABELS), _first(item, TEXTS)) for item in value]
+        pairs = [(first_of(item, LABELS), first_of(item, TEXTS)) for item in value]
         if not all(text is not None for _, text in pairs):
             return []
         has_labels = all(label is not None for label, _ in pairs)
@@ -121,18 +129,18 @@ def _first_list(value: dict[str, Any], names: Sequence[str]) -> list[Any] | None
     return next((value[name] for name in names if isinstance(value.get(name), list)), None)
 
 
-def _first(value: dict[str, Any], names: Sequence[str]) -> Any:
+def first_of(value: dict[str, Any], names: Sequence[str]) -> Any:
     return next((value[name] for name in names if value.get(name) is not None), None)
 
 
-def _without_gaps(labelled: list[Labelled]) -> list[Labelled]:
-    """Without missing options: any that has a label, else those at the end, since a number counts the others."""
-    while labelled and _is_missing(labelled[-1][1]):
+def _without_end(labelled: list[Labelled]) -> list[Labelled]:
+    """Without the missing options at the end, with which some data fill up the columns."""
+    while labelled and is_missing(labelled[-1][1]):
         labelled = labelled[:-1]
-    return [(label, text) for label, text in labelled if label is None or not _is_missing(text)]
+    return labelled
 
 
-def _is_missing(text: Any) -> bool:
+def is_missing(text: Any) -> bool:
     return text is None or (isinstance(text, float) and math.isnan(text)) or not str(text).strip()
 
 
@@ -140,7 +148,7 @@ def shuffled(options: Options, question: str) -> Options:
     """The options in an order that the question decides, for data in which the right one has a column of its own."""
     texts = list(options.texts.values())
     order = rng_for(0, f"options {question}").permutation(len(texts))
-    return Options({letter: texts[i] for letter, i in zip(options.texts, order, strict=True)}, {})
+    return Options({letter: texts[i] for letter, i in zip(options.texts, order, strict=True)}, {}, tuple(options.texts))
 
 
 def under_question(question: str | list[Message], options: Options) -> str | list[Message]:
@@ -148,51 +156,3 @@ def under_question(question: str | list[Message], options: Options) -> str | lis
     if isinstance(question, str):
         return f"{question}\n{options.lines}"
     return [*question[:-1], question[-1] | {"content": f"{question[-1]['content']}\n{options.lines}"}]
-
-
-# ---- the gold answer ------------------------------------------------------------------------------------------------
-
-
-def letters_of(answer: Any, options: Options, first: int, place: str) -> list[str]:
-    """The letters of the options that are right; empty where the answer names none of them.
-
-    The answer is a label, a letter of any case, the text of an option, or its number counted from `first`; or a list of
-    these, or of a 1 for each right option and a 0 for each other one.
-
-    Raises:
-        ConfigError: a number is that of no option.
-    """
-    if isinstance(answer, list | tuple):
-        if len(answer) == len(options.texts) and set(answer) <= {0, 1}:
-            return [letter for letter, mark in zip(options.texts, answer, strict=True) if mark]
-        found = [letter for item in answer for letter in letters_of(item, options, first, place)]
-        return list(dict.fromkeys(found))
-    letter = _letter(answer, options, first, place)
-    return [] if letter is None else [letter]
-
-
-def _letter(answer: Any, options: Options, first: int, place: str) -> str | None:
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        return None
-    is_number = not isinstance(answer, str)
-    text = str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer).strip()
-    if text in options.labels:
-        return options.labels[text]
-    if text.upper() in options.texts:
-        return text.upper()
-    named = None if is_number else chosen(text, options.texts)
-    if named is not None or not re.fullmatch(r"-?\d+", text):
-        return named
-    return _numbered(int(text), options, first, place)
-
-
-def _numbered(number: int, options: Options, first: int, place: str) -> str | None:
-    if number < 0:  # what data sets write where the answer is kept secret
-        return None
-    letters = list(options.texts)
-    if not first <= number < first + len(letters):
-        raise ConfigError(
-            f"{place}: the answer {number} is no option of {len(letters)} counted from {first}; "
-            f"set columns.first_option: {1 - first}, or mend the row"
-        )
-    return letters[number - first]

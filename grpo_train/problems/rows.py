@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from string import ascii_uppercase
 from typing import Any, Literal
 
 from configs.disk.rows.columns import MISSING, Row, column, lookup, shortened
@@ -18,7 +19,8 @@ from configs.errors import ConfigError, UnreadableRow
 from configs.records import Message
 from configs.schema.problems import Columns, DatasetSource, DifficultyColumn, FileSource
 from grpo_train.problems.difficulty import difficulties
-from grpo_train.problems.options import Options, letters_of, read_options, shuffled, under_question
+from grpo_train.problems.option_answers import Answered, letters_of_column
+from grpo_train.problems.options import Options, read_options, shuffled, under_question
 from grpo_train.problems.raw_problem import RawProblem, SourceRows
 from reward_training.answers.gold import gold_in_solution
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
@@ -49,17 +51,25 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
     problems: list[RawProblem] = []
     levels: list[tuple[str, Any]] = []
     left_out: dict[LeftOut, list[str]] = {"empty": [], "unmatched": [], "unreadable": []}
+    answered: dict[int, Answered] = {}
     for location, row in rows:
         try:
             found = _problem(row, source, name, read, taken, location)
         except UnreadableRow as error:
             left_out["unreadable"].append(str(error))
             continue
-        if isinstance(found, RawProblem):
-            problems.append(found)
-            levels.append((location, _level(row, source.columns.difficulty, location)))
-        else:
+        if isinstance(found, str):
             left_out[found].append(location)
+            continue
+        if found[1] is not None:
+            answered[len(problems)] = found[1]
+        problems.append(found[0])
+        levels.append((location, _level(row, source.columns.difficulty, location)))
+    golds = _letters(answered, source.columns)
+    left_out["unmatched"] += [answered[i].place for i, letters in golds.items() if not letters]
+    kept = [i for i in range(len(problems)) if i not in golds or golds[i]]
+    problems = [replace(problems[i], **_answers(golds[i])) if i in golds else problems[i] for i in kept]
+    levels = [levels[i] for i in kept]
     _refuse_many(source, name, len(problems), left_out)
     rated = zip(problems, difficulties(levels, source.columns.difficulty), strict=True)
     problems = [replace(problem, difficulty=difficulty) for problem, difficulty in rated]
@@ -72,7 +82,8 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
 
 def _problem(
     row: dict[str, Any], source: RowSource, name: str, read: ColumnsRead, taken: Taker | None, location: str
-) -> RawProblem | LeftOut:
+) -> tuple[RawProblem, Answered | None] | LeftOut:
+    """The row's problem; with options its answer, of which the whole column tells which of them it names, is apart."""
     columns = source.columns
     question = question_of(row, columns.question, location)
     answer = None if columns.answer is None else column(row, columns.answer, "columns.answer", location)
@@ -83,15 +94,36 @@ def _problem(
     if columns.answer is not None and not golds:
         return "unmatched"
     written = options if columns.options is not None else None
-    return RawProblem(
+    answered = (
+        None
+        if options is None or columns.answer is None
+        else Answered(golds[0] if len(golds) == 1 else golds, options, location)
+    )
+    problem = RawProblem(
         question if written is None else under_question(question, written),
-        golds[0] if golds else None,
+        golds[0] if golds and answered is None else None,
         name if columns.source is None else _source_of(row, columns.source, location),
-        other_answers=golds[1:],
+        other_answers=golds[1:] if answered is None else [],
         options="" if written is None else written.lines,
         meta=_kept(row, columns, read, options, location),
         split=source.split,
     )
+    return problem, answered
+
+
+def _letters(answered: dict[int, Answered], columns: Columns) -> dict[int, list[str]]:
+    """{number of the problem: letters of its right options}"""
+    letters = letters_of_column(
+        list(answered.values()),
+        columns.first_option or 0,
+        is_counted=columns.first_option is not None,
+        are_texts=isinstance(columns.options, list) and columns.answer in columns.options,
+    )
+    return dict(zip(answered, letters, strict=True))
+
+
+def _answers(golds: list[str]) -> dict[str, Any]:
+    return {"answer": golds[0], "other_answers": golds[1:]}
 
 
 def _source_of(row: dict[str, Any], name: str, location: str) -> str:
@@ -201,15 +233,13 @@ def is_empty(value: Any) -> bool:
     )
 
 
-def _golds(answer: Any, options: Options | None, taken: Taker | None, columns: Columns, location: str) -> list[str]:
-    """The gold answers, any of which is right; none where they are not found."""
+def _golds(answer: Any, options: Options | None, taken: Taker | None, columns: Columns, location: str) -> list[Any]:
+    """The gold answers, any of which is right, as they stand with options; none where they are not found."""
     if options is not None and taken is None:
-        return letters_of(answer, options, columns.first_option, location)
+        return answer if isinstance(answer, list) else [answer]
     texts = answer_texts(answer, str(columns.answer), location)
     found = [text for text in ((taken or str)(text) for text in texts) if text]
-    if options is not None:
-        return letters_of(found, options, columns.first_option, location)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)) if options is None else found
 
 
 def answer_texts(value: Any, setting: str, location: str) -> list[str]:
@@ -268,6 +298,8 @@ def _options(
     """The question's options: those that the configuration names, or else those that a reward reads."""
     if isinstance(columns.options, list):
         values = [column(row, name, "columns.options", location) for name in columns.options]
+        if columns.options == list(ascii_uppercase[: len(values)]) and columns.answer not in columns.options:
+            return read_options(dict(zip(columns.options, values, strict=True)), location)
         options = read_options(
             [item for value in values for item in (value if isinstance(value, list) else [value])], location
         )

@@ -10,7 +10,7 @@ import importlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -88,6 +88,28 @@ def _stated(answer: str, wanted: Value) -> Value:
     return value
 
 
+def _bare(text: str) -> str:
+    """The text in ASCII's signs, without the marks of Markdown, LaTeX and quotation around it."""
+    marks = markup.DECORATION + "$"
+    bare = markup.without_maths_delimiters(markup.without_bold(plain(text)).strip().lstrip(", ").rstrip(".\u3002 "))
+    return markup.spaces(markup.unwrapped(bare)).strip().strip(marks).rstrip(".").strip(marks)
+
+
+def _words_of(text: str) -> str:
+    """The words, numbers and signs of a text in lower case, with one space between words."""
+    words = " ".join(re.findall(r"[\w.%$+<>=\u2264\u2265\u2260^/-]+", plain(text).casefold())).rstrip(".")
+    return re.sub(r" ?([<>=\u2264\u2265\u2260^/]) ?", r"\1", words)
+
+
+FOLDS: Sequence[Callable[[str], str]] = (
+    str.strip,
+    _bare,
+    lambda text: _bare(text).casefold(),
+    lambda text: _words_of(_bare(text)),
+)
+"""what may be left of two texts that are equal, from all of it to the words"""
+
+
 def choice(answer: str, gold: str, choices: Mapping[str, str]) -> bool:
     """Whether the answer names the choice `gold`: by its letter, by its text, or by both.
 
@@ -100,17 +122,31 @@ def choice(answer: str, gold: str, choices: Mapping[str, str]) -> bool:
 
 def chosen(answer: str, choices: Mapping[str, str]) -> str | None:
     """The letter of the one choice that a short text names; None if it names none, or a letter with another's text."""
-    marks = markup.DECORATION + "$"
-    bare = markup.without_maths_delimiters(markup.without_bold(plain(answer)).strip().lstrip(", ").rstrip(".\u3002 "))
-    text = markup.spaces(markup.unwrapped(bare)).strip().strip(marks).rstrip(".").strip(marks)
+    is_letter = _bare(answer).upper() in choices  # a lone letter is a text only where no other choice is much like it
+    return by_text(answer, choices, FOLDS[-1:] if is_letter else FOLDS) or by_letter(answer, choices)
+
+
+def by_text(answer: str, choices: Mapping[str, str], folds: Sequence[Callable[[str], str]] = FOLDS) -> str | None:
+    """The letter of the one choice whose text this is: of an equal text before one that is equal when folded.
+
+    >>> by_text("$x^3$", {"A": "$x^2$", "B": "$x^3$"}), by_text("us", {"A": "US", "B": "us"}), by_text("Us", {"A": "US", "B": "us"})
+    ('B', 'B', None)
+    """
+    for fold in folds:
+        wanted = fold(answer)
+        letters = [letter for letter, text in choices.items() if wanted and fold(text) == wanted]
+        if len(letters) == 1:
+            return letters[0]
+    return None
+
+
+def by_letter(answer: str, choices: Mapping[str, str]) -> str | None:
+    """The letter that a short text gives, alone, with its choice's text, or with a remark; None if it gives none."""
     folded = {letter: _words_of(words) for letter, words in choices.items()}
-    by_text = [letter for letter, words in folded.items() if words and _words_of(text) == words]
-    if len(by_text) == 1:
-        return by_text[0]
     letters = "".join(re.escape(letter) for letter in choices)
     match = re.fullmatch(
         rf"[(\[]?(?:(?:option|choice|answer|letter)\s*)?[(\[]?([{letters}])[)\]]?(?:\s*[).:,\-\u2014]\s*|\s+|$)(.*)",
-        text,
+        _bare(answer),
         re.IGNORECASE | re.DOTALL,
     )
     if match is None:
@@ -128,11 +164,6 @@ def _names_nothing_else(rest: str, letters: str, folded: Mapping[str, str]) -> b
     words = _words_of(rest)
     names_choice = any(text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", words) for text in folded.values())
     return not (names_choice or re.search(rf"\b[{letters}]\b(?!')", rest) or TAKES_BACK.search(rest))
-
-
-def _words_of(text: str) -> str:
-    """The words and numbers of a text in lower case, with one space between them."""
-    return " ".join(re.findall(r"[\w.%$+-]+", plain(text).casefold())).rstrip(".")
 
 
 def normalised(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_training.answers.checkers import choice
 from tests.reward_training.answers.judging import accepts
 
 
@@ -329,3 +330,28 @@ def test_a_list_has_no_order_and_a_tuple_has_one(first: int, second: int) -> Non
 def test_any_text_has_a_verdict(text: str) -> None:
     assert accepts("3", text) in (True, False)
     assert accepts(text or "x", boxed("3")) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("texts", "answer", "letter"),
+    [
+        (["$3$", "$5$"], "$5$", "B"),
+        (["$3$", "$5$"], "5", "B"),
+        (["$3", "$5"], "$5", "B"),
+        (["$3", "$5"], "**$5**", "B"),
+        (["$x^2$", "$x^3$"], "$x^3$", "B"),
+        (["x<3", "x>3", "x=3"], "x > 3", "B"),
+        (["x<3", "x>3", "x=3"], "x\u22643", None),
+        (["1/2", "1:2", "1 2"], "1:2", "B"),
+        (["Co", "CO", "CO2"], "CO", "B"),
+        (["Co", "CO", "CO2"], "co", None),
+        (["C", "C++", "C#"], "C#", "C"),
+        (["C", "C++", "C#"], "B) C++", "B"),
+        (["C", "C++", "C#"], "C", "C"),  # the letter that the question asks for
+    ],
+)
+def test_the_text_of_a_choice_is_told_from_one_with_other_marks(
+    texts: list[str], answer: str, letter: str | None
+) -> None:
+    choices = dict(zip("ABCD", texts, strict=False))
+    assert {gold for gold in choices if choice(answer, gold, choices)} == ({letter} if letter else set())
