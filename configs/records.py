@@ -187,6 +187,8 @@ class TemplateSettings(Record):
     """whether the system message is put in front of the first user message"""
     date: datetime.date | None = None
     """the day that a template gets as today's; None: the day on which it renders"""
+    as_saved: bool = False
+    """whether what an earlier run gave to the template stays in it"""
 
 
 class Policy(Record):

@@ -10,7 +10,7 @@ from configs.disk.checkpoints import CHECKPOINTS, last_saved_step
 from configs.disk.files import MANIFEST, digest_json
 from configs.errors import ConfigError
 from configs.reader import load_config
-from configs.records import Policy, Problem, TemplateSettings
+from configs.records import Policy, Problem
 from flows.prefect_server import making_database
 from flows.summary import finished_summary, run_champion
 from tasks.runs.run_file import read_run, run_names, stored_config
@@ -120,8 +120,9 @@ def export_champion(root: Path, name: str, folder: Path) -> None:
         raise ConfigError(f"{folder} exists already; name a folder that does not")
     shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns(CHECKPOINTS, MANIFEST))
     settings = stored_config(read_run(root, name)).template_settings.model_copy(update={"date": None})
-    if settings != TemplateSettings():
-        load_tokenizer(folder, settings).save_pretrained(str(folder))
+    tokenizer = load_tokenizer(folder, settings)
+    if tokenizer.chat_template != load_tokenizer(folder).chat_template:
+        tokenizer.save_pretrained(str(folder))
     write_greedy_generation(folder)
     terminal = Terminal()
     terminal.say(f"policy {champion.id[:12]} of run {name}, round {champion.round}; load it with")

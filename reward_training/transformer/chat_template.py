@@ -1,14 +1,15 @@
 """Chat templates: what a run gives them, and what they refuse.
 
 A template gets the run's variables as defaults that are written into its own first line, so that a policy which is saved,
-exported or served renders as it was trained. Today's date is no part of that: the loaded tokenizer is given the run's.
+exported or served renders as it was trained. A later run takes that line out again and writes its own, or none. Today's
+date is no part of that: the loaded tokenizer is given the run's.
 """
 
 from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
@@ -19,7 +20,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from configs.errors import ConfigError, TemplateRefusal
 from configs.records import TemplateSettings
 
-PLAIN = TemplateSettings()
+PLAIN = TemplateSettings(as_saved=True)
 """the template as it is, on the day on which it renders"""
 ALWAYS_GIVEN = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "strftime_now"}
@@ -37,6 +38,8 @@ JOIN_SYSTEM = (
     " + messages[2:] %}{%- endif %}"
 )
 """joins a system message to the first user message"""
+HEADER = "{#- set by Regroup #}"
+"""begins the line that a run writes in front of a template"""
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -87,11 +90,14 @@ def set_up_template(tokenizer: PreTrainedTokenizerBase, settings: TemplateSettin
     """Give the tokenizer's chat template the run's variables, and the run's date as today's.
 
     `field` names the setting that the variables come from, whose every variable the template must read. With None, for
-    the tokenizer of a reward model, only those that it reads are set.
+    the tokenizer of a reward model, only those that it reads are set. What an earlier run had given to the template is
+    taken out first, unless `settings` ask for the template as it was saved.
 
     Raises:
         ConfigError: the template does not read a variable, or is broken.
     """
+    if not settings.as_saved:
+        _change(tokenizer, without_header)
     try:
         read = variables_of(tokenizer)
     except TemplateSyntaxError as error:
@@ -102,10 +108,7 @@ def set_up_template(tokenizer: PreTrainedTokenizerBase, settings: TemplateSettin
     if field is not None:
         _refuse_unread(tokenizer, settings, read, field)
     header = _header({name: value for name, value in settings.variables.items() if name in read}, settings.join_system)
-    if isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = {name: _begin(text, header) for name, text in tokenizer.chat_template.items()}
-    elif tokenizer.chat_template is not None:
-        tokenizer.chat_template = _begin(tokenizer.chat_template, header)
+    _change(tokenizer, lambda text: header + text)
     if settings.date is not None and reads_date(tokenizer):
         tokenizer.apply_chat_template = _Dated(tokenizer, settings.date)  # type: ignore[method-assign]
 
@@ -131,12 +134,22 @@ def _header(variables: Mapping[str, Any], join_system: bool) -> str:
         for name, value in sorted(variables.items())
     ]
     lines = [*defaults, *([JOIN_SYSTEM] if join_system else [])]
-    return "".join(lines) + "\n" if lines else ""
+    return "".join([HEADER, *lines]) + "\n" if lines else ""
 
 
-def _begin(template: str, header: str) -> str:
-    """The template with that header, once: a policy that a run saved has it already."""
-    return template if template.startswith(header) else header + template
+def without_header(template: str) -> str:
+    """The template without the line that a run wrote in front of it; older runs began that line without HEADER."""
+    first, _, rest = template.partition("\n")
+    return rest if first.startswith(HEADER) or first.endswith(JOIN_SYSTEM) else template
+
+
+def _change(tokenizer: PreTrainedTokenizerBase, change: Callable[[str], str]) -> None:
+    """Change the chat template, or each of them where the tokenizer has several by name."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        tokenizer.chat_template = {name: change(text) for name, text in template.items()}
+    elif template is not None:
+        tokenizer.chat_template = change(template)
 
 
 class _Dated:

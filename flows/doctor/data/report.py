@@ -252,7 +252,8 @@ def _yaml(part: Block, left_out: str) -> Text:
 
 
 def _tokenizer(config: Config) -> PreTrainedTokenizerBase:
-    return load_tokenizer(prepare_policy(config.policy, models_folder(Path.cwd())).path)
+    folder = prepare_policy(config.policy, models_folder(Path.cwd())).path
+    return load_tokenizer(folder, config.template_settings)
 
 
 def _shown_problem(

@@ -13,10 +13,12 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, ViTConfig
 
 from configs.reader import load_config
+from configs.records import TemplateSettings
 from flows.cli import main
 from flows.doctor.checks import Finding
 from flows.doctor.preflight import Preflight, preflight_checks, unheard_end
 from flows.doctor.report import check
+from reward_training.transformer.chat_template import set_up_template
 from tests.paths import TINY
 from tests.reward_training.conftest import completion
 from tests.reward_training.transformer.templates import (
@@ -118,6 +120,16 @@ def test_a_variable_that_changes_nothing_is_warned_of(told: Told) -> None:
     wrong = told(THINKING, problems={"template_variables": {"enable_thinking": "off"}})
     assert wrong["template variable enable_thinking"].status == "warn"
     assert "'off' changes nothing" in wrong["template variable enable_thinking"].detail
+
+
+def test_a_policy_that_an_earlier_run_saved_is_judged_by_this_configuration(told: Told) -> None:
+    saved = tokenizer_with(STRICT + "{{ effort | default('high') }}")
+    settings = TemplateSettings(variables={"effort": "low"}, join_system=True)
+    set_up_template(saved, settings, field="problems.template_variables")
+    same = told(saved.chat_template, problems={"template_variables": {"effort": "low"}})
+    assert same["template variable effort"].status == "ok"
+    other = told(saved.chat_template, problems={"system": "Be brief."})
+    assert "set problems.join_system=true" in other["problems"].detail
 
 
 def test_a_turn_that_ends_in_plain_text_is_warned_of(told: Told) -> None:

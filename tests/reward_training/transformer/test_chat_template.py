@@ -14,7 +14,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs.errors import ConfigError, TemplateRefusal
 from configs.records import Message, TemplateSettings
-from reward_training.transformer.chat_template import reads_date, set_up_template, shape, variables_of
+from reward_training.transformer.chat_template import (
+    HEADER,
+    PLAIN,
+    reads_date,
+    set_up_template,
+    shape,
+    variables_of,
+)
 from reward_training.transformer.rendering import conversation_text, prompt_text, try_conversation_text
 from tests.reward_training.transformer.templates import (
     CHATML,
@@ -81,6 +88,33 @@ def test_a_template_that_was_set_up_once_is_not_set_up_twice() -> None:
     once = tokenizer.chat_template
     set_up_template(tokenizer, TemplateSettings(variables={"enable_thinking": False}, join_system=True), field=FIELD)
     assert tokenizer.chat_template == once
+
+
+@pytest.mark.parametrize("of_before", ["written", "older"])
+def test_a_later_run_decides_alone_what_a_saved_template_is_given(of_before: str, tmp_path: Path) -> None:
+    """A policy that a run saved, or that was exported, is where a run with other settings begins."""
+    effort = STRICT + "{{ effort | default('high') }}"
+    earlier = set_up(effort, variables={"effort": "low"}, join_system=True)
+    if of_before == "older":  # the line did not name its writer
+        earlier.chat_template = earlier.chat_template.removeprefix(HEADER)
+    earlier.save_pretrained(str(tmp_path))
+    for given_settings in ({}, {"variables": {"effort": "none"}}, {"join_system": True}):
+        saved = AutoTokenizer.from_pretrained(str(tmp_path))
+        set_up_template(saved, TemplateSettings(**given_settings), field=FIELD)
+        assert saved.chat_template == set_up(effort, **given_settings).chat_template
+    bare = AutoTokenizer.from_pretrained(str(tmp_path))
+    bare.chat_template = earlier.chat_template.replace(effort, STRICT)
+    with pytest.raises(ConfigError, match=r"effort: .* reads no such variable \(it reads none\)"):
+        set_up_template(bare, TemplateSettings(variables={"effort": "low"}), field=FIELD)
+    kept = AutoTokenizer.from_pretrained(str(tmp_path))
+    set_up_template(kept, PLAIN, field=FIELD)
+    assert prompt_text(kept, [SYSTEM, *ASKED]) == "[user] Be brief.\n\n2 + 3?<|eot|>\n[assistant] low"
+
+
+def test_a_first_line_that_the_model_brings_itself_stays() -> None:
+    own = "{%- if effort is not defined %}{%- set effort = 'low' %}{%- endif %}\n" + CHATML + "{{ effort }}"
+    assert set_up(own).chat_template == own
+    assert prompt_text(set_up(own, variables={"effort": "high"}), ASKED).endswith("assistant\nhigh")
 
 
 @settings(deadline=None)
