@@ -58,12 +58,37 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text (byte {error.start} is no UTF-8); name a YAML file") from error
     try:
-        data = yaml.safe_load(text)
+        data = _parse(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}, not a mapping; see configs/tiny.yaml for an example")
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which tells where a value is that looks like a date or number and is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, LookupError) as error:
+            problem = (
+                f"{node.value!r} is no {node.tag.rpartition(':')[2]}: {error}; mend it, or quote it if it is a text"
+            )
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def _parse(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or nested too deeply, or holds an impossible date.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a safe loader
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
 
 
 def _set(data: dict[str, Any], override: str) -> None:
@@ -72,7 +97,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"--set {override!r} is not key=value, for instance --set grpo_config.group_size=4")
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is no YAML: {error}") from error
     *parents, last = key.split(".")

@@ -41,6 +41,20 @@ JOIN_SYSTEM = (
 HEADER = "{#- set by Regroup #}"
 """begins the line that a run writes in front of a template"""
 
+FAILURES = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+    AssertionError,
+)
+"""what a template, which is code that came with the model, may raise while it renders"""
+
 Messages = Sequence[Mapping[str, str]]
 
 
@@ -191,12 +205,17 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, add_genera
                 [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
             )
         )
-    except (TemplateError, TypeError) as error:
+    except FAILURES as error:
         raise TemplateRefusal(
-            f"the chat template of {tokenizer.name_or_path} does not take {shape(messages)}: {error} "
+            f"the chat template of {tokenizer.name_or_path} does not take {shape(messages)}: {_words(error)} "
             f"(the last is {messages[-1]['content'][:SHOWN]!r}); "
             + _remedy(messages, joins_system=JOIN_SYSTEM in str(tokenizer.chat_template))
         ) from error
+
+
+def _words(error: Exception) -> str:
+    """What the template says itself, or Python's error with its name, since `'name'` alone tells little."""
+    return str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
 
 
 def shape(messages: Messages) -> str:

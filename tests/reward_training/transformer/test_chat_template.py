@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,30 @@ def test_a_refusal_has_the_turns_the_words_of_the_template_and_the_remedy(
 ) -> None:
     with pytest.raises(TemplateRefusal, match=f"{words}; .*{remedy}"):
         prompt_text(tokenizer_with(STRICT), messages)
+
+
+@pytest.mark.parametrize(
+    ("expression", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("messages[-1].content.index('zzz')", "ValueError: substring not found"),
+        ("'{missing}'.format(1)", "KeyError: 'missing'"),
+        ("'{2}'.format(1)", "IndexError: "),
+        ("'%c' % -1", "OverflowError: "),
+        ("messages[-1].content.encode('ascii')", "UnicodeEncodeError: 'ascii' codec"),
+        ("messages[-1].content | int + none", "TypeError: unsupported operand"),
+        ("messages[-1].content.nothing.more", "no attribute 'nothing'"),
+        ("cycle(messages)", "RecursionError: "),
+    ],
+)
+def test_whatever_a_template_raises_is_a_refusal_that_names_the_message(expression: str, error: str) -> None:
+    cycle = "{% macro cycle(x) %}{{ cycle(x) }}{% endmacro %}"
+    tokenizer = tokenizer_with(cycle + "{{ " + expression + " }}" + CHATML)
+    for rendered in (prompt_text, partial(conversation_text, response="é")):
+        with pytest.raises(TemplateRefusal, match="does not take the turns user") as refused:
+            rendered(tokenizer, [{"role": "user", "content": "2 + 3, é?"}])
+        assert error in str(refused.value)
+    assert try_conversation_text(tokenizer, [{"role": "user", "content": "é"}], "é") is None
 
 
 def test_the_system_message_is_joined_to_the_first_user_message_where_asked() -> None:
