@@ -20,7 +20,13 @@ from reward_training.reward_models import backbone
 from reward_training.reward_models.distinct import distinct_pairs
 from reward_training.reward_models.heads import refuse_without_head
 from reward_training.transformer.chat_template import reads_date
-from reward_training.transformer.rendering import conversation_text, holds, prompt_text, try_conversation_text
+from reward_training.transformer.rendering import (
+    conversation_text,
+    prompt_text,
+    try_conversation_text,
+    unwritten,
+    unwritten_remedy,
+)
 from reward_training.transformer.turn_ends import turn_end
 from tasks.runs.workspace import models_folder
 
@@ -64,12 +70,13 @@ def _check_variables(config: Config, folder: Path, prompt: list[Message]) -> Ite
 
 
 def _check_system(tokenizer: PreTrainedTokenizerBase, chats: Iterable[list[Message]]) -> Iterator[Finding]:
+    """A warning for the first message, the system's or another, that the template does not write."""
     for prompt in _shapes(chats):
-        lost = [message for message in prompt if message["role"] == "system" and message["content"].strip()]
-        text = prompt_text(tokenizer, prompt)
-        if any(not holds(text, message) for message in lost):
-            detail = f"the chat template does not write the system message {lost[0]['content'][:END]!r} as it is"
-            yield Finding("system message", "warn", detail, "set problems.join_system=true if it should be read")
+        lost = unwritten(prompt_text(tokenizer, prompt), prompt)
+        if lost:
+            role, content = lost[0]["role"], lost[0]["content"][:END]
+            detail = f"the chat template does not write the {role} message {content!r} as it is"
+            yield Finding(f"{role} message", "warn", detail, unwritten_remedy(tokenizer, lost))
             return
 
 
@@ -144,16 +151,22 @@ def _check_conversations(name: str, tokenizer: PreTrainedTokenizerBase, prompts:
     chats = _shapes(prompt for prompt in prompts if not isinstance(prompt, str))
     if tokenizer.chat_template is None or not chats:
         return
+    lost: list[Message] = []
     for prompt in chats:
         try:
             text = conversation_text(tokenizer, prompt, ANSWER)
         except TemplateRefusal as error:
             yield Finding(title, "fail", str(error))
             return
-        if ANSWER not in text or not all(holds(text, message) for message in prompt if message["role"] == "user"):
+        lost += unwritten(text, prompt)
+        if ANSWER not in text or any(message["role"] == "user" for message in lost):
             detail = f"the chat template of {tokenizer.name_or_path} does not write all questions and answers"
             yield Finding(title, "fail", detail, "take a model whose template writes them")
             return
+    if lost:
+        role, content = lost[0]["role"], lost[0]["content"][:END]
+        detail = f"its chat template does not write the {role} message {content!r}: it does not see it"
+        yield Finding(title, "warn", detail, unwritten_remedy(tokenizer, lost))
     thought = try_conversation_text(tokenizer, chats[0], f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}")
     if thought is not None and THOUGHT not in thought:
         detail = "its chat template strips thoughts: it sees answers alone, and pairs that differ only in thoughts are left out"
@@ -174,6 +187,8 @@ def _check_distinct(
     if found.left_out:
         remedy = f"reward_models.{name} learns from the others alone" if found.ids else ""
         yield Finding(f"pairs of {name}", "warn" if found.ids else "fail", found.told, remedy)
+    if found.unwritten:
+        yield Finding(f"prompts of {name}", "warn", found.unwritten)
 
 
 def _shapes(prompts: Iterable[Prompt]) -> list[list[Message]]:

@@ -1,7 +1,8 @@
 """Which preference pairs a reward model can learn from: those whose two responses its chat template renders differently.
 
 A template may drop thoughts, white space or anything else. Responses that differ in that alone are the same text to the
-model, and a loss on them teaches nothing.
+model, and a loss on them teaches nothing. It may also drop a message of the prompt, such as the system's; such pairs are
+kept, and told of.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import TemplateRefusal
-from configs.records import PreferencePair
-from reward_training.transformer.rendering import conversation_ids, conversation_text
+from configs.records import Message, PreferencePair
+from reward_training.transformer.chat_template import SHOWN
+from reward_training.transformer.rendering import conversation_ids, conversation_text, unwritten, unwritten_remedy
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class DistinctPairs:
     """{reason: count}. `alike`: the template renders both responses alike; `refused`: it does not take one of them"""
     told: str
     """what is left out and why, with the remedy; empty where nothing is"""
+    num_unwritten: int
+    """pairs with a message in the prompt that the template does not write; they are not left out for that"""
+    unwritten: str
+    """what is not written, with the remedy; empty where everything is"""
 
 
 def distinct_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair]) -> DistinctPairs:
@@ -46,6 +52,7 @@ def distinct_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Preferenc
     texts: list[str] = []
     rendered: list[int] = []
     refusals: list[str] = []
+    lost: list[list[Message]] = []
     for i, pair in enumerate(pairs):
         try:
             both = [conversation_text(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
@@ -53,6 +60,7 @@ def distinct_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Preferenc
             refusals.append(str(error))
         else:
             texts += both
+            lost += [] if isinstance(pair.prompt, str) else filter(None, [unwritten(both[0], pair.prompt)])
             rendered.append(i)
     ids = conversation_ids(tokenizer, texts)
     found = [PairIds(i, *both) for i, both in zip(rendered, zip(ids[::2], ids[1::2], strict=True), strict=True)]
@@ -64,6 +72,17 @@ def distinct_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Preferenc
         distinct,
         {reason: count for reason, count in counts.items() if count},
         _told(len(pairs), num_alike, refusals, tokenizer.name_or_path),
+        len(lost),
+        _told_unwritten(len(pairs), lost, tokenizer) if lost else "",
+    )
+
+
+def _told_unwritten(num_pairs: int, lost: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> str:
+    first = lost[0][0]
+    return (
+        f"the prompts of {len(lost)} of {num_pairs} pairs hold a message that the chat template of {tokenizer.name_or_path} "
+        f"does not write, such as the {first['role']} message {first['content'][:SHOWN]!r}: to the reward model, prompts that "
+        f"differ only there are the same; {unwritten_remedy(tokenizer, lost[0])}"
     )
 
 

@@ -157,6 +157,12 @@ def without_header(template: str) -> str:
     return rest if first.startswith(HEADER) or first.endswith(JOIN_SYSTEM) else template
 
 
+def joins_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the run joins system messages to the first user message in the chat template."""
+    template = tokenizer.chat_template
+    return any(JOIN_SYSTEM in text for text in (template.values() if isinstance(template, dict) else [template or ""]))
+
+
 def _change(tokenizer: PreTrainedTokenizerBase, change: Callable[[str], str]) -> None:
     """Change the chat template, or each of them where the tokenizer has several by name."""
     template = tokenizer.chat_template
@@ -209,7 +215,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, add_genera
         raise TemplateRefusal(
             f"the chat template of {tokenizer.name_or_path} does not take {shape(messages)}: {_words(error)} "
             f"(the last is {messages[-1]['content'][:SHOWN]!r}); "
-            + _remedy(messages, joins_system=JOIN_SYSTEM in str(tokenizer.chat_template))
+            + _remedy(messages, joins_system=joins_system(tokenizer))
         ) from error
 
 

@@ -9,10 +9,14 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.errors import TemplateRefusal
 from configs.records import Message, Problem, Prompt
-from reward_training.transformer.chat_template import SHOWN, render, shape
+from reward_training.transformer.chat_template import SHOWN, joins_system, render, shape
 
 SWITCH = re.compile(r"/(?:no_?)?think\b")
 """what some templates read in a message, and take out"""
+
+
+THOUGHTS = re.compile(r"^.*</think>|<\|channel\|>analysis.*?<\|end\|>", re.DOTALL)
+"""what some templates leave out of an earlier turn of the assistant"""
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
@@ -40,6 +44,28 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
 def holds(text: str, message: Message) -> bool:
     """Whether a rendered text holds the content of a message, apart from white space and switches such as /no_think."""
     return _bare(message["content"]) in _bare(text)
+
+
+def unwritten(text: str, prompt: Sequence[Message]) -> list[Message]:
+    """The messages of a prompt that its rendered text does not hold, each for itself; thoughts of earlier turns do not count."""
+    lost, rest = [], _bare(text)
+    for i in sorted(
+        range(len(prompt)), key=lambda i: -len(prompt[i]["content"])
+    ):  # a short one may be part of a long one
+        content = prompt[i]["content"]
+        content = _bare(THOUGHTS.sub("", content) if prompt[i]["role"] == "assistant" else content)
+        if content not in rest:
+            lost.append(i)
+        elif content:
+            rest = rest.replace(content, "\0", 1)
+    return [prompt[i] for i in sorted(lost)]
+
+
+def unwritten_remedy(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """What to do about messages that a chat template does not write."""
+    if any(message["role"] == "system" for message in messages) and not joins_system(tokenizer):
+        return "set problems.join_system=true if it should be read"
+    return "take a model whose template writes it, or mend its chat_template.jinja, if it should be read"
 
 
 def _bare(text: str) -> str:

@@ -222,8 +222,8 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
     tokenizer = load_tokenizer(spec.base.path, spec.config.template_settings)
     distinct = distinct_pairs(tokenizer, _read_pairs(spec, spec.new_pairs))
     all_new, all_earlier = distinct.pairs, distinct_pairs(tokenizer, _read_pairs(spec, spec.earlier_pairs)).pairs
-    if distinct.left_out:
-        context.warn(f"round {spec.round}, reward model {spec.name}: {distinct.told}")
+    for told_of in filter(None, (distinct.told, distinct.unwritten)):
+        context.warn(f"round {spec.round}, reward model {spec.name}: {told_of}")
     new, earlier = settle(all_new, all_earlier)
     train = select_training_pairs(
         new,

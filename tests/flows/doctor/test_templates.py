@@ -190,6 +190,30 @@ def test_pairs_of_a_file_that_render_alike(told: Told, workspace: Path) -> None:
     assert "pairs of taste" not in told(CHATML, **labeler)
 
 
+def test_a_system_message_of_a_preference_file_that_the_template_drops_is_warned_of(
+    told: Told, workspace: Path
+) -> None:
+    dropping = CHATML.replace("in messages %}", "in messages if message.role != 'system' %}")
+    rows = [
+        {
+            "prompt": [{"role": "system", "content": system}, {"role": "user", "content": f"Say {i}"}],
+            "chosen": chosen,
+            "rejected": rejected,
+        }
+        for system, chosen, rejected in (("Be curt.", "5", "It is 5"), ("Be wordy.", "It is 5", "5"))
+        for i in range(40)
+    ]
+    (workspace / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labeler = {"taste": {"kind": "trained", "labeler": {"kind": "file", "path": "pairs.jsonl"}}}
+    found = told(dropping, reward_models=labeler)
+    assert found["template of taste"].status == found["prompts of taste"].status == "warn"
+    assert "does not write the system message 'Be curt.'" in found["template of taste"].detail
+    assert found["template of taste"].remedy.startswith("set problems.join_system=true")
+    assert found["prompts of taste"].detail.startswith("the prompts of 80 of 80 pairs hold a message")
+    joined = told(dropping, reward_models=labeler, problems={"join_system": True})
+    assert {"template of taste", "prompts of taste"}.isdisjoint(joined)
+
+
 def test_prompts_of_a_file_that_the_template_refuses_fail(told: Told, workspace: Path) -> None:
     prompt = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     rows = [{"prompt": prompt if i == 99 else f"Say {i}", "chosen": "5", "rejected": "6"} for i in range(160)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from configs.records import PreferencePair
+from configs.records import PreferencePair, TemplateSettings
 from reward_training.reward_models.distinct import distinct_pairs
+from reward_training.transformer.chat_template import set_up_template
 from tests.reward_training.transformer.templates import CHATML, STRICT, STRIPPING, of_trl, tokenizer_with
 
 
@@ -54,3 +55,26 @@ def test_pairs_that_differ_in_what_a_template_strips(template: str, kept: list[i
 
 def test_no_pairs() -> None:
     assert distinct_pairs(tokenizer_with(CHATML), []).ids == []
+
+
+def test_pairs_whose_system_message_the_template_drops_are_counted() -> None:
+    """The same questions with opposite labels under two system messages, which are one to such a reward model."""
+    dropping = CHATML.replace("in messages %}", "in messages if message.role != 'system' %}")
+    pairs = [
+        pair(*answers, prompt=f"{n} + 3?").model_copy(
+            update={"prompt": [{"role": "system", "content": system}, {"role": "user", "content": f"{n} + 3?"}]}
+        )
+        for system, answers in (("Be brief.", ("5", "It is 5.")), ("Be wordy.", ("It is 5.", "5")))
+        for n in range(3)
+    ]
+    found = distinct_pairs(tokenizer_with(dropping), [*pairs, *PAIRS])
+    assert (len(found.ids), found.left_out, found.num_unwritten) == (10, {}, 6)
+    assert found.unwritten.startswith("the prompts of 6 of 10 pairs hold a message that the chat template of")
+    assert "the system message 'Be brief.'" in found.unwritten
+    assert "set problems.join_system=true" in found.unwritten
+    joining = tokenizer_with(dropping)
+    set_up_template(joining, TemplateSettings(join_system=True), field=None)
+    for tokenizer in (joining, tokenizer_with(CHATML)):
+        found = distinct_pairs(tokenizer, pairs)
+        assert (found.num_unwritten, found.unwritten) == (0, "")
+        assert len({tuple(ids.chosen) for ids in found.ids}) == 6

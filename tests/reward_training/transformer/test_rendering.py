@@ -7,7 +7,8 @@ import copy
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from reward_training.transformer.rendering import conversation_ids, conversation_text, prompt_text
+from configs.records import Message
+from reward_training.transformer.rendering import conversation_ids, conversation_text, prompt_text, unwritten
 
 MESSAGES = [{"role": "user", "content": "2 + 3?"}]
 
@@ -73,3 +74,27 @@ def test_special_tokens_of_the_template_are_single_ids(tokenizer: PreTrainedToke
         "\n",
     ]
     assert conversation_ids(tokenizer, []) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "contents", "lost"),
+    [
+        ("<s>Be brief. 2 + 3?", ["Be brief.", "2 + 3?"], []),
+        ("<u>2 + 3?", ["Be brief.", "2 + 3?"], [0]),
+        (
+            "<u>Answer: is 5 odd?",
+            ["Answer: is 5", "Answer: is 5 odd?"],
+            [0],
+        ),  # part of the question is no system message
+        ("<u>2 + 3?<a>5<u>Sure?", ["", "2 + 3?", "<think>2 and 3</think>\n5", "Sure?"], []),
+        ("<u>2 + 3?<u>Sure?", [" ", "2 + 3?", "<think>2 and 3</think>\n5", "Sure?"], [2]),
+        ("<u>Go on.<a>4", ["", "Go on.", "4", "Go on."], [3]),  # once each
+    ],
+)
+def test_messages_that_a_template_does_not_write(text: str, contents: list[str], lost: list[int]) -> None:
+    roles = ["system", "user", "assistant", "user"]
+    prompt: list[Message] = [
+        {"role": role, "content": content} for role, content in zip(roles[: len(contents)], contents, strict=True)
+    ]
+    found = unwritten(text, prompt)
+    assert [message["content"] for message in found] == [contents[i] for i in lost]
