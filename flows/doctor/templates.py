@@ -17,7 +17,7 @@ from grpo_train.policies.model import load_tokenizer
 from grpo_train.policies.model_source import is_model_folder, policy_folder
 from reward_training.preferences.reading import read_preferences
 from reward_training.reward_models import backbone
-from reward_training.reward_models.distinct import distinct_pairs
+from reward_training.reward_models.distinct import distinct_pairs, too_long
 from reward_training.reward_models.heads import refuse_without_head
 from reward_training.transformer.chat_template import reads_date
 from reward_training.transformer.rendering import (
@@ -119,7 +119,8 @@ def check_reward_model_templates(
             continue  # check_model and check_rewards tell it
         yield from _check_conversations(name, tokenizer, [*asked, *(pair.prompt for pair in pairs)])
         if isinstance(model, TrainedRewardModel):
-            yield from _check_distinct(name, model, tokenizer, pairs[:TRIED_PAIRS])
+            yield from _check_distinct(name, tokenizer, pairs[:TRIED_PAIRS])
+            yield from _check_lengths(name, model, tokenizer, [pair for pair in pairs if pair.split == "train"])
 
 
 def _base(model: RewardModel, policy: Path, workspace: Path) -> Path | None:
@@ -180,7 +181,7 @@ def _check_conversations(name: str, tokenizer: PreTrainedTokenizerBase, prompts:
 
 
 def _check_distinct(
-    name: str, model: TrainedRewardModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair]
+    name: str, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair]
 ) -> Iterator[Finding]:
     """What the chat template does to the first pairs of a preference file."""
     found = distinct_pairs(tokenizer, pairs)
@@ -189,6 +190,18 @@ def _check_distinct(
         yield Finding(f"pairs of {name}", "warn" if found.ids else "fail", found.told, remedy)
     if found.unwritten:
         yield Finding(f"prompts of {name}", "warn", found.unwritten)
+
+
+def _check_lengths(
+    name: str, model: TrainedRewardModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair]
+) -> Iterator[Finding]:
+    """A warning where some of the first training pairs of a preference file are too long, a failure where all pairs are."""
+    ids = distinct_pairs(tokenizer, pairs[:TRIED_PAIRS]).ids
+    if not any(pair.fits(model.max_length) for pair in ids):
+        ids = distinct_pairs(tokenizer, pairs).ids
+    if detail := too_long(ids, model.max_length, name):
+        is_learned_from = any(pair.fits(model.max_length) for pair in ids)
+        yield Finding(f"lengths of {name}", "warn" if is_learned_from else "fail", detail)
 
 
 def _shapes(prompts: Iterable[Prompt]) -> list[list[Message]]:

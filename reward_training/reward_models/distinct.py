@@ -26,8 +26,13 @@ class PairIds:
     chosen: list[int]
     rejected: list[int]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the longer conversation."""
+        return max(len(self.chosen), len(self.rejected))
+
     def fits(self, max_length: int) -> bool:
-        return max(len(self.chosen), len(self.rejected)) <= max_length
+        return self.length <= max_length
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,23 @@ def _told_unwritten(num_pairs: int, lost: Sequence[list[Message]], tokenizer: Pr
         f"the prompts of {len(lost)} of {num_pairs} pairs hold a message that the chat template of {tokenizer.name_or_path} "
         f"does not write, such as the {first['role']} message {first['content'][:SHOWN]!r}: to the reward model, prompts that "
         f"differ only there are the same; {unwritten_remedy(tokenizer, lost[0])}"
+    )
+
+
+def too_long(ids: Sequence[PairIds], max_length: int, name: str) -> str:
+    """How many pairs of reward model `name` do not fit into `max_length` tokens, and what they need; empty if all fit."""
+    over = [pair.length for pair in ids if not pair.fits(max_length)]
+    if not over:
+        return ""
+    field = f"reward_models.{name}.max_length"
+    if len(over) == len(ids):
+        return (
+            f"no pair of {len(ids)} fits into max_length={max_length} tokens: the shortest needs {min(over)} and the longest "
+            f"{max(over)}; raise {field}"
+        )
+    return (
+        f"{len(over)} of {len(ids)} pairs do not fit into max_length={max_length} tokens and are left out; {field}={max(over)} "
+        "takes them all"
     )
 
 

@@ -32,7 +32,7 @@ from configs.schema.reward_models import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.reward_models.adapter import add_adapter, merged
 from reward_training.reward_models.backbone import load_backbone, load_tokenizer, set_pad_token
-from reward_training.reward_models.distinct import distinct_pairs
+from reward_training.reward_models.distinct import distinct_pairs, too_long
 from reward_training.reward_models.scores import (
     RewardModelScorer,
     conversation_layout,
@@ -130,7 +130,7 @@ def _rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], m
         _Row(key, ids.chosen, ids.rejected) for key, ids in zip(keys, found.ids, strict=True) if ids.fits(max_length)
     ]
     if not rows and found.ids:
-        raise ConfigError(f"no pair of {len(found.ids)} fits into max_length={max_length} tokens; raise it")
+        raise ConfigError(too_long(found.ids, max_length, pairs[0].objective))
     if not rows:
         raise ConfigError(f"none of {len(pairs)} pairs can be learned from: {found.told}")
     return rows

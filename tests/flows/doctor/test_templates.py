@@ -214,6 +214,28 @@ def test_a_system_message_of_a_preference_file_that_the_template_drops_is_warned
     assert {"template of taste", "prompts of taste"}.isdisjoint(joined)
 
 
+def test_pairs_of_a_file_that_are_too_long(told: Told, workspace: Path) -> None:
+    """A token is a character here; one pair in ten is longer than the others by 100."""
+    rows = [
+        {"prompt": f"Say {i:04}", "chosen": "5" if i % 10 else "5" * 101, "rejected": f"{i % 7}a"} for i in range(700)
+    ]
+    (workspace / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def found(max_length: int) -> Finding | None:
+        block = {"kind": "trained", "labeler": {"kind": "file", "path": "pairs.jsonl"}, "max_length": max_length}
+        return told(CHATML, reward_models={"taste": block}).get("lengths of taste")
+
+    assert found(160) is None
+    some, none = found(60), found(8)
+    assert some is not None
+    assert none is not None
+    assert some.status == "warn"
+    assert "of 512 pairs do not fit into max_length=60 tokens" in some.detail
+    assert none.status == "fail"
+    assert "fits into max_length=8 tokens: the shortest needs " in none.detail
+    assert none.detail.endswith("; raise reward_models.taste.max_length")
+
+
 def test_prompts_of_a_file_that_the_template_refuses_fail(told: Told, workspace: Path) -> None:
     prompt = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     rows = [{"prompt": prompt if i == 99 else f"Say {i}", "chosen": "5", "rejected": "6"} for i in range(160)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.records import PreferencePair, TemplateSettings
-from reward_training.reward_models.distinct import distinct_pairs
+from reward_training.reward_models.distinct import PairIds, distinct_pairs, too_long
 from reward_training.transformer.chat_template import set_up_template
 from tests.reward_training.transformer.templates import CHATML, STRICT, STRIPPING, of_trl, tokenizer_with
 
@@ -78,3 +78,14 @@ def test_pairs_whose_system_message_the_template_drops_are_counted() -> None:
         found = distinct_pairs(tokenizer, pairs)
         assert (found.num_unwritten, found.unwritten) == (0, "")
         assert len({tuple(ids.chosen) for ids in found.ids}) == 6
+
+
+def test_pairs_that_are_too_long_are_told_with_the_length_that_they_need() -> None:
+    ids = [PairIds(0, [1] * 5, [1] * 9), PairIds(1, [1] * 7, [1]), PairIds(2, [1], [2])]
+    assert too_long(ids, 9, "taste") == too_long([], 9, "taste") == ""
+    assert too_long(ids, 8, "taste") == (
+        "1 of 3 pairs do not fit into max_length=8 tokens and are left out; reward_models.taste.max_length=9 takes them all"
+    )
+    assert too_long(ids[:2], 6, "taste") == (
+        "no pair of 2 fits into max_length=6 tokens: the shortest needs 7 and the longest 9; raise reward_models.taste.max_length"
+    )
