@@ -79,6 +79,11 @@ class Columns(Block):
         description="further columns that a reward of yours reads; kept anyway are those that its parameters or the "
         "texts in its module name",
     )
+    system: Annotated[Text | None, LATER] = Field(
+        None,
+        description="column with a system message, in the place of `problems.system`; rows where it is empty have none of "
+        "their own",
+    )
     source: Annotated[Text | None, LATER] = Field(
         None,
         description="column with the name of each row's source (`data_source`, `task`), for data in which several are "

@@ -44,8 +44,11 @@ class RawProblem:
 
     @property
     def stem(self) -> str:
-        """The question as one string, without its options."""
-        return self.text.removesuffix(self.options)
+        """The question as one string, without its options and system message."""
+        if isinstance(self.question, str):
+            return self.text.removesuffix(self.options)
+        asked = [message["content"] for message in self.question if message["role"] != "system"]
+        return "\n".join(asked).removesuffix(self.options)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _problem(
         else Answered(golds[0] if len(golds) == 1 else golds, options, location)
     )
     problem = RawProblem(
-        question if written is None else under_question(question, written),
+        _under_system(question if written is None else under_question(question, written), row, columns, location),
         golds[0] if golds and answered is None else None,
         name if columns.source is None else _source_of(row, columns.source, location),
         other_answers=golds[1:] if answered is None else [],
@@ -124,6 +124,28 @@ def _letters(answered: dict[int, Answered], columns: Columns) -> dict[int, list[
 
 def _answers(golds: list[str]) -> dict[str, Any]:
     return {"answer": golds[0], "other_answers": golds[1:]}
+
+
+def _under_system(
+    question: str | list[Message], row: dict[str, Any], columns: Columns, location: str
+) -> str | list[Message]:
+    """The question after the row's own system message, where it has one.
+
+    Raises:
+        ConfigError: that is no text, or the conversation has another one.
+    """
+    if columns.system is None or is_empty(said := column(row, columns.system, "columns.system", location)):
+        return question
+    if not isinstance(said, str):
+        raise ConfigError(f"{location}: columns.system is {shortened(said)}; it must be a text")
+    messages = [Message(role="user", content=question)] if isinstance(question, str) else question
+    own = [message["content"].strip() for message in messages if message["role"] == "system"]
+    if own and own != [said.strip()]:
+        raise ConfigError(
+            f"{location}: the conversation has the system message {shortened(own[0])}, and column {columns.system!r} says "
+            f"{shortened(said)}; leave columns.system out, or mend the row"
+        )
+    return messages if own else [Message(role="system", content=said), *messages]
 
 
 def _source_of(row: dict[str, Any], name: str, location: str) -> str:

@@ -69,6 +69,11 @@ def _blocks(columns: Sequence[Column], options: str | list[str] | None) -> Itera
             named["options"] = options
             if answer is not None and not right and _counts_from_one(answer, columns, options):
                 named["first_option"] = 1
+        system = [
+            c.name for c in columns if c.word in ("system", "systemprompt") and c.kind == "text" and "." not in c.name
+        ]
+        if system:
+            named["system"] = system[0]
         if (level := _difficulty(columns)) is not None:
             named["difficulty"] = level
         yield ({"columns": named} if named else {}) | _place(answer if options is None else None)

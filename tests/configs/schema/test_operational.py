@@ -107,6 +107,7 @@ def test_everything_else_stays_as_the_configuration_says_it() -> None:
         )),
         # unset fields that came after the first runs
         *("rewards.sources", "evaluation.rewards.sources", "problems.sources.source", "problems.sources.columns.source"),
+        "problems.sources.columns.system",
     }  # fmt: skip
 
 

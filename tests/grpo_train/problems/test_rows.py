@@ -8,8 +8,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from configs.errors import ConfigError
-from configs.schema.problems import FileSource, Source
+from configs.schema.problems import Columns, FileSource, Source
 from grpo_train.problems.raw_problem import RawProblem, SourceRows
+from grpo_train.problems.rows import problems_of_rows
 from grpo_train.problems.sources import read_source
 from reward_training.rewards.columns import ColumnsRead
 
@@ -366,3 +367,28 @@ def test_a_difficulty_that_is_named_and_of_no_use_is_refused(setting: Any, value
 def test_a_scale_has_two_ends_or_words(setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"span no range|needs two words"):
         FileSource.model_validate({"path": "a", "columns": {"difficulty": {"column": "x", **setting}}})
+
+
+# ---- system messages ------------------------------------------------------------------------------------------------
+
+BRIEF = {"role": "system", "content": "Be brief."}
+
+
+def test_system_message_of_a_row_stands_before_its_question_with_its_options() -> None:
+    source = FileSource(path="f", columns=Columns(system="system", options="choices"))
+    rows = [("line 1", {"system": "Be brief.", "question": "Q?", "choices": ["red", "blue"], "answer": 1}),
+            ("line 2", {"system": "", "question": "R?", "choices": ["red", "blue"], "answer": 0})]  # fmt: skip
+    first, second = problems_of_rows(source, "f", rows).problems
+    assert first.question == [BRIEF, {"role": "user", "content": "Q?\nA. red\nB. blue"}]
+    assert first.stem == "Q?\n"
+    assert (second.question, second.answer) == ("R?\nA. red\nB. blue", "A")
+
+
+def test_system_message_goes_before_a_conversation_and_has_to_agree_with_its_own() -> None:
+    source = FileSource(path="f", columns=Columns(question="messages", answer=None, system="system"))
+    asked = {"role": "user", "content": "Q?"}
+    [without] = problems_of_rows(source, "f", [("line 1", {"system": "Be brief.", "messages": [asked]})]).problems
+    [same] = problems_of_rows(source, "f", [("line 1", {"system": "Be brief.", "messages": [BRIEF, asked]})]).problems
+    assert without.question == same.question == [BRIEF, asked]
+    with pytest.raises(ConfigError, match=r"line 1: .*'Be brief\.', and column 'system' says 'Be long\.'"):
+        problems_of_rows(source, "f", [("line 1", {"system": "Be long.", "messages": [BRIEF, asked]})])

@@ -157,6 +157,12 @@ SETS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[list[str] | Non
         [["Bob", "Rob"]],
         "exact",
     ),
+    "a conversation and its system message": (
+        [{"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": LONG}]}],
+        {"columns": {"question": "conversations", "answer": None, "system": "system"}},
+        [None],
+        "judge",
+    ),
     "tatsu-lab/alpaca": (
         [{"instruction": "Do it.", "input": "", "output": LONG}, {"instruction": "Sum up.", "input": "A text", "output": LONG}],
         {"columns": {"question": "{instruction}\n\n{input}", "answer": None}},
