@@ -50,6 +50,8 @@ def load_policy(
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 str(path), dtype=dtype, generation_config=_token_ids(Path(path))
             )
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ImportError, *FAULTS) as error:  # some architectures need a package that is not here
         raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
     model.config.pad_token_id = tokenizer.pad_token_id

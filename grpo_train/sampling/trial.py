@@ -73,6 +73,8 @@ def _tried(model: PreTrainedModel, length: int) -> Way | ConfigError:
         if not _is_causal(model):
             return _refusal(model, reason)
         _differentiate(model)
+    except torch.OutOfMemoryError:
+        raise
     except FAULTS as error:
         return _refusal(model, f"a forward and backward pass raise {type(error).__name__}: {error}")
     for way in WAYS:

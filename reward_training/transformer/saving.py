@@ -24,6 +24,14 @@ def try_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """
     is_new = not folder.exists()
     try:
+        _try(model, tokenizer, folder)
+    finally:
+        if is_new and folder.is_dir():
+            folder.rmdir()
+
+
+def _try(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".trial.", dir=folder) as trial, quiet_transformers():
             model.save_pretrained(trial, state_dict={})
@@ -32,14 +40,13 @@ def try_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         raise ConfigError(
             f"{folder} cannot be written ({error}); mend its permissions, or work in another folder"
         ) from error
+    # transformers refuses settings by ValueError, values that JSON cannot hold by TypeError, and quantised weights by NotImplementedError
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(
             f"{type(model).__name__} could be trained but not saved: {error}; mend the files beside its weights"
         ) from error
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     free = shutil.disk_usage(folder).free
-    if is_new:
-        folder.rmdir()
     if needed > free:
         raise ConfigError(
             f"the trained model takes {needed / GB:.2f} GB and {folder} has {free / GB:.2f} GB left; free space, or work in a "

@@ -128,5 +128,7 @@ def _is_only_product(model: PreTrainedModel, head: nn.Linear) -> bool:
     try:
         hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
         return torch.equal(head(hidden), model(input_ids=ids, use_cache=False).logits)
+    except torch.OutOfMemoryError:
+        raise
     except FAULTS:  # not every model has a decoder that can be called alone
         return False

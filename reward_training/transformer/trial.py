@@ -31,7 +31,8 @@ SHORTEST = 64
 """tokens of the shortest trial"""
 KERNELS_WITH_MASKS = ("grouped", "eager", "sdpa")
 FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, NotImplementedError, AssertionError)
-"""what a model raises that is called in a way that it does not know"""
+"""what transformers' models raise when they are called in a way that they do not know (NotImplementedError: a kernel or cache that
+an architecture lacks). Out of memory is a RuntimeError too, and no answer to a trial: it is raised on"""
 
 
 def layout_of(model: PreTrainedModel, body: nn.Module) -> LayoutOf:

@@ -19,6 +19,7 @@ from grpo_train.policies.model import (
 )
 from grpo_train.policies.tiny_model import build_tiny_tokenizer, save_tiny_model
 from grpo_train.sampling.generation import Sampling, sample
+from reward_training.transformer.token_logprobs import plain_head
 from reward_training.transformer.turn_ends import stop_token_ids
 from tests.reward_training.transformer.templates import CHATML, STRICT, tokenizer_with
 
@@ -194,3 +195,20 @@ def test_a_policy_that_stops_already_keeps_its_settings(tmp_path: Path) -> None:
     tokenizer = tokenizer_with(CHATML, eos="<|im_end|>")
     model, _ = load_policy(small_policy(tokenizer, tmp_path), device="cpu")
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_full_memory_is_told_as_such_and_not_as_a_model_that_is_none(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a RuntimeError, as are the faults of a model that cannot be called so: it was taken for one of these."""
+    model, _ = load_policy(tiny, device="cpu")
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(model.get_decoder(), "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        plain_head(model)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_policy(tiny, device="cpu")

@@ -26,7 +26,7 @@ def test_model_that_transformers_refuses_to_save_is_refused_by_its_words(
 ) -> None:
     monkeypatch.setattr(tiny[0].generation_config, "min_p", 0.1)
     with pytest.raises(ConfigError, match=r"(?s)could be trained but not saved: .*`min_p`"):
-        try_saving(*tiny, tmp_path)
+        try_saving(*tiny, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
