@@ -39,6 +39,23 @@ class JobFailed(RegroupError, RuntimeError):
     """A child process ended before its stage was done, without reporting one of the other errors."""
 
 
+class ServerAway(RegroupError, ConnectionError):
+    """A server cannot be reached, does not answer in time, or its engine is dead; waiting may help."""
+
+
+class ServerRefused(RegroupError, RuntimeError):
+    """A server that works does not do what it was asked; the message has its text."""
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        """`status` is that of the HTTP response; None where it has none, or was not read."""
+        super().__init__(text)
+        self.status = status
+
+
+class ServerDiffers(RegroupError, RuntimeError):
+    """A vLLM server gives other probabilities than the policy whose weights it should hold."""
+
+
 class StageStopped(RegroupError):
     """The stage was asked to stop and ended at a step boundary (exit code 130)."""
 

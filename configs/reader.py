@@ -1,6 +1,6 @@
-"""Reads a YAML file and its `--set` overrides into a Config, or raises a ConfigError that names every faulty field.
+"""Reads a YAML file and its `--set` overrides into a Config or Comparison, or raises a ConfigError that names every faulty field.
 
-No other module reads YAML.
+No other module reads configurations.
 """
 
 from __future__ import annotations
@@ -11,26 +11,107 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from configs.disk.yaml_text import parsed
 from configs.errors import ConfigError
+from configs.schema.comparing.compare import Comparison
 from configs.schema.config import Config
+from configs.schema.credentials import credentials_in
+from configs.schema.methods.method import PairMethod
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """The configuration in a YAML file after `a.b=value` overrides; run.name defaults to the stem of the file name.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or does not fit the schema; names every faulty field and its value.
+        ConfigError: the file is missing, not YAML, or does not fit the schema; names every faulty field and its value, or an
+            address has a credential in it, which is not shown.
     """
-    data = _read_yaml(path)
-    for override in overrides or []:
-        _set(data, override)
-    run = data.setdefault("run", {})
-    if isinstance(run, dict):
-        run.setdefault("name", path.stem)
+    data = _values(path, overrides or [])
+    if "compare" in data:
+        raise ConfigError(
+            f"{path} has a block `compare`, and so is a comparison of several runs: regroup compare {path} (or drop the block to "
+            "run its base)"
+        )
     try:
         return Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
+
+
+def load_comparison(path: Path, overrides: list[str] | None = None) -> Comparison:
+    """The comparison in a YAML file, a configuration with a block `compare`, after `a.b=value` overrides.
+
+    Raises:
+        ConfigError: as `load_config`, also for a member; or two members would be the same.
+    """
+    data = _values(path, overrides or [])
+    if "compare" not in data:
+        raise ConfigError(f"{path} has no block `compare`: nothing to compare; configs/compare.yaml is an example")
+    base = {key: value for key, value in data.items() if key != "compare"}
+    name = base["run"].get("name") if isinstance(base["run"], dict) else None
+    try:
+        comparison = Comparison.model_validate({"name": name, "base": base, "compare": data["compare"]})
+    except ValidationError as error:
+        raise ConfigError(f"{path} does not fit:\n{_explain(error)}") from error
+    _refuse_faulty_members(path, comparison)
+    return comparison
+
+
+def _refuse_faulty_members(path: Path, comparison: Comparison) -> None:
+    names: list[str] = []
+    for method in comparison.compare.methods:
+        try:
+            members = list(comparison.members_of(method))
+        except ValidationError as error:
+            raise ConfigError(f"{path}, method {method!r} does not fit:\n{_explain(error)}") from error
+        if any(member.config.max_rounds > member.config.rounds for member in members):
+            raise ConfigError(
+                f"{path}, method {method!r}: a watch rule has extra_rounds, so that members may have other numbers of rounds and "
+                "could not be compared; drop extra_rounds"
+            )
+        if "regeneration" in comparison.compare.methods[method]:
+            _refuse_unpaid_samples(f"{path}, method {method!r} overrides regeneration", members[0].config)
+        names += [member.name for member in members]
+    if equal := comparison.equal_methods():
+        raise ConfigError(f"{path}: methods {equal[0]!r} and {equal[1]!r} ask for the same; drop one, or change it")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path}: two members would be run {twice[0]!r}; give the methods other names")
+
+
+def _refuse_unpaid_samples(told: str, config: Config) -> None:
+    """Check that a method with samples of its own pays for them in tokens, and that nothing else learns from them.
+
+    Raises:
+        ConfigError: it does not, or a reward model does.
+    """
+    remedy = "drop it there, or set it for all of them outside of `compare`"
+    if not isinstance(config.method, PairMethod):
+        raise ConfigError(
+            f"{told}, from whose samples the policy does not learn with method.kind={config.method.kind}, so that their tokens would be counted for "
+            f"nobody; {remedy}"
+        )
+    if trained := sorted(config.trained_reward_models):
+        raise ConfigError(
+            f"{told}, on whose samples reward model {trained[0]!r} is trained, so that members would be scored by other reward "
+            f"models; {remedy}"
+        )
+
+
+def _values(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """The values in a YAML file after overrides, with a name for the run.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or an address has a credential in it, which is not shown.
+    """
+    data = _read_yaml(path)
+    for override in overrides:
+        _set(data, override)
+    run = data.setdefault("run", {})
+    if isinstance(run, dict):
+        run.setdefault("name", path.stem)
+    if found := list(credentials_in(data)):
+        raise ConfigError(f"{path} does not fit:\n" + "\n".join(f"  {text}" for text in found))
+    return data
 
 
 def parse_stored_config(data: dict[str, Any], run_name: str) -> Config:
@@ -58,37 +139,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text (byte {error.start} is no UTF-8); name a YAML file") from error
     try:
-        data = _parse(text)
+        data = parsed(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}, not a mapping; see configs/tiny.yaml for an example")
     return data
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which tells where a value is that looks like a date or number and is none."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, OverflowError, LookupError) as error:
-            problem = (
-                f"{node.value!r} is no {node.tag.rpartition(':')[2]}: {error}; mend it, or quote it if it is a text"
-            )
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
-
-
-def _parse(text: str) -> Any:
-    """The value of a YAML text.
-
-    Raises:
-        yaml.YAMLError: it is none, or nested too deeply, or holds an impossible date.
-    """
-    try:
-        return yaml.load(text, _Loader)  # a safe loader
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply") from error
 
 
 def _set(data: dict[str, Any], override: str) -> None:
@@ -97,7 +153,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"--set {override!r} is not key=value, for instance --set grpo_config.group_size=4")
     try:
-        value = _parse(text)
+        value = parsed(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is no YAML: {error}") from error
     *parents, last = key.split(".")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from configs.paths import StoredPath
 
 Message = dict[str, str]
 Prompt = str | list[Message]
@@ -74,6 +76,7 @@ class Completion(Record):
     """log-probability of each token of `token_ids` under softmax(logits / temperature) over the whole vocabulary"""
     policy_id: str
     step: int
+    """of the training, at which it was written; 0 elsewhere"""
     seed: int
 
     @property
@@ -114,8 +117,10 @@ def is_right(value: float | None) -> bool:
 
 
 def verdict(score: Score, checker: str | None) -> bool | None:
-    """Whether the reward `checker` calls the response right; None where there is no such reward or it does not apply."""
-    return is_right(score.parts[checker]) if checker in score.parts else None
+    """Whether the reward `checker` calls the response right; None where it could not score it, does not apply, or is no
+    reward."""
+    value = score.parts.get(checker or "")
+    return None if value is None else is_right(value)
 
 
 class PreferencePair(Record):
@@ -194,7 +199,7 @@ class TemplateSettings(Record):
 class Policy(Record):
     """A saved policy; `id` is the content hash of its weights."""
 
-    path: str
+    path: StoredPath
     id: str
     round: int
 
@@ -214,6 +219,8 @@ class EvalReport(Record):
     policy_id: str
     split: str
     values: dict[str, Estimate]
+    unscored: dict[str, dict[str, int]] = {}
+    """{reward: {reason: number of responses}} that the reward applies to and could not score; they count in no estimate"""
 
 
 class RewardModelReport(Record):
@@ -246,7 +253,8 @@ class RewardModelReport(Record):
 
 
 class RoundState(Record):
-    """The state that one round passes to the next."""
+    """The state that one round passes to the next: names and ids, never data. The curriculum's pass rates, for instance,
+    stay in the file that the round's training wrote."""
 
     round: int
     policy: Policy
@@ -255,5 +263,9 @@ class RoundState(Record):
     initial_policy: Policy
     reward_models: dict[str, str]
     """{name: id of the last accepted model}; a name is absent until one of its models was accepted"""
-    curriculum: dict[str, Any] | None = None
-    """epoch and pass rates at the end of the round's training; None before the first training"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_curriculum(cls, data: Any) -> Any:
+        """Older versions wrote the curriculum here too; it is the same as in the round's own file."""
+        return {name: value for name, value in data.items() if name != "curriculum"} if isinstance(data, dict) else data

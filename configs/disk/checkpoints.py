@@ -42,8 +42,19 @@ class Seal(BaseModel):
 class Checkpoints:
     """The checkpoints in the folder of one stage."""
 
-    def __init__(self, stage: Path, *, fingerprint: str, every: int, keep: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        stage: Path,
+        *,
+        fingerprint: str,
+        older: str | None = None,
+        every: int,
+        keep: int,
+        warn: Callable[[str], None],
+    ) -> None:
+        """`older` is the fingerprint that an earlier version gave to the same work; its checkpoints are used too."""
         self.stage = stage
+        self.older = older
         self.folder = stage / CHECKPOINTS
         self.fingerprint = fingerprint
         self.every = every
@@ -66,10 +77,23 @@ class Checkpoints:
 
         Only the newest `keep` checkpoints stay.
         """
-        temporary, target = self.folder / TEMPORARY, self.folder / f"{STEP}{step:06d}"
-        _remove(temporary)
-        temporary.mkdir(parents=True)
-        write(temporary)
+        self.open()
+        write(self.unfinished)
+        self.seal(step)
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of a checkpoint that is being written."""
+        return self.folder / TEMPORARY
+
+    def open(self) -> None:
+        """Make an empty folder `unfinished`."""
+        _remove(self.unfinished)
+        self.unfinished.mkdir(parents=True)
+
+    def seal(self, step: int) -> None:
+        """Make what is in `unfinished` the checkpoint of `step`, as `save` does."""
+        temporary, target = self.unfinished, self.folder / f"{STEP}{step:06d}"
         seal = Seal(
             step=step,
             fingerprint=self.fingerprint,
@@ -110,7 +134,7 @@ class Checkpoints:
     def _check(self, folder: Path) -> Seal:
         """The seal of a checkpoint; raises ValueError or OSError if training cannot resume from it."""
         seal = Seal.model_validate_json((folder / SEAL).read_bytes())
-        if seal.fingerprint != self.fingerprint:
+        if seal.fingerprint not in (self.fingerprint, self.older):
             raise ValueError("it was made for another configuration or other inputs")
         digests = digest_files(folder, leave_out=[SEAL])
         if torn := sorted(name for name in seal.files.keys() | digests if seal.files.get(name) != digests.get(name)):

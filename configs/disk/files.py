@@ -120,8 +120,12 @@ def weights_id(folder: Path) -> str:
     return digest_json([[file.name, digest(file)] for file in files])
 
 
+OF_PROCESS = ("time/", "memory/")
+
+
 class JournalLine(BaseModel):
-    """One measured value. `key` is a `group/name` of docs/metrics.md; keys under `time/` differ between runs."""
+    """One measured value. `key` is a `group/name` of docs/metrics.md; those that begin with one of OF_PROCESS differ between
+    runs that are otherwise equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -172,12 +176,14 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     started_ms: int
     ended_ms: int
+    worked_s: float | None = None
+    """time that went into what the stage wrote, over all its attempts and without pauses; None in older manifests"""
     mlflow_run_id: str | None = None
     prefect_flow_run_id: str | None = None
 
     @property
     def seconds(self) -> float:
-        return (self.ended_ms - self.started_ms) / 1000
+        return (self.ended_ms - self.started_ms) / 1000 if self.worked_s is None else self.worked_s
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -1,12 +1,28 @@
 """The base class of all configuration blocks, and field types that several blocks share."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from configs.schema.operational import OPERATIONAL
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
+EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _of_a_server(url: str) -> str:
+    """The address, unless it is that of something that the server can be asked."""
+    given = url.rstrip("/")
+    for endpoint in ENDPOINTS:
+        if urlsplit(given).path.endswith(endpoint):
+            raise ValueError(f"{url} ends with the path of an endpoint; write {given.removesuffix(endpoint)}")
+    return url
+
+
+ENDPOINTS = ("/v1", "/completions", "/classify", "/pooling", "/score", "/health", "/models")
+ServerUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]"), AfterValidator(_of_a_server)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -5,15 +5,20 @@ configs/reader.py reads it from YAML. The larger blocks have files of their own:
 holds a secret, only the name of the environment variable that does.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from configs.records import TemplateSettings
 from configs.schema.block import Block, Name, PositiveInt, Temperature, TopK, TopP
+from configs.schema.comparing.budget import BudgetConfig
 from configs.schema.evaluation import EvaluationConfig, PromotionConfig
 from configs.schema.grpo import GrpoConfig
-from configs.schema.operational import OPERATIONAL
+from configs.schema.measuring.retention import check_retention
+from configs.schema.methods.check import check_method
+from configs.schema.methods.cold_start import ColdStartConfig, check_cold_start
+from configs.schema.methods.method import GrpoMethod, Method, with_settings_of_method
+from configs.schema.operational import LATER, OPERATIONAL
 from configs.schema.policy import PolicyConfig
 from configs.schema.problems import BandCurriculum, Curriculum, NoCurriculum, ProblemsConfig, ThresholdCurriculum
 from configs.schema.reward_models import (
@@ -32,7 +37,7 @@ from configs.schema.rewards import (
     PythonRewardConfig,
     RewardConfig,
 )
-from configs.schema.run import RunConfig
+from configs.schema.run import AlertConfig, LauncherConfig, RunConfig
 from configs.schema.scopes import check_sources, check_steps, scope_of, source_names
 
 OF_THE_CHECKER = ("greedy_accuracy", "pass_at_", "maj_at_", "at_fault_share")
@@ -66,8 +71,8 @@ class WatchRule(Block):
     action: Literal["warn", "stop", "roll_back"] = Field(
         "warn",
         description="warn: only report it; stop: end the training with the current policy; roll_back: end it with the "
-        "newest checkpoint from before the metric went out of bounds, which needs `grpo_config.save_steps` >= "
-        "`patience`",
+        "newest checkpoint from before the policy whose responses were the first out of bounds, which needs "
+        "`grpo_config.save_steps` >= `patience` (with `grpo_config.vllm.max_staleness` one more)",
     )
     extra_rounds: Annotated[int, Field(ge=0)] = Field(
         0,
@@ -102,36 +107,12 @@ class TrackingConfig(Block):
     experiment: str = Field("regroup", min_length=1, description="name of the MLflow experiment")
 
 
-class LauncherConfig(Block):
-    """The process in which policies and reward models are trained; the result is the same up to rounding."""
-
-    kind: Literal["inline", "process", "accelerate"] = Field(
-        "inline",
-        description="inline: in the process of the flow; process: in a child process, whose memory is freed at its "
-        "end; accelerate: in several ranks, which share each batch when the policy is trained",
-    )
-    num_processes: PositiveInt = Field(
-        1, description="ranks that train the policy, for kind accelerate; a reward model is always trained by one"
-    )
-    config_file: str | None = Field(
-        None,
-        description="configuration file for `accelerate launch`, for kind accelerate; default: torchrun on this "
-        "machine",
-    )
-
-    @model_validator(mode="after")
-    def _fits_kind(self) -> "LauncherConfig":
-        if self.kind != "accelerate" and (self.num_processes > 1 or self.config_file is not None):
-            raise ValueError(
-                f"num_processes={self.num_processes} and config_file={self.config_file!r} need kind accelerate, not {self.kind}"
-            )
-        return self
-
-
 class Config(Block):
     """The configuration of a run."""
 
-    run: Annotated[RunConfig, OPERATIONAL] = Field(RunConfig(), description="name and date of the run")
+    run: Annotated[RunConfig, OPERATIONAL] = Field(
+        RunConfig(), description="name and date of the run, and what stays on disk"
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -140,11 +121,18 @@ class Config(Block):
     )
     rounds: int = Field(2, ge=1, description="rounds after round 0, the baseline, in which nothing is trained")
     policy: PolicyConfig
+    cold_start: Annotated[ColdStartConfig | None, LATER] = Field(
+        None, description="fine-tuning of the given policy before round 0 measures it; default: none"
+    )
     problems: ProblemsConfig
     rewards: list[RewardConfig] = Field(min_length=1, description="the objectives of training")
     combination: CombinationConfig = CombinationConfig()
     reward_models: dict[Name, RewardModel] = Field({}, description="reward models by name")
+    method: Annotated[Method, LATER] = Field(GrpoMethod(), description="how a round trains its policy")
     grpo_config: GrpoConfig = GrpoConfig()
+    budget: Annotated[BudgetConfig | None, LATER] = Field(
+        None, description="the most that a round's training of the policy spends; default: no bound"
+    )
     curriculum: Curriculum = Field(NoCurriculum(), description="which training problems are asked when")
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
@@ -154,9 +142,17 @@ class Config(Block):
     )
     tracking: Annotated[TrackingConfig, OPERATIONAL] = TrackingConfig()
     launcher: Annotated[LauncherConfig, OPERATIONAL] = LauncherConfig()
+    alerts: Annotated[list[AlertConfig], OPERATIONAL] = Field(
+        [], description="receivers of what happens: a refused challenger, a failed run, and so on"
+    )
     keep_checkpoints: Annotated[PositiveInt, OPERATIONAL] = Field(
         2, description="checkpoints that an unfinished stage keeps; a finished one keeps none"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_needs(cls, given: Any) -> Any:
+        return with_settings_of_method(given)
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Config":
@@ -174,7 +170,21 @@ class Config(Block):
         self._check_roll_back()
         self._check_people()
         self._check_per_step()
+        check_method(self)
+        check_cold_start(self)
+        self._check_start()
+        check_retention(self.evaluation.retention, self.promotion.retention, self.grpo_config)
+        if self.budget is not None:
+            self.budget.refuse_less_than_a_step(self.grpo_config)
         return self
+
+    def _check_start(self) -> None:
+        lora = self.grpo_config.lora
+        if self.policy.start_from == "given" and lora is not None and lora.between_rounds == "carry_on":
+            raise ValueError(
+                "policy.start_from=given trains each round anew, so that grpo_config.lora.between_rounds=carry_on has no adapter to go on "
+                "with; use between_rounds=merge, which trains a new adapter in each round, or start_from=champion"
+            )
 
     def _check_people(self) -> None:
         people, shown = self.promotion.people, self.evaluation.num_examples
@@ -186,11 +196,13 @@ class Config(Block):
 
     def _check_roll_back(self) -> None:
         rules = [rule for rule in self.watch if rule.action == "roll_back"]
-        save_steps = self.grpo_config.save_steps
-        if late := [rule.metric for rule in rules if rule.patience > save_steps]:
+        save_steps, vllm = self.grpo_config.save_steps, self.grpo_config.vllm
+        staleness = vllm.max_staleness if vllm is not None else 0
+        if late := [rule.metric for rule in rules if rule.patience + staleness > save_steps]:
             raise ValueError(
                 f"watch rules on {late} roll back to a checkpoint that is gone when their patience runs out: "
                 f"grpo_config.save_steps={save_steps} must be at least their patience"
+                + (f" and the {staleness} of grpo_config.vllm.max_staleness" if staleness else "")
             )
 
     def _check_processes(self) -> None:
@@ -236,10 +248,17 @@ class Config(Block):
             )
 
     def _check_ranks(self) -> None:
-        if self.grpo_config.vllm is not None and self.launcher.num_processes > 1:
+        ranks, grpo = self.launcher.num_processes, self.grpo_config
+        num_prompts = grpo.batch_size // grpo.group_size
+        if ranks > num_prompts:
             raise ValueError(
-                f"grpo_config.vllm takes weights from one process, not {self.launcher.num_processes}; "
-                "use launcher.num_processes=1"
+                f"launcher.num_processes={ranks} ranks share the {num_prompts} prompts of a step (grpo_config.batch_size / group_size), "
+                f"so {ranks - num_prompts} would have none; use at most {num_prompts}, or a larger batch_size"
+            )
+        if self.launcher.shard and grpo.vllm is None:
+            raise ValueError(
+                "launcher.shard=true leaves no rank with a whole model to sample from: let a server write the responses "
+                "(grpo_config.vllm), or use shard=false"
             )
 
     def _check_scopes(self) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.schema.block import Block, Name, PositiveInt, Temperature, TopK, TopP
+from configs.schema.measuring.retention import RetentionBound, RetentionSuite
+from configs.schema.operational import LATER
 from configs.schema.reward_models import WaitMinutes
 from configs.schema.rewards import RewardConfig
 
@@ -25,12 +27,17 @@ class EvaluationConfig(Block):
     top_p: TopP = 1.0
     top_k: TopK = 0
     bootstrap_draws: PositiveInt = Field(2000, description="bootstrap draws for the 95% intervals")
-    num_kl_problems: PositiveInt = Field(
+    num_kl_problems: Annotated[int, Field(ge=0)] = Field(
         64,
         description="problems of each split (the first ones) on which the KL divergence from the initial policy is "
-        "measured",
+        "measured; 0 is off, and then no model is loaded for it",
     )
     num_examples: PositiveInt = Field(8, description="problems of each split whose responses are kept for the report")
+    retention: Annotated[dict[Name, RetentionSuite], LATER] = Field(
+        {},
+        description="suites by name that measure old abilities of the given policy, the champion and each challenger "
+        "(docs/retention.md)",
+    )
 
 
 class PeopleConfig(Block):
@@ -71,4 +78,9 @@ class PromotionConfig(Block):
     tolerance: Annotated[float, Field(ge=0)] = Field(0.02, description="loss in the metric that `not_worse` accepts")
     people: PeopleConfig | None = Field(
         None, description="ask people too, whose answers count beside the rule; default: nobody is asked"
+    )
+    retention: Annotated[dict[Name, RetentionBound], LATER] = Field(
+        {},
+        description="what a challenger may lose of each suite of `evaluation.retention` against the given policy, "
+        "whatever the rule; default: nothing is refused for what it forgot",
     )

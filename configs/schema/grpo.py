@@ -1,11 +1,23 @@
 """The block `grpo_config`: loss, optimizer, sampling, early stopping of responses, and the response cache."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, SaveSteps, Share, Temperature, TopK, TopP
+from configs.schema.block import (
+    Block,
+    Name,
+    PositiveFloat,
+    PositiveInt,
+    SaveSteps,
+    ServerUrl,
+    Share,
+    Temperature,
+    TopK,
+    TopP,
+)
 from configs.schema.lora import LoraSettings
+from configs.schema.operational import LATER, OPERATIONAL
 
 
 class LoopStop(Block):
@@ -94,6 +106,7 @@ class ResponseCacheConfig(Block):
 
 
 KlEstimator = Literal["k1", "k2", "k3"]
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 class LoraConfig(LoraSettings):
@@ -101,22 +114,80 @@ class LoraConfig(LoraSettings):
 
     between_rounds: Literal["merge", "carry_on"] = Field(
         "merge",
-        description="merge: each round trains a new adapter on the merged weights of the champion, so that ranks add "
+        description="merge: each round trains a new adapter on the merged weights of the policy that it starts from, so that ranks add "
         "up over rounds; carry_on: each round goes on training the champion's adapter",
     )
 
 
 class VllmConfig(Block):
-    """A vLLM server that samples the training responses; TRL's client sends it new weights by NCCL before each step."""
+    """vLLM servers that write all responses: of training, evaluation and regeneration (docs/vllm.md)."""
 
-    base_url: str = Field("http://127.0.0.1:8000", pattern="^https?://", description="address of the server")
-    group_port: PositiveInt = Field(51216, description="port of the NCCL process group that transfers the weights")
-    connection_timeout_s: PositiveFloat = Field(120.0, description="seconds to wait for the server")
-    max_importance_weight: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
-        2.0,
-        description="upper bound on a token's importance weight, the trainer's probability over the server's, which "
-        "corrects for their different rounding",
+    urls: Annotated[list[ServerUrl], Field(min_length=1), OPERATIONAL] = Field(
+        ["http://127.0.0.1:8000"],
+        description="addresses of the servers, which share the work; each holds the policy. Nothing guards them: their network "
+        "must be yours alone",
     )
+    weights: Annotated[Literal["files", "lora", "broadcast"], OPERATIONAL] = Field(
+        "files",
+        description="how new weights reach the servers. files: written into `folder`; lora: only the adapter, written into "
+        "`folder`, which needs `grpo_config.lora`; broadcast: over the network, by NCCL on GPUs and gloo on CPUs",
+    )
+    folder: Annotated[str | None, OPERATIONAL] = Field(
+        None,
+        min_length=1,
+        description="where weights are written, a folder that trainer and servers both see under this path; default: in the "
+        "stage's folder",
+    )
+    patience_s: Annotated[PositiveFloat, OPERATIONAL] = Field(
+        600.0, description="seconds to wait for a server that went away or hangs, before the stage ends"
+    )
+    request_timeout_s: Annotated[PositiveFloat, OPERATIONAL] = Field(
+        600.0, description="seconds that a server may take for one response; one that takes longer counts as hanging"
+    )
+    max_mismatch: Annotated[PositiveFloat, OPERATIONAL] = Field(
+        0.15,
+        description="after new weights, and at the start of a run: upper bound on the mean distance of the log-probabilities that "
+        "server and trainer give to the same tokens, in nats; over it the stage ends, since the server holds other weights. "
+        "bfloat16 alone makes 0.02 to 0.06",
+    )
+    importance: Literal["token", "sequence"] = Field(
+        "token",
+        description="importance weights correct for the different rounding of server and trainer, the trainer's probability over the "
+        "server's: of each token, or of whole responses",
+    )
+    min_importance_weight: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="lower bound on importance weights"
+    )
+    max_importance_weight: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        2.0, description="upper bound on importance weights"
+    )
+    beyond: Literal["clip", "mask"] = Field(
+        "clip",
+        description="what happens to importance weights beyond the bounds. clip: they are set to the bound; mask: their tokens, or "
+        "responses, are left out of the loss",
+    )
+    max_staleness: Annotated[Literal[0, 1], LATER] = Field(
+        0,
+        description="most steps by which the policy that wrote a response may be older than the one that learns from it. 1: servers "
+        "write the responses of the next step while the trainer scores and learns from those of this one; importance weights "
+        "correct for it",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_server_was_named_otherwise(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "base_url" in given:
+            raise ValueError(
+                f"base_url={given['base_url']!r}: servers are a list now; write urls: [{given['base_url']!r}]"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _servers_differ(self) -> "VllmConfig":
+        urls = [url.rstrip("/") for url in self.urls]
+        if twice := [url for url in urls if urls.count(url) > 1]:
+            raise ValueError(f"urls has {twice[0]} twice; name each server once")
+        return self
 
 
 class GrpoConfig(Block):
@@ -147,7 +218,7 @@ class GrpoConfig(Block):
     )
     kl_reference: Literal["round", "initial"] = Field(
         "round",
-        description="reference of the KL term: the policy at the start of the round, or the initial policy of the run",
+        description="reference of the KL term. round: the policy that the round's training starts from; initial: the initial policy of the run",
     )
     kl_estimator: KlEstimator = Field(
         "k3",
@@ -168,11 +239,9 @@ class GrpoConfig(Block):
     updates_per_batch: PositiveInt = Field(1, description="updates on the same sampled responses")
     max_grad_norm: PositiveFloat = Field(1.0, description="the gradient is clipped to this norm")
     warmup_updates: Annotated[int, Field(ge=0)] = Field(
-        0, description="updates over which the learning rate rises linearly from 0"
+        0, description="updates over which the learning rate rises linearly to its peak: 1/5, 2/5, ..., 1 of it at 5"
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="shape of the learning rate after the warm-up"
-    )
+    schedule: Schedule = Field("constant", description="shape of the learning rate after the warm-up")
     adam_betas: tuple[Share, Share] = Field((0.9, 0.99), description="beta1 and beta2 of AdamW")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="weight decay of AdamW")
     lora: LoraConfig | None = Field(None, description="train an adapter instead of all weights")
@@ -201,8 +270,7 @@ class GrpoConfig(Block):
     generation_rows: PositiveInt = Field(256, description="most responses that are decoded together; bounds the memory")
     vllm: VllmConfig | None = Field(
         None,
-        description="a vLLM server that samples the training responses; default: the model is sampled in the training "
-        "process",
+        description="vLLM servers that write all responses; default: the model writes in the training process",
     )
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
@@ -210,6 +278,11 @@ class GrpoConfig(Block):
         10, description="steps between two measurements of the KL divergence from the initial policy; 0 is off"
     )
     save_steps: SaveSteps = 10
+
+    @property
+    def draws_from_a_part(self) -> bool:
+        """Whether unlikely tokens are never drawn (top_p, top_k)."""
+        return self.top_p < 1 or self.top_k > 0
 
     @model_validator(mode="after")
     def _batch_is_whole_groups(self) -> "GrpoConfig":
@@ -236,19 +309,36 @@ class GrpoConfig(Block):
     def _vllm_can_write(self) -> "GrpoConfig":
         if self.vllm is None:
             return self
-        unfit = {
-            "early_stop": self.early_stop.is_on,
-            "lora": self.lora is not None,
-            "top_p": self.top_p < 1,
-            "top_k": self.top_k > 0,
-            "temperature": self.temperature == 0,
-            "updates_per_batch": self.updates_per_batch > 1,
-        }
-        if wrong := [name for name, is_set in unfit.items() if is_set]:
+        if self.early_stop.is_on:
             raise ValueError(
-                f"vllm does not go with {', '.join(wrong)}; leave them at their defaults, or let the model write (no `vllm`)"
+                "vllm does not go with early_stop, since a server's responses are seen when they are whole; drop one of the two"
             )
+        if self.vllm.weights == "lora" and self.lora is None:
+            raise ValueError(
+                "vllm.weights=lora sends an adapter, and none is trained; give grpo_config.lora, or use weights=files"
+            )
+        if self.vllm.max_staleness:
+            self._refuse_what_cannot_be_ahead()
         return self
+
+    def _refuse_what_cannot_be_ahead(self) -> None:
+        """The next step's responses are asked for before this step's are scored and learned from."""
+        if self.refill:
+            raise ValueError(
+                f"vllm.max_staleness=1 does not go with refill={self.refill}: the servers write the next step's responses when it is "
+                "known which groups are dead; use refill=0 or max_staleness=0"
+            )
+        if self.response_cache.share:
+            raise ValueError(
+                f"vllm.max_staleness=1 does not go with response_cache.share={self.response_cache.share}: the next step's responses "
+                "are asked for before this step's can be cached; use share=0 or max_staleness=0"
+            )
+        if self.draws_from_a_part:
+            raise ValueError(
+                f"vllm.max_staleness=1 does not go with top_p={self.top_p} and top_k={self.top_k}: importance weights need the "
+                "probability of each token over the whole vocabulary, by the policy that wrote it; use top_p=1 and top_k=0, or "
+                "max_staleness=0"
+            )
 
     @model_validator(mode="after")
     def _cache_gives_a_response(self) -> "GrpoConfig":

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from configs.schema.block import Block, PositiveFloat, PositiveInt, Share
 from configs.schema.operational import LATER
+from configs.schema.sources.wheel import DataWheel
 
 # ---- problems -------------------------------------------------------------------------------------------------------
 
@@ -138,6 +139,7 @@ class FileSource(Block):
         description="a file, a pattern such as `data/*.parquet` or a list of these, relative to the current folder; `jsonl`, "
         "the kind's earlier name, is still read"
     )
+    wheel: DataWheel = None
     columns: Columns = Field(Columns(), description="column names")
     answer_place: AnswerPlace = None
     answer_pattern: AnswerPattern = None
@@ -281,7 +283,9 @@ class ThresholdCurriculum(Block):
     )
     start: Share = Field(0.3, description="threshold at epoch 0")
     slope: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.1, description="increase of the threshold per epoch; epochs are fractional and are counted over all rounds"
+        0.1,
+        description="increase of the threshold per epoch; epochs are fractional and are counted over all rounds, "
+        "with policy.start_from=given anew in each",
     )
     forget_after: ForgetAfter = 1.0
 

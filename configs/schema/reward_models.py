@@ -4,10 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, SaveSteps, Share
+from configs.schema.block import (
+    Block,
+    EnvironmentVariable,
+    Name,
+    PositiveFloat,
+    PositiveInt,
+    SaveSteps,
+    ServerUrl,
+    Share,
+)
 from configs.schema.lora import LoraSettings
 from configs.schema.operational import OPERATIONAL
-from configs.schema.policy import PolicyConfig
+from configs.schema.policy import ModelSource
 from configs.schema.preferences import FileLabeler
 
 
@@ -82,7 +91,7 @@ class TrainedRewardModel(Block):
         description="last_accepted: go on training the last accepted model (the backbone until there is one); "
         "backbone: start each round from the backbone",
     )
-    backbone: PolicyConfig | None = Field(
+    backbone: ModelSource | None = Field(
         None,
         description="model to start from: a causal language model, to which a scalar head is added, or a folder with "
         "a sequence classifier with one output; default: the champion",
@@ -149,4 +158,42 @@ class FrozenRewardModel(Block):
     max_length: PositiveInt = Field(1024, description="most tokens of prompt and response; longer ones are unscored")
 
 
-RewardModel = Annotated[TrainedRewardModel | FrozenRewardModel, Field(discriminator="kind")]
+class ServedRewardModel(Block):
+    """An existing sequence classifier with one output that a server computes, such as vLLM's; used without training."""
+
+    kind: Literal["served"] = "served"
+    url: Annotated[ServerUrl, OPERATIONAL] = Field(
+        description="address of the server, without the path of an endpoint, user name, password and query",
+    )
+    model: Annotated[str, OPERATIONAL] = Field(min_length=1, description="name of the model at the server")
+    path: str = Field(
+        min_length=1,
+        description="hub id or folder of the model's config.json, tokenizer and, if it was trained here, calibration.json; its "
+        "weights are not read and need not be there",
+    )
+    revision: str | None = Field(None, description="commit of the hub repository")
+    version: Annotated[str | None, OPERATIONAL] = Field(
+        None,
+        min_length=1,
+        description="name of the weights that the server holds, of your own choice. Give another one when they change: evaluations are then "
+        "made anew; policies and pairs stand",
+    )
+    max_length: PositiveInt = Field(1024, description="most tokens of prompt and response; longer ones are unscored")
+    api_key_env: Annotated[EnvironmentVariable | None, OPERATIONAL] = Field(
+        None, description="environment variable that holds the server's key; default: no key is sent"
+    )
+    concurrency: Annotated[PositiveInt, OPERATIONAL] = Field(
+        32, description="concurrent requests, each with one conversation; vLLM computes them together"
+    )
+    timeout_s: Annotated[PositiveFloat, OPERATIONAL] = Field(
+        60.0, description="seconds for one request; a server that takes longer counts as away"
+    )
+    patience_s: Annotated[float, OPERATIONAL] = Field(
+        600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds to wait for a server that is away; after that the responses are unscored",
+    )
+
+
+RewardModel = Annotated[TrainedRewardModel | FrozenRewardModel | ServedRewardModel, Field(discriminator="kind")]

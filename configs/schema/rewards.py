@@ -1,12 +1,14 @@
 """The blocks `rewards` and `combination`: the objectives, and how they are combined into one advantage."""
 
 import re
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from configs.schema.block import Block, Name, PositiveFloat, PositiveInt, Share
+from configs.schema.block import Block, EnvironmentVariable, Name, PositiveFloat, PositiveInt, Share
 from configs.schema.operational import LATER, OPERATIONAL
 
 
@@ -28,6 +30,12 @@ class WeightSchedule(Block):
         if any(later <= earlier for earlier, later in pairwise(times)):
             raise ValueError(f"points at {times} do not go up; give each {self.over[:-1]} once, in order")
         return self
+
+    def factor(self, round_index: int, step: int | None) -> float:
+        """Linear interpolation of the points, constant outside. `step` is of the round's training, from 1; None is its end."""
+        positions, factors = zip(*self.points, strict=True)
+        position = round_index if self.over == "rounds" else step
+        return float(factors[-1] if position is None else np.interp(position, positions, factors))
 
 
 class Floor(Block):
@@ -59,6 +67,10 @@ class RewardBlock(Block):
     def applies_to(self, source: str) -> bool:
         """Whether it scores the problems of the source of that name."""
         return self.sources is None or source in self.sources
+
+    def weight_at(self, round_index: int, step: int | None = None) -> float:
+        """The weight at `step` of the round's training, from 1; None is its end, after a schedule over steps."""
+        return self.weight * (1.0 if self.schedule is None else self.schedule.factor(round_index, step))
 
 
 class OutcomeRewardConfig(RewardBlock):
@@ -215,9 +227,6 @@ class ModelRewardConfig(RewardBlock):
     model: Name = Field(description="name of the reward model in `reward_models`")
 
 
-EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-
-
 class JudgePrices(Block):
     """Token prices of a judge, from which its cost is recorded."""
 
@@ -231,7 +240,8 @@ class JudgeRewardConfig(RewardBlock):
 
     kind: Literal["judge"] = "judge"
     base_url: Annotated[str, OPERATIONAL] = Field(
-        pattern=r"^https?://", description="address of the endpoint, usually ending in `/v1`"
+        pattern=r"^https?://",
+        description="address of the endpoint, usually ending in `/v1`, without user name, password and query",
     )
     model: str = Field(min_length=1, description="name of the model at the endpoint")
     api_key_env: Annotated[EnvironmentVariable | None, OPERATIONAL] = Field(
@@ -266,7 +276,7 @@ class JudgeRewardConfig(RewardBlock):
         None, description="token prices; default: no cost is recorded"
     )
     cache: Annotated[str, OPERATIONAL] = Field(
-        "judge_cache.sqlite", min_length=1, description="SQLite file that keeps every verdict"
+        "judge_cache.sqlite", min_length=1, description="SQLite file that keeps every reply with a verdict"
     )
     accepted_from: Share = Field(
         0.5, description="lowest value that counts as accepted, in the metrics and for canaries"
@@ -303,6 +313,13 @@ RewardConfig = Annotated[
 ]
 
 
+def asking(rewards: Sequence[RewardConfig], models: Collection[str]) -> list[RewardConfig]:
+    """The rewards that ask one of the reward models, of themselves or, after these, to check reasoning steps."""
+    asked = [reward for reward in rewards if isinstance(reward, ModelRewardConfig) and reward.model in models]
+    names = {reward.name for reward in asked}
+    return [*asked, *(r for r in rewards if isinstance(r, ProcessRewardConfig) and r.checked_by in names)]
+
+
 class CombinationConfig(Block):
     """How several rewards are combined into one advantage."""
 
@@ -325,7 +342,9 @@ class CombinationConfig(Block):
         1e-6, description="a group is dead if its highest and lowest reward differ by no more than this"
     )
     max_unscored_share: Share = Field(
-        0.2, description="a stage stops if a larger share of the responses is unscored by one reward"
+        0.2,
+        description="a stage stops if a larger share of the responses (in an evaluation, of those on one split) is unscored by "
+        "one reward",
     )
 
     @model_validator(mode="after")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
 from typing import Any
 
@@ -10,8 +12,10 @@ from configs.errors import ConfigError
 
 Row = tuple[str, dict[str, Any]]
 """(location, for instance `data.jsonl line 3`; columns)"""
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""an escape that may be one half of a character"""
+MAX_DEPTH = 100
+"""most lists and objects around a value"""
+BROKEN = re.compile("[\0\ud800-\udfff]")
+"""half a character, or the character that ends texts elsewhere: no tokenizer or data base takes them"""
 MISSING = object()
 """what a path leads to that a row does not have"""
 
@@ -66,28 +70,52 @@ def _in_list(items: list[Any], path: str) -> Any:
 
 
 def from_json(text: str) -> Any:
-    """The list or mapping that a text holds as JSON; any other text as it is."""
+    """The list or mapping that a text holds as JSON; any other text as it is, also one that is nested too deeply."""
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return mended(json.loads(text), text)
+            return tidy(json.loads(text))
         except (ValueError, RecursionError):
             return text
     return text
 
 
-def mended(value: Any, raw: str) -> Any:
-    """The value that was parsed from `raw`, with U+FFFD where half a character was escaped, which no encoder takes."""
-    return _whole(value) if SURROGATE.search(raw) else value
+def unpacked(value: Any) -> Any:
+    """The list or mapping that a text holds as JSON or as a Python literal; any other value as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{", "("):
+        return value
+    if not isinstance(parsed := from_json(value), str):
+        return parsed
+    try:
+        return tidy(ast.literal_eval(value.strip()))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
 
 
-def _whole(value: Any) -> Any:
+def tidy(value: Any, depth: int = 0) -> Any:
+    """The value as the rest of the program expects it: None for NaN, by which pandas says that nothing is there, and
+    U+FFFD for what is no character of a text.
+
+    Raises:
+        ValueError: it is nested in more than MAX_DEPTH lists and objects.
+    """
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list | tuple):
-        return [_whole(item) for item in value]
+        return whole_text(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if not isinstance(value, list | tuple | dict):
+        return value
+    if depth > MAX_DEPTH:
+        raise ValueError(f"values are nested in more than {MAX_DEPTH} lists and objects")
     if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
+        return {tidy(key, depth + 1): tidy(item, depth + 1) for key, item in value.items()}
+    return [tidy(item, depth + 1) for item in value]
+
+
+def whole_text(text: str) -> str:
+    """The text with U+FFFD for each character that is none."""
+    if BROKEN.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 
 def _inner_names(row: dict[str, Any], path: str) -> list[str]:
@@ -100,5 +128,8 @@ def _inner_names(row: dict[str, Any], path: str) -> list[str]:
 
 def shortened(value: Any) -> str:
     """repr of a value for error messages, at most 60 characters long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"{type(value).__name__} of lists in lists"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, TextIO
 
-from configs.disk.rows.columns import Row, mended, shortened
+from configs.disk.rows.columns import Row, shortened
+from configs.disk.rows.lines import bounded_lines, refuse_long
 from configs.errors import ConfigError
 
 CHUNK = 1 << 16
@@ -33,18 +34,25 @@ def json_rows(text: TextIO, path: str, *, is_array: bool, is_lines: bool) -> Ite
 
 def _objects(text: TextIO, path: str, *, is_lines: bool) -> Iterator[Row]:
     """A row for each line; without `is_lines`, a file of a single object may also hold the rows."""
+    if is_lines:
+        yield from _lines(text, path)
+        return
     begun = _first_lines(text, 2)
     objects = [(number, line) for number, line in enumerate(begun, start=1) if line.strip()]
-    if len(objects) == 1 and not is_lines:
+    if len(objects) == 1:
         number, line = objects[0]
         yield from rows_in_object(_parsed(line, f"{path} line {number}"), path)
-    elif is_lines or any(_is_whole(line) for _, line in objects):
-        for number, line in chain(objects, enumerate(text, start=len(begun) + 1)):
-            if line.strip():
-                location = f"{path} line {number}"
-                yield location, as_object(_parsed(line, location), location)
+    elif any(_is_whole(line) for _, line in objects):
+        yield from _lines(text, path, begun)
     elif objects:
         yield from rows_in_object(_parsed("".join(begun) + text.read(), path), path)
+
+
+def _lines(text: TextIO, path: str, begun: Sequence[str] = ()) -> Iterator[Row]:
+    for number, line in enumerate(chain(begun, bounded_lines(text, path, len(begun))), start=1):
+        if line.strip():
+            location = f"{path} line {number}"
+            yield location, as_object(_parsed(line, location), location)
 
 
 def _first_lines(text: TextIO, num_written: int) -> list[str]:
@@ -88,14 +96,20 @@ def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parsed(text: str, location: str) -> Any:
     try:
-        return mended(_decoded(text), text)
+        return _decoded(text)
     except json.JSONDecodeError as error:
         line = f" line {error.lineno}" if "\n" in text.rstrip() else ""
         raise ConfigError(
             f"{location}{line}: broken JSON ({error.msg} at column {error.colno}); mend the line"
         ) from error
-    except (ValueError, RecursionError) as error:  # a number of too many digits; brackets in too many brackets
-        raise ConfigError(f"{location}: broken JSON ({error}); mend the line") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{location}: broken JSON ({_why(error)}); mend the line") from error
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "brackets in too many brackets"
+    return str(error).partition("; use sys.")[0]  # Python's advice on integers of more than 4300 digits
 
 
 # ---- an object that holds the rows ----------------------------------------------------------------------------------
@@ -132,7 +146,7 @@ def json_splits(text: TextIO, path: str) -> dict[str, list[Row]]:
         return {}
     raw = "".join(begun) + text.read()
     try:
-        value = mended(_decoded(raw), raw)
+        value = _decoded(raw)
     except (ValueError, RecursionError):
         return {}
     splits = splits_in_object(value) if isinstance(value, dict) else {}
@@ -258,13 +272,13 @@ class _Window:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self.at)
             except json.JSONDecodeError as error:
+                refuse_long(self._buffer, f"{self._path} line {self._line}", "an object")
                 if not self._read(size):
                     raise self.broken(error.msg, error.pos) from error
                 size *= 2
             except (ValueError, RecursionError) as error:
-                raise self.broken(str(error), self.at) from error
+                raise self.broken(_why(error), self.at) from error
             else:
-                value = mended(value, self._buffer[self.at : end])
                 self.at = end
                 return value
 

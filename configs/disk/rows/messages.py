@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 
-from configs.disk.rows.columns import from_json
+from configs.disk.rows.columns import shortened, unpacked
 from configs.errors import UnreadableRow
 from configs.records import Message
 
@@ -16,33 +17,44 @@ ROLES = {
     "user": "user",
     "human": "user",
     "prompter": "user",
+    "input": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "ai": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "output": "assistant",
+    "function_call": "assistant",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
 }
 """{name of a role in a data set: the role}"""
 TEXT_PARTS = ("text", "input_text", "output_text")
 """types of a content part that hold text"""
+WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](?:role|from)['"]\s*:""")
+"""how a text begins that holds a conversation, as JSON or as Python writes it"""
 
 
 def as_messages(value: Any, place: str) -> list[Message] | None:
     """Chat messages reduced to role and content; None if the value is no list of chat messages.
 
-    They may be messages (role, content), turns of ShareGPT (from, value), JSON of these, or a list of texts of which a user
-    wrote every other. JSON of texts alone is a text, as a question about a list is. A content in parts is joined.
+    They may be messages (role, content), turns of ShareGPT (from, value), a text that holds these as JSON or as Python's
+    literal, or a list of texts of which a user wrote every other. JSON of texts alone is a text, as a question about a list is. A content in parts is joined.
 
     What has no content at the end is left out, unless a user is to say it: there an answer would stand.
 
     Raises:
-        UnreadableRow: a message has a role that is not known, or a part that is no text.
+        UnreadableRow: a message has a role that is not known, or a part that is no text; or a text begins as a conversation
+            and cannot be read as one.
     """
     if isinstance(value, str):
-        value = messages if _are_objects(messages := from_json(value)) else None
+        value = _written(value, place)
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list) or not value:
         return None
@@ -53,8 +65,42 @@ def as_messages(value: Any, place: str) -> list[Message] | None:
     return None if not messages or None in messages else [message for message in messages if message is not None]
 
 
+def asked_messages(value: Any, place: str) -> tuple[list[Message], bool] | None:
+    """The chat messages up to the last one of a user, and whether something was said after it; None if the value is no list
+    of chat messages. What was said after it (an answer, calls of tools) is not read.
+
+    Without a message of a user they are all the messages.
+
+    Raises:
+        UnreadableRow: as in `as_messages`.
+    """
+    if isinstance(value, str):
+        value = _written(value, place)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        messages = as_messages(value, place)
+        asked = 0 if messages is None else len(messages) - (messages[-1]["role"] == "assistant")
+        return None if messages is None else (messages[:asked], asked < len(messages))
+    asked = next((i for i in range(len(value), 0, -1) if _is_of_user(value[i - 1])), len(value))
+    messages = as_messages(value[:asked], place)
+    return None if messages is None else (messages, not all(map(_is_unsaid, value[asked:])))
+
+
+def _written(text: str, place: str) -> list[Any] | None:
+    """The conversation that a text holds; None for any other text."""
+    if _are_objects(messages := unpacked(text)):
+        return list(messages)
+    if WRITTEN.match(text):
+        raise UnreadableRow(f"{place}: {shortened(text)} begins as a conversation and is no JSON; write it as JSON")
+    return None
+
+
 def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_of_user(item: dict[str, Any]) -> bool:
+    return isinstance(role := _role(item), str) and ROLES.get(role.lower()) == "user"
 
 
 def _is_unsaid(item: Any) -> bool:

@@ -8,13 +8,12 @@ nothing is there, is None.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.disk.rows.columns import Row
+from configs.disk.rows.columns import Row, tidy, whole_text
 from configs.disk.rows.files import read_files, splits_in_file
 from configs.disk.rows.opening import Paths, local_files, looks_like_path
 from configs.disk.rows.sets import Rows, Splits, saved_splits, splits_by_datasets
@@ -47,17 +46,14 @@ def read_rows(
         _refuse(str(path), "file", name=name, revision=revision)
         splits = Splits(_splits_of(files, dataset_split, field_name), str(path))
     for location, row in splits.read(dataset_split):
-        yield location, {name: _without_nan(value) for name, value in row.items()}
+        yield location, _tidied(row, location)
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    return value
+def _tidied(row: dict[str, Any], location: str) -> dict[str, Any]:
+    try:
+        return {whole_text(name): tidy(value) for name, value in row.items()}
+    except ValueError as error:
+        raise ConfigError(f"{location}: {error}; mend the row, or leave that column out of the file") from error
 
 
 def _splits_of(files: list[Path], asked: str, field_name: str) -> dict[str, Rows]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import IO, Any, Literal, TextIO
@@ -12,6 +11,7 @@ from typing import IO, Any, Literal, TextIO
 import numpy as np
 
 from configs.disk.rows.columns import Row
+from configs.disk.rows.lines import MAX_LINE, bounded_lines
 from configs.errors import ConfigError
 
 BATCH = 64
@@ -25,12 +25,13 @@ def csv_rows(text: TextIO, path: str, delimiter: str | None) -> Iterator[Row]:
     Raises:
         ConfigError: a line has more cells than the header, a quotation is not closed, or two columns have one name.
     """
-    csv.field_size_limit(sys.maxsize)
-    header = text.readline()
+    csv.field_size_limit(MAX_LINE)
+    text_lines = bounded_lines(text, path)
+    header = next(text_lines, "")
     delimiter = delimiter or max(DELIMITERS, key=header.count)
-    begun = [header, *text] if delimiter == "\t" else [header]
+    begun = [header, *text_lines] if delimiter == "\t" else [header]
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" and _is_without_quotes(begun) else csv.QUOTE_MINIMAL
-    lines = csv.reader(chain(begun, text), delimiter=delimiter, quoting=quoting, strict=True)
+    lines = csv.reader(chain(begun, text_lines), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         names = next(lines, [])
         _refuse_doubles(names, path)
@@ -55,7 +56,7 @@ def _is_without_quotes(lines: list[str]) -> bool:
 
 def line_rows(text: TextIO, path: str) -> Iterator[Row]:
     """A row for each line of a plain text, in the column `text`."""
-    for number, line in enumerate(text, start=1):
+    for number, line in enumerate(bounded_lines(text, path), start=1):
         if line.strip():
             yield f"{path} line {number}", {"text": line.strip()}
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,21 @@ def _load(tmp_path: Path, data: dict[str, Any] | None = None, *overrides: str) -
 def test_run_is_named_after_the_file_unless_it_has_a_name(tmp_path: Path) -> None:
     assert _load(tmp_path).run.name == "my-run"
     assert _load(tmp_path, MINIMAL | {"run": {"name": "other"}}).run.name == "other"
+
+
+@pytest.mark.parametrize(
+    "name", ["champion.json", "Champion.JSON", "a.lock", "x.tmp", "notes.txt", "run.yaml", "p.jsonl"]
+)
+def test_a_run_is_not_named_as_a_file(tmp_path: Path, name: str) -> None:
+    """`--run champion.json` made a folder where the champion's file has to be, and nothing could be done there again."""
+    stem = name.rpartition(".")[0]
+    with pytest.raises(ConfigError, match=rf"run\.name: '{name}' could be a file .* for instance '{stem}'"):
+        _load(tmp_path, None, f"run.name={name}")
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "v1.2.3", "json", "run.final", "a.json.b", "3"])
+def test_a_run_may_have_a_dot_in_its_name(tmp_path: Path, name: str) -> None:
+    assert _load(tmp_path, None, f"run.name={json.dumps(name)}").run_name == name
 
 
 def test_defaults_are_those_of_the_design(tmp_path: Path) -> None:
@@ -88,7 +104,7 @@ def test_set_replaces_an_element_of_a_list(tmp_path: Path) -> None:
         ("seed=0x_", "'0x_' is no int"),
         ("seed=!!float x", "'x' is no float"),
         ("run.keep=!!bool x", "'x' is no bool"),
-        ("seed=" + "[" * 5000, "nested too deeply"),
+        ("seed=" + "[" * 5000, "nested in more than 50"),
         ("rewards.1.name=x", "'1' is no position in a list of 1; count from 0"),
         ("rewards.first.name=x", "'first' is no position in a list of 1"),
         ("rewards.9=x", "'9' is no position"),
@@ -296,3 +312,69 @@ def test_template_variables_keep_their_types_and_dates_are_texts(tmp_path: Path)
 def test_template_variables_of_a_wrong_kind_are_refused(tmp_path: Path, variables: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"problems.template_variables: {message}"):
         _load(tmp_path, None, f"problems.template_variables={variables}")
+
+
+def test_ranks_split_a_policy_only_where_a_server_samples_and_each_has_a_prompt(tmp_path: Path) -> None:
+    ranks = {"kind": "torchrun", "num_processes": 2, "shard": True}
+    grpo = {"group_size": 2, "batch_size": 4}
+    sharded = MINIMAL | {"launcher": ranks, "grpo_config": grpo}
+    assert _load(tmp_path, sharded, "grpo_config.vllm={}").launcher.shard
+    with pytest.raises(
+        ConfigError, match=r"launcher\.shard=true leaves no rank .* \(grpo_config\.vllm\), or use shard=false"
+    ):
+        _load(tmp_path, sharded)
+    with pytest.raises(ConfigError, match="shard=true needs kind torchrun or accelerate, not process"):
+        _load(tmp_path, sharded, "grpo_config.vllm={}", "launcher.kind=process", "launcher.num_processes=1")
+    with pytest.raises(ConfigError, match=r"num_processes=3 ranks share the 2 prompts of a step .* 1 would have none"):
+        _load(tmp_path, sharded, "grpo_config.vllm={}", "launcher.num_processes=3")
+
+
+def test_the_address_of_a_server_is_that_of_no_endpoint(tmp_path: Path) -> None:
+    assert _load(tmp_path, None, "grpo_config.vllm={urls: ['http://gate/one/']}").grpo_config.vllm is not None
+    with pytest.raises(
+        ConfigError, match=r"http://gate/one/v1/ ends with the path of an endpoint; write http://gate/one\b(?!/v1)"
+    ):
+        _load(tmp_path, None, "grpo_config.vllm={urls: ['http://gate/one/v1/']}")
+    served = "reward_models.far={kind: served, url: 'http://a:8798/classify', model: m, path: rm}"
+    with pytest.raises(ConfigError, match=r"write http://a:8798\b"):
+        _load(tmp_path, None, served)
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("refill=2", "refill=2: .* use refill=0 or max_staleness=0"),
+        ("response_cache.share=0.5", r"response_cache\.share=0\.5: .* use share=0 or max_staleness=0"),
+        ("top_p=0.9", r"top_p=0\.9 and top_k=0: .* use top_p=1 and top_k=0, or max_staleness=0"),
+        ("top_k=5", r"top_p=1\.0 and top_k=5: .* use top_p=1 and top_k=0, or max_staleness=0"),
+    ],
+)
+def test_what_is_written_ahead_does_not_go_with_what_the_step_before_decides(
+    tmp_path: Path, setting: str, remedy: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"vllm\.max_staleness=1 does not go with {remedy}"):
+        _load(tmp_path, None, "grpo_config.vllm.max_staleness=1", f"grpo_config.{setting}")
+    assert _load(tmp_path, None, "grpo_config.vllm.max_staleness=0", f"grpo_config.{setting}").grpo_config.vllm
+
+
+def test_responses_are_at_most_one_step_old(tmp_path: Path) -> None:
+    assert _load(tmp_path, None, "grpo_config.vllm.max_staleness=1").grpo_config.vllm.max_staleness == 1
+    with pytest.raises(ConfigError, match="max_staleness"):
+        _load(tmp_path, None, "grpo_config.vllm.max_staleness=2")
+
+
+def test_an_adapter_is_not_carried_into_a_round_that_starts_anew(tmp_path: Path) -> None:
+    anew, lora = "policy.start_from=given", "grpo_config.lora.between_rounds"
+    with pytest.raises(
+        ConfigError, match=r"start_from=given .*between_rounds=carry_on has no adapter .* use between_rounds=merge"
+    ):
+        _load(tmp_path, None, anew, f"{lora}=carry_on")
+    assert _load(tmp_path, None, anew, f"{lora}=merge").policy.start_from == "given"
+    assert _load(tmp_path, None, f"{lora}=carry_on").policy.start_from == "champion"
+
+
+def test_only_the_policy_says_what_rounds_start_from(tmp_path: Path) -> None:
+    """A reward model has a `start_from` of its own, beside its backbone."""
+    model = "reward_models={taste: {kind: trained, labeler: {kind: outcome, reward: right}, backbone: {path: m, start_from: given}}}"
+    with pytest.raises(ConfigError, match=r"reward_models\.taste.*backbone\.start_from"):
+        _load(tmp_path, None, model, "rewards.0.weight=1")

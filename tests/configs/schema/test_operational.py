@@ -13,7 +13,7 @@ from configs.schema.operational import OPERATIONAL, flatten, without_operational
 
 EVERYTHING: dict[str, Any] = {
     "run": {"name": "x"},
-    "policy": {"path": "builtin:tiny"},
+    "policy": {"path": "builtin:tiny", "start_from": "given"},
     "problems": {
         "sources": [{"kind": "jsonl", "path": "a.jsonl"}],
         "join_system": True,
@@ -24,15 +24,19 @@ EVERYTHING: dict[str, Any] = {
         {"kind": "judge", "name": "kind", "base_url": "http://a/v1", "model": "m", "rubric": "r.md"},
         {"kind": "reward_model", "name": "taste", "model": "taste"},
         {"kind": "reward_model", "name": "care", "model": "care"},
+        {"kind": "reward_model", "name": "far", "model": "far"},
     ],
     "reward_models": {
         "taste": {"kind": "trained", "labeler": {"kind": "people", "wait_minutes": 5, "enough": 3}},
         "care": {"kind": "frozen", "path": "model"},
+        "far": {"kind": "served", "url": "http://a", "model": "m", "path": "model"},
     },
+    "grpo_config": {"vllm": {}},
     "promotion": {"people": {"wait_minutes": 7}},
     "evaluation": {"rewards": [{"kind": "judge", "name": "k2", "base_url": "http://a", "model": "m", "rubric": "r"}]},
 }
 """a configuration with a block of every kind that has operational fields, and no field that came later at its default"""
+SERVER = ("urls", "weights", "folder", "patience_s", "request_timeout_s", "max_mismatch")
 
 
 def marked(block: type[Block], prefix: str = "") -> Iterator[str]:
@@ -56,11 +60,14 @@ def _blocks(annotation: Any) -> Iterator[type[Block]]:
 
 
 def test_these_fields_and_no_others_are_operational() -> None:
+    served = {"url", "model", "version", "api_key_env", "concurrency", "timeout_s", "patience_s"}
     judge = {"base_url", "api_key_env", "concurrency", "max_retries", "max_calls", "max_tokens", "prices", "cache"}
     assert set(marked(Config)) == {
-        *("run", "tracking", "launcher", "keep_checkpoints"),
+        *("run", "tracking", "launcher", "alerts", "keep_checkpoints"),
         *(f"rewards.{name}" for name in judge),
         *(f"evaluation.rewards.{name}" for name in judge),
+        *(f"grpo_config.vllm.{name}" for name in SERVER),
+        *(f"reward_models.{name}" for name in served),
         *("grpo_config.save_steps", "reward_models.save_steps"),
         *("reward_models.labeler.wait_minutes", "reward_models.labeler.enough", "promotion.people.wait_minutes"),
     }
@@ -73,8 +80,10 @@ def test_these_fields_and_no_others_are_operational() -> None:
         {"keep_checkpoints": 5},
         {"launcher": {"kind": "process"}},
         {"tracking": {"experiment": "other"}},
+        {"alerts": [{"on": "run.failed", "command": ["true"]}]},
         {"promotion": {"people": {"wait_minutes": 9}}},
-        {"grpo_config": {"save_steps": 0}},
+        {"grpo_config": {"save_steps": 0, "vllm": {}}},
+        {"grpo_config": {"vllm": {"urls": ["http://a:1", "http://b:1"], "patience_s": 9, "weights": "broadcast"}}},
         {
             "reward_models": {
                 **EVERYTHING["reward_models"],
@@ -98,16 +107,21 @@ def test_everything_else_stays_as_the_configuration_says_it() -> None:
     gone = {".".join(part for part in name.split(".") if not part.isdigit()) for name in whole.keys() - kept.keys()}
     tops = {"run.", "tracking.", "launcher."}
     assert {name for name in gone if not any(name.startswith(top) for top in tops)} == {
-        "keep_checkpoints",
+        *("keep_checkpoints", "alerts"),
         "grpo_config.save_steps",
+        *(f"grpo_config.vllm.{name}" for name in SERVER),
         *("reward_models.taste.save_steps", "reward_models.taste.labeler.wait_minutes"),
+        *(f"reward_models.far.{name}" for name in (
+            "url", "model", "version", "api_key_env", "concurrency", "timeout_s", "patience_s"
+        )),
         *("reward_models.taste.labeler.enough", "promotion.people.wait_minutes"),
         *(f"{block}.{name}" for block in ("rewards", "evaluation.rewards") for name in (
             "base_url", "api_key_env", "concurrency", "max_retries", "max_calls", "max_tokens", "prices", "cache"
         )),
         # unset fields that came after the first runs
         *("rewards.sources", "evaluation.rewards.sources", "problems.sources.source", "problems.sources.columns.source"),
-        "problems.sources.columns.system",
+        *("problems.sources.columns.system", "grpo_config.vllm.max_staleness", "method.kind", "budget"),
+        *("evaluation.retention", "promotion.retention", "cold_start", "problems.sources.wheel"),
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs.disk.rows.messages import as_messages
-from configs.errors import ConfigError
+from configs.errors import ConfigError, UnreadableRow
 
 WANTED = [
     {"role": "system", "content": "Be brief."},
@@ -33,6 +33,7 @@ PARTS = [
         SHARE_GPT,
         PARTS,
         json.dumps(SHARE_GPT),
+        repr(SHARE_GPT),
         np.array(WANTED, dtype=object),
         [m | {"name": None} for m in WANTED],
     ],
@@ -84,3 +85,10 @@ def test_what_is_no_conversation_is_none(value: Any) -> None:
 def test_what_cannot_be_read_is_named(value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         as_messages(value, "line 1")
+
+
+@pytest.mark.parametrize("text", ["[{'role': 'user' 'content': 'a'}]", '[{"from": "human", "value": "a'])
+def test_a_text_that_begins_as_a_conversation_and_is_none_cannot_be_read(text: str) -> None:
+    """It was asked as it stood, with roles, brackets and the answer. The first is how numpy writes a list in a table."""
+    with pytest.raises(UnreadableRow, match=r"line 1: .* begins as a conversation"):
+        as_messages(text, "line 1")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from configs.disk.rows.columns import lookup
 from configs.disk.rows.reading import read_rows
 from configs.errors import ConfigError
 
@@ -181,6 +182,38 @@ def test_half_a_character_becomes_the_replacement_character(tmp_path: Path) -> N
     ):
         (tmp_path / name).write_text(text)
         assert read(str(tmp_path / name)) == [{"q": "a \ufffd b", "k\ufffd": ["\ufffd\ufffd", "\U0001f600"]}]
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", '{"q": "a\\u0000b"}\n'), ("a.csv", "q\na\0b\n")])
+def test_nul_becomes_the_replacement_character(name: str, content: str, tmp_path: Path) -> None:
+    """PostgreSQL takes no such text, so that a run whose records are there ended when it was told of one."""
+    (tmp_path / name).write_text(content)
+    assert read(str(tmp_path / name)) == [{"q": "a\ufffdb"}]
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a": ', "}")])
+@pytest.mark.parametrize(
+    ("depth", "words"), [(120, "more than 100 lists"), (600, "more than 100"), (20_000, "too many br")]
+)
+def test_a_value_in_many_brackets_is_refused_by_line(
+    opened: str, closed: str, depth: int, words: str, tmp_path: Path
+) -> None:
+    """A traceback of a thousand lines."""
+    value = f"{opened * depth}1{closed * depth}"
+    for name, content in (
+        ("a.jsonl", f'{{"q": "a"}}\n{{"q": "b", "x": {value}}}\n'),
+        ("b.json", f'[{{"q": "a"}},\n{{"q": "b", "x": {value}}}]'),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ConfigError, match=rf"{name} (line|row) 2: .*{words}"):
+            read(str(tmp_path / name))
+    assert len(lookup({"x": value}, "x")) == len(value)  # a text that holds it stays a text
+
+
+def test_an_integer_that_python_does_not_read_is_named_by_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"q": "a"}\n{"q": 1' + "0" * 6000 + "}\n")
+    with pytest.raises(ConfigError, match=r"a\.jsonl line 2: .*has 6001 digits\); mend the line"):
+        read(str(tmp_path / "a.jsonl"))
 
 
 # ---- which files ----------------------------------------------------------------------------------------------------
@@ -367,7 +400,7 @@ def test_what_a_hub_says_is_in_the_message(workspace: Path, monkeypatch: pytest.
         ("a.csv", b"a,a\n1,2\n", r"the columns \['a'\] stand more than once"),
         ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read: .* is it damaged"),
         ("a.parquet", b"hello", "a.parquet cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], "a.jsonl.gz cannot be read: .* is it damaged"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n', mtime=0)[:-9], "a.jsonl.gz cannot be read: .* is it damaged"),
         ("a.xlsx", b"PK\x03\x04\0,;\0", "a.xlsx is of no format"),
         ("a", b"just words\n", "a is of no format that its name .* tell; convert it"),
     ],
