@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, MappingView, Sequence, Set, Sized
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
 
+from configs.errors import RewardError
 from configs.records import Completion, Problem
+
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,32 @@ class AtFault:
 Value = float | Unscored
 Found = Value | Stepwise | AtFault
 """everything that a reward may return for a completion"""
+
+
+def one_each(results: Any, num_completions: int, who: str) -> list[Any]:
+    """What a reward returned, as a list; at most one value more than there are completions of what may be endless.
+
+    Raises:
+        RewardError: it is no sequence in the order of the completions; `who` begins the message.
+    """
+    if (what := _unordered(results)) is not None:
+        raise RewardError(f"{who} returned {what}; return a list with a number for each completion, in their order")
+    values: Iterable[Any] = results
+    return list(values) if isinstance(results, Sized) else list(islice(values, num_completions + 1))
+
+
+def _unordered(results: Any) -> str | None:
+    """What the results are, if they are no sequence of values in the order of the completions."""
+    kind = type(results).__name__
+    if isinstance(results, Mapping | Set | MappingView):
+        return f"a {kind}, which has an order of its own"
+    if isinstance(results, str | bytes | bytearray) or not isinstance(results, Iterable):
+        return repr(results)[:SHOWN_CHARACTERS] if isinstance(results, bool | int | float | str | None) else f"a {kind}"
+    if (shape := getattr(results, "shape", None)) is not None and len(shape) != 1:
+        return f"a {kind} of shape {tuple(shape)}"
+    if hasattr(results, "iloc") and (index := list(getattr(results, "index", ()))) != list(range(len(index))):
+        return f"a {kind} with an index of its own, {index[:4]}"
+    return None
 
 
 class Reward(Protocol):
@@ -69,6 +99,16 @@ def sources_of(reward: Reward) -> Sequence[str] | None:
 class WorksElsewhere:
     """Marker for a reward that computes in other processes or on other machines. Several threads may call it at once,
     and it may be called for finished groups while other responses are still being sampled."""
+
+
+class WorksTogether:
+    """Marker for a reward that the ranks of a training compute together, each for its own completions. All ranks call it
+    equally often, also one without a completion."""
+
+
+def is_called(reward: Reward, completions: Sequence[Completion]) -> bool:
+    """Whether a reward is called for these completions, of which there may be none."""
+    return bool(completions) or isinstance(reward, WorksTogether)
 
 
 @runtime_checkable

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from configs.errors import RewardError
+from configs.errors import RewardError, StageStopped
 from configs.records import Completion, Problem, Score, TemplateSettings
+from configs.schema.reward_models import ServedRewardModel
 from configs.schema.rewards import (
     FormatRewardConfig,
     JudgeRewardConfig,
@@ -27,17 +28,31 @@ from configs.schema.rewards import (
     RewardConfig,
 )
 from reward_training.judges.judge import JudgeReward
-from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, WorksElsewhere, sources_of
+from reward_training.reward import (
+    AtFault,
+    Found,
+    Reward,
+    Stepwise,
+    Unscored,
+    WorksElsewhere,
+    WorksTogether,
+    is_called,
+    one_each,
+    sources_of,
+)
 from reward_training.reward_models.scores import RewardModelScorer
+from reward_training.reward_models.served import ServedScorer
 from reward_training.rewards.checker_pool import CheckerPool
 from reward_training.rewards.format import FormatReward
 from reward_training.rewards.length import LengthReward
-from reward_training.rewards.model_reward import ModelReward
+from reward_training.rewards.model_reward import ModelReward, ServedModelReward, ShardedModelReward
 from reward_training.rewards.outcome import IN_POOL, OutcomeReward
-from reward_training.rewards.process import ProcessReward
+from reward_training.rewards.process import ProcessReward, ShardedProcessReward
 from reward_training.rewards.python_function import PythonReward
 from reward_training.rewards.repetition import RepetitionReward
 from reward_training.transformer.chat_template import PLAIN
+from reward_training.transformer.sharding import Sharding
+from reward_training.waiting import Waiting
 from reward_training.weighing import Weighing
 
 __all__ = [
@@ -47,6 +62,7 @@ __all__ = [
     "Unscored",
     "build_rewards",
     "check_unscored",
+    "count_unscored",
     "score",
 ]
 
@@ -63,21 +79,32 @@ class RewardModelSource:
     max_length: int
     revision: str | None = None
     template: TemplateSettings = PLAIN
+    served: ServedRewardModel | None = None
+    """the server that computes it; only its tokenizer and settings are at `path` then"""
+    record: Path | None = None
+    """file that keeps what the server gave known texts"""
 
 
 @contextmanager
 def build_rewards(
-    configs: Sequence[RewardConfig], reward_models: Mapping[str, RewardModelSource]
+    configs: Sequence[RewardConfig],
+    reward_models: Mapping[str, RewardModelSource],
+    waiting: Waiting = Waiting(),  # noqa: B008 - it is frozen
+    sharding: Sharding | None = None,
 ) -> Iterator[list[Reward]]:
     """Build the rewards of a configuration, and free their models and processes when the context ends.
 
-    A reward of kind reward_model is left out if its model is not in `reward_models`. The caller reports that.
+    A reward of kind reward_model is left out if its model is not in `reward_models`. The caller reports that. With
+    `sharding`, which all ranks call for together, each holds a part of every reward model, and all score equally often.
     """
     with ExitStack() as stack:
         checkers = {c.checker for c in configs if isinstance(c, OutcomeRewardConfig)}.intersection(IN_POOL)
         pool = stack.enter_context(CheckerPool(sorted(checkers - {"regex"}))) if checkers else None
         wanted = {c.model for c in configs if isinstance(c, ModelRewardConfig)} & reward_models.keys()
-        scorers = {name: stack.enter_context(_open_model(reward_models[name])) for name in sorted(wanted)}
+        scorers = {
+            name: stack.enter_context(_open_model(name, reward_models[name], waiting, sharding))
+            for name in sorted(wanted)
+        }
         built = {config.name: _build(config, pool, scorers, stack) for config in configs}
         for config in configs:
             if isinstance(config, ProcessRewardConfig):
@@ -85,10 +112,25 @@ def build_rewards(
         yield [reward for reward in built.values() if reward is not None]
 
 
-def _open_model(source: RewardModelSource) -> RewardModelScorer:
-    return RewardModelScorer(
-        source.path, max_length=source.max_length, revision=source.revision, template=source.template
-    )
+@contextmanager
+def _open_model(
+    name: str, source: RewardModelSource, waiting: Waiting, sharding: Sharding | None
+) -> Iterator[RewardModelScorer | ServedScorer]:
+    if source.served is not None:
+        with ServedScorer(
+            name, source.served, record=source.record, template=source.template, waiting=waiting
+        ) as served:
+            served.open()
+            yield served
+        return
+    with RewardModelScorer(
+        source.path,
+        max_length=source.max_length,
+        revision=source.revision,
+        template=source.template,
+        sharding=sharding,
+    ) as scorer:
+        yield scorer
 
 
 def _build_process(config: ProcessRewardConfig, built: Mapping[str, Reward | None]) -> Reward | None:
@@ -96,11 +138,16 @@ def _build_process(config: ProcessRewardConfig, built: Mapping[str, Reward | Non
     if config.checked_by == "arithmetic":
         return ProcessReward(config)
     checker = built[config.checked_by]
-    return None if checker is None else ProcessReward(config, checker)
+    if checker is None:
+        return None
+    return (ShardedProcessReward if isinstance(checker, WorksTogether) else ProcessReward)(config, checker)
 
 
 def _build(
-    config: RewardConfig, pool: CheckerPool | None, scorers: Mapping[str, RewardModelScorer], stack: ExitStack
+    config: RewardConfig,
+    pool: CheckerPool | None,
+    scorers: Mapping[str, RewardModelScorer | ServedScorer],
+    stack: ExitStack,
 ) -> Reward | None:
     match config:
         case OutcomeRewardConfig():
@@ -118,7 +165,15 @@ def _build(
         case PythonRewardConfig():
             return stack.enter_context(closing(PythonReward(config)))
         case ModelRewardConfig():
-            return ModelReward(config, scorers[config.model]) if config.model in scorers else None
+            return _build_model(config, scorers.get(config.model))
+
+
+def _build_model(config: ModelRewardConfig, scorer: RewardModelScorer | ServedScorer | None) -> Reward | None:
+    if isinstance(scorer, ServedScorer):
+        return ServedModelReward(config, scorer)
+    if scorer is None:
+        return None
+    return (ShardedModelReward if scorer.is_sharded else ModelReward)(config, scorer)
 
 
 def score(
@@ -226,13 +281,16 @@ def _checked_values(reward: Reward, problems: Sequence[Problem], completions: Se
     Raises:
         RewardError: in the same cases as `score`.
     """
-    if not completions:
+    if not is_called(reward, completions):
         return []
     try:
-        values = list(reward(problems, completions))
-    except RewardError:
+        values = one_each(reward(problems, completions), len(completions), f"reward {reward.name!r}")
+    except (RewardError, StageStopped):
         raise
-    except Exception as error:  # any exception of a reward stops the stage, and the message names the reward
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a reward raises stops the stage, and the message names the reward
         where = _first_failure(reward, problems, completions)
         keep = "; a column of the data is there only if columns.keep names it" if isinstance(error, KeyError) else ""
         raise RewardError(f"{where} raised {type(error).__name__}: {error}; mend the reward{keep}") from error
@@ -250,8 +308,10 @@ def _checked_value(reward: Reward, problem: Problem, completion: Completion, val
             _checked_value(reward, problem, completion, part)
         return value
     try:
+        if isinstance(value, str | bytes | bytearray) or getattr(value, "ndim", False):
+            raise TypeError("a text or an array is no number, even where float() takes it")
         as_float = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         remedy = "return a number, or Unscored('why') where there is none"
         raise RewardError(f"{_location(reward, problem, completion)} returned {value!r}; {remedy}") from error
     if not math.isfinite(as_float):
@@ -260,11 +320,17 @@ def _checked_value(reward: Reward, problem: Problem, completion: Completion, val
 
 
 def _first_failure(reward: Reward, problems: Sequence[Problem], completions: Sequence[Completion]) -> str:
-    """Location of the first completion on which the reward raises when called alone, otherwise the batch's first."""
-    for problem, completion in zip(problems, completions, strict=True):
+    """Location of the first completion on which the reward raises when called alone, otherwise the batch's first.
+
+    Alone a rank cannot call a reward that all compute together.
+    """
+    if not completions:
+        return f"reward {reward.name!r} without a completion"
+    tried = [] if isinstance(reward, WorksTogether) else list(zip(problems, completions, strict=True))
+    for problem, completion in tried:
         try:
             reward([problem], [completion])
-        except Exception:  # noqa: BLE001 - the batch's error is reported; this only looks for its completion
+        except (Exception, SystemExit):  # noqa: BLE001 - the batch's error is reported; this only looks for its completion
             return _location(reward, problem, completion)
     return f"{_location(reward, problems[0], completions[0])} (the first of the batch)"
 
@@ -274,16 +340,28 @@ def _location(reward: Reward, problem: Problem, completion: Completion) -> str:
     return f"reward {reward.name!r} on problem {problem.key}, text {completion.text[:SHOWN_CHARACTERS]!r},"
 
 
-def check_unscored(scores: Sequence[Score], max_share: float) -> None:
+def count_unscored(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
+    """{reward: {reason: number of completions}} that it applies to and could not score; without rewards that scored all."""
+    counts: dict[str, Counter[str]] = {}
+    for row in scores:
+        for name, part in row.parts.items():
+            if part is None:
+                counts.setdefault(name, Counter())[row.unscored[name]] += 1
+    return {name: dict(reasons.most_common()) for name, reasons in counts.items()}
+
+
+def check_unscored(scores: Sequence[Score], max_share: float, *, where: str = "") -> None:
     """Raise RewardError with reasons and counts if more than `max_share` of a reward's completions are unscored.
 
-    A reward's completions are those of the problems that it applies to.
+    A reward's completions are those of the problems that it applies to. `where` follows the number of completions in the
+    message, for instance " on dev".
     """
-    for name, num_scores in Counter(name for row in scores for name in row.parts).items():
-        reasons = Counter(row.unscored[name] for row in scores if row.parts.get(name, 0.0) is None)
-        share = reasons.total() / num_scores
+    num_scores = Counter(name for row in scores for name in row.parts)
+    for name, reasons in count_unscored(scores).items():
+        num_unscored = sum(reasons.values())
+        share = num_unscored / num_scores[name]
         if share > max_share:
             raise RewardError(
-                f"reward {name!r} could not score {reasons.total()} of {num_scores} completions (share {share:.3f}, "
-                f"max_unscored_share={max_share}): {dict(reasons.most_common(5))}; mend the cause or raise the bound"
+                f"reward {name!r} could not score {num_unscored} of {num_scores[name]} completions{where} (share {share:.3f}, "
+                f"max_unscored_share={max_share}): {dict(list(reasons.items())[:5])}; mend the cause or raise the bound"
             )

@@ -10,6 +10,7 @@ from reward_training.answers.values.reading import read
 from reward_training.answers.values.value import Value, kind
 
 BRACE = re.compile(r"\\[{}]|[{}]")
+MARK = re.compile(r"(?<!\S)####(?!#)")
 
 
 def gold_value(gold: str) -> Value:
@@ -36,7 +37,13 @@ def type_of(gold: str) -> str:
 def gold_in_solution(solution: str, place: str) -> str | None:
     r"""The gold answer in the place of a solution that `place` names, as `extract` does; None without one.
 
+    A solution is no response that may fish for the right answer: after `####` is after the last one, whatever the earlier ones
+    are (headings, steps).
+
     >>> gold_in_solution("5 + 3 = 8\n#### 8", "hash"), gold_in_solution(r"It is $\boxed{\frac{1}{2}}$.", "boxed")
     ('8', '\\frac{1}{2}')
     """
-    return (boxed(solution) or None) if place == "boxed" else final_answer(solution, place, units=False)
+    if place == "boxed":
+        return boxed(solution) or None
+    starts = [mark.start() for mark in MARK.finditer(solution)] if place == "hash" else []
+    return final_answer(solution[max(starts, default=0) :], place, units=False)

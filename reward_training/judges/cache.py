@@ -28,6 +28,11 @@ class ReplyCache:
         with self._lock:
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, reply))
 
+    def forget(self, key: str) -> None:
+        """Remove the reply to a question."""
+        with self._lock:
+            self._database.execute("DELETE FROM replies WHERE key = ?", (key,))
+
     def close(self) -> None:
         self._database.close()
 

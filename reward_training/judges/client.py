@@ -1,4 +1,4 @@
-"""Sends questions to an OpenAI-compatible endpoint, with a budget and a cache of the replies.
+"""Sends questions to an OpenAI-compatible endpoint, with a budget and a cache of the replies that have a verdict.
 
 The official client makes the requests, with its timeout and its retries with exponential backoff.
 """
@@ -6,19 +6,29 @@ The official client makes the requests, with its timeout and its retries with ex
 from __future__ import annotations
 
 import importlib
-import os
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.errors import ConfigError
 from configs.schema.rewards import JudgeRewardConfig
+from reward_training.endpoint import MAX_REPLY_BYTES, ReplyTooLong, bounded, key_in
 from reward_training.judges.cache import ReplyCache, reply_key
+from reward_training.judges.reply import after_thoughts, text_of
 from reward_training.reward import Unscored
+
+NO_KEY = "none"
+"""the library requires a key; a server without keys ignores it"""
+
+VerdictT = TypeVar("VerdictT")
+Read = Callable[[str], VerdictT | Unscored]
+"""finds the verdict in the text of a reply"""
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,12 @@ class JudgeClient:
         self._library = _library(config.name)
         self._client = self._library.OpenAI(
             base_url=config.base_url,
-            api_key=_api_key(config),
+            api_key=key_in(config.api_key_env, f"reward {config.name!r}: api_key_env") or NO_KEY,
             timeout=config.timeout_s,
             max_retries=config.max_retries,
+            http_client=self._library.DefaultHttpxClient(
+                event_hooks={"response": [partial(bounded, config.timeout_s)]}
+            ),
         )
         self._cache = ReplyCache(Path(config.cache))
         self._threads = ThreadPoolExecutor(config.concurrency)
@@ -53,9 +66,13 @@ class JudgeClient:
         self._client.close()
         self._cache.close()
 
-    def ask(self, questions: Sequence[Question]) -> list[str | Unscored]:
-        """A reply to each question, or the reason why there is none. Equal questions are asked once."""
-        distinct = {question: self._threads.submit(self._ask_one, question) for question in dict.fromkeys(questions)}
+    def ask(self, questions: Sequence[Question], read: Read[VerdictT]) -> list[VerdictT | Unscored]:
+        """The verdict that `read` finds in the reply to each question, or the reason why there is none.
+
+        Equal questions are asked once. A reply without a verdict is not kept, so that its question is asked again.
+        """
+        ask_one: Callable[[Question], VerdictT | Unscored] = partial(self._ask_one, read=read)
+        distinct = {question: self._threads.submit(ask_one, question) for question in dict.fromkeys(questions)}
         return [distinct[question].result() for question in questions]
 
     def probe(self) -> Unscored | None:
@@ -74,18 +91,30 @@ class JudgeClient:
             usage["cost"] = (used["input_tokens"] * input_price + used["output_tokens"] * output_price) / 1e6
         return usage
 
-    def _ask_one(self, question: Question) -> str | Unscored:
+    def _ask_one(self, question: Question, read: Read[VerdictT]) -> VerdictT | Unscored:
         config = self._config
         key = reply_key(config.model, str(config.max_verdict_length), question.system, question.user)
-        if (known := self._cache.get(key)) is not None:
+        if (known := self._known(key, read)) is not None:
             self._count(cached=1)
             return known
         if (spent := self._budget_spent()) is not None:
             return Unscored(spent)
         reply = self._request(question)
-        if not isinstance(reply, Unscored):
+        verdict = reply if isinstance(reply, Unscored) else read(reply)
+        if not isinstance(reply, Unscored) and not isinstance(verdict, Unscored):
             self._cache.put(key, reply)
-        return reply
+        return verdict
+
+    def _known(self, key: str, read: Read[VerdictT]) -> VerdictT | None:
+        """The verdict of the reply in the cache. One without a verdict, which earlier versions kept, is forgotten."""
+        if (reply := self._cache.get(key)) is None:
+            return None
+        text = after_thoughts(reply)
+        verdict = text if isinstance(text, Unscored) else read(text)
+        if isinstance(verdict, Unscored):
+            self._cache.forget(key)
+            return None
+        return verdict
 
     def _budget_spent(self) -> str | None:
         """The reason if the budget is spent; otherwise None, and the request is counted."""
@@ -102,34 +131,41 @@ class JudgeClient:
     def _request(self, question: Question) -> str | Unscored:
         messages = [{"role": "system", "content": question.system}, {"role": "user", "content": question.user}]
         try:
-            answer = self._client.chat.completions.create(
+            response = self._client.chat.completions.with_raw_response.create(
                 model=self._config.model,
                 messages=messages,
                 temperature=0,
                 max_tokens=self._config.max_verdict_length,
             )
-        except self._library.APITimeoutError:
+            answer = json.loads(response.content)
+        except (self._library.APITimeoutError, TimeoutError):
             return Unscored("timeout")
         except self._library.APIConnectionError:
             return Unscored("no connection")
         except self._library.APIStatusError as error:
             return Unscored(f"status {error.status_code}")
-        except (self._library.OpenAIError, ValueError):  # the reply is no chat completion
+        except ReplyTooLong:
+            return Unscored(f"reply over {MAX_REPLY_BYTES} bytes")
+        except (self._library.OpenAIError, ValueError, RecursionError):  # the reply is no chat completion
             return Unscored("no chat completion")
         self._record(answer)
-        choices = getattr(answer, "choices", None)  # the client does not validate what the endpoint sends
-        content = choices[0].message.content if choices else None
-        return content if content else Unscored("empty reply")
+        return text_of(answer)
 
     def _record(self, answer: Any) -> None:
-        usage = getattr(answer, "usage", None)
-        if usage is not None:
-            self._count(input_tokens=usage.prompt_tokens or 0, output_tokens=usage.completion_tokens or 0)
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        if isinstance(usage, dict):
+            given, written = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
+            self._count(input_tokens=_as_count(given), output_tokens=_as_count(written))
 
     def _count(self, **counts: int) -> None:
         with self._lock:
             self._usage.update(counts)
             self._tokens += counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
+
+
+def _as_count(value: object) -> int:
+    """What the endpoint says of its tokens; 0 where it says nothing."""
+    return value if isinstance(value, int) else 0
 
 
 def _library(name: str) -> Any:
@@ -139,13 +175,3 @@ def _library(name: str) -> Any:
         raise ConfigError(
             f"reward {name!r} of kind judge needs the package openai; install the extra: pip install 'regroup[judge]'"
         ) from error
-
-
-def _api_key(config: JudgeRewardConfig, environment: Mapping[str, str] = os.environ) -> str:
-    if config.api_key_env is None:
-        return "none"  # the client requires a key; a server without keys ignores it
-    if not environment.get(config.api_key_env):
-        raise ConfigError(
-            f"reward {config.name!r}: api_key_env={config.api_key_env} is not set; export the judge's key under that name"
-        )
-    return environment[config.api_key_env]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from configs.disk.rows.columns import from_json, shortened
+from configs.disk.rows.columns import shortened, unpacked
+from configs.disk.rows.lines import within_limit
 from configs.disk.rows.messages import as_messages
 from configs.errors import ConfigError, UnreadableRow
 from configs.records import Message
@@ -112,7 +113,7 @@ def response_of(value: Any, transcripts: Transcripts, name: str, place: str) -> 
 
     Raises:
         LeftOut: there is no response, or the conversation does not end with one.
-        UnreadableRow: it is neither a text nor a conversation.
+        UnreadableRow: it is neither a text nor a conversation, or is very long.
     """
     if value is None:
         raise LeftOut("null")
@@ -130,7 +131,7 @@ def response_of(value: Any, transcripts: Transcripts, name: str, place: str) -> 
         raise LeftOut("no_response")
     if not messages[-1]["content"].strip():
         raise LeftOut("empty")
-    return messages[:-1], messages[-1]["content"]
+    return messages[:-1], within_limit(messages[-1]["content"], f"{place}: {name}")
 
 
 def _messages(value: Any, place: str) -> list[Message] | None:
@@ -138,8 +139,8 @@ def _messages(value: Any, place: str) -> list[Message] | None:
 
 
 def _in_json(text: str, place: str) -> list[Message] | None:
-    """The chat messages that a cell of a table holds as JSON; None for any other text."""
-    value = from_json(text) if text.startswith("[") else text
+    """The chat messages that a cell of a table holds as JSON or as Python's literal; None for any other text."""
+    value = unpacked(text) if text.startswith("[") else text
     is_list = isinstance(value, list) and all(
         isinstance(item, dict) and item.keys() & {"role", "from"} for item in value
     )
@@ -174,7 +175,10 @@ def whole_prompt(asked: list[Message], before: list[Message], system: str | None
         texts = " and ".join(shortened(head[0]["content"]) for head in systems.values())
         raise ConfigError(f"{place}: two system messages, {texts}; drop labeler.system, or set labeler.prompt to null")
     head = next(iter(systems.values()), [])
-    return _asking([*head, *_one(parts[1][1], parts[2][1], place)])
+    prompt = _asking([*head, *_one(parts[1][1], parts[2][1], place)])
+    for message in prompt:
+        within_limit(message["content"], f"{place}: a message of the prompt")
+    return prompt
 
 
 def _apart(messages: list[Message]) -> tuple[list[Message], list[Message]]:

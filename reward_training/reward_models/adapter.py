@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from configs.schema.lora import LoraSettings
 from configs.seeds import seed_for
-from reward_training.transformer.lora import lora_config, misfit
+from reward_training.transformer.lora import inserted, lora_config, merge
 
 HEAD = "score"
 
@@ -22,21 +22,16 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> LoraMo
     """Add an adapter that does not change the outputs yet. Only adapter and head are trained; `merged` removes it.
 
     Raises:
-        ConfigError: the model has no module with a name in `target_modules`.
+        ConfigError: the model has no module with a name in `target_modules`, or one whose weight is tied to another's.
     """
     settings = lora_config(model.config, lora, "SEQ_CLS", without=[HEAD])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), inserted(lora, "reward_models.<name>.lora", model):
         torch.manual_seed(seed_for(seed, "reward_model_adapter") % 2**32)
-        try:
-            adapter = LoraModel(model, settings, "default")
-        except ValueError as error:
-            raise misfit(lora, "reward_models.<name>.lora", error) from error
+        adapter = LoraModel(model, settings, "default")
     model.get_submodule(HEAD).requires_grad_(True)
     return adapter
 
 
 def merged(adapter: LoraModel) -> PreTrainedModel:
     """The model with the adapter merged into its weights and removed."""
-    model = adapter.merge_and_unload()
-    assert isinstance(model, PreTrainedModel)
-    return model
+    return merge(adapter)

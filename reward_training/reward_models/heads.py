@@ -60,8 +60,16 @@ def refuse_without_head(config: PreTrainedConfig) -> None:
     Raises:
         ConfigError: it is no causal language model, or transformers' classifier for it has no linear head `score`.
     """
-    with torch.device("meta"):
-        model = classifier_class(config)(config)
+    try:
+        with torch.device("meta"):
+            model = classifier_class(config)(config)
+    except ConfigError:
+        raise
+    except ValueError as error:  # it has no class of its own for the body
+        raise ConfigError(
+            f"no reward model can be made of {config.model_type}: {error}; set reward_models.<name>.backbone.path to a causal "
+            "language model"
+        ) from error
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise ConfigError(
             f"no reward model can be trained from {config.model_type}, whose classifier has no linear head on the last token; set "
@@ -87,7 +95,8 @@ class LastTokenHead(GenericForSequenceClassification):
         options |= {"attention_mask": attention_mask, "use_cache": False}
         states = decoder(input_ids=input_ids, **options).last_hidden_state
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        last = (places * (input_ids != model.config.get_text_config().pad_token_id)).argmax(-1)
+        pad_id = model.config.get_text_config().pad_token_id
+        last = (places * torch.ones_like(input_ids) if pad_id is None else places * (input_ids != pad_id)).argmax(-1)
         return SequenceClassifierOutput(logits=model.score(states[torch.arange(len(last), device=last.device), last]))
 
 

@@ -31,7 +31,7 @@ from configs.records import PreferencePair, TemplateSettings
 from configs.schema.reward_models import TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from reward_training.reward_models.adapter import add_adapter, merged
-from reward_training.reward_models.backbone import load_backbone, load_tokenizer, set_pad_token
+from reward_training.reward_models.backbone import BACKBONE, load_backbone, load_tokenizer, set_pad_token
 from reward_training.reward_models.distinct import distinct_pairs, too_long
 from reward_training.reward_models.scores import (
     RewardModelScorer,
@@ -42,6 +42,7 @@ from reward_training.reward_models.scores import (
 from reward_training.reward_models.trainer import Hooks, PackedRewardTrainer
 from reward_training.transformer.attention import fit_attention
 from reward_training.transformer.chat_template import PLAIN
+from reward_training.transformer.loading.vocabulary import refuse_larger_tokenizer
 from reward_training.transformer.packing import LayoutOf, Packed, hidden_size, packed
 from reward_training.transformer.precision import autocast, pick_device
 from reward_training.transformer.quiet import quiet_transformers
@@ -93,6 +94,7 @@ def train_reward_model(
         rows = _plan(_rows(tokenizer, pairs, config.max_length), config.epochs, seed)
         longest = max(len(ids) for row in rows for ids in (row.chosen_ids, row.rejected_ids))
         model = load_backbone(base, seed)
+        refuse_larger_tokenizer(model, tokenizer, BACKBONE)
         set_pad_token(model, tokenizer, rows[0].chosen_ids[-1])
         try_saving(model, tokenizer, out_dir)
         adapter = add_adapter(model, config.lora, seed) if config.lora else None

@@ -1,14 +1,15 @@
-"""TRL's RewardTrainer for rows that are tokenized already, with our metrics, stops and checkpoints."""
+"""TRL's trainers for rows that are tokenized already, with our metrics, stops and checkpoints."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.reward_trainer import RewardTrainer
 
 from configs.disk.checkpoints import Checkpoints
@@ -32,7 +33,10 @@ class Hooks(TrainerCallback):
         on_step: Callable[[int, dict[str, float]], None],
         should_stop: Callable[[], bool],
         checkpoints: Checkpoints | None,
+        names: Mapping[str, str] = METRICS,
     ) -> None:
+        """`names` are those of the metrics that are passed on: {TRL's: ours}."""
+        self._names = names
         self._on_step = on_step
         self._should_stop = should_stop
         self.checkpoints = checkpoints
@@ -48,7 +52,7 @@ class Hooks(TrainerCallback):
     ) -> None:
         if logs is None or "loss" not in logs:
             return
-        metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items()}
+        metrics = {ours: float(logs[theirs]) for theirs, ours in self._names.items()}
         for key, value in metrics.items():
             if not math.isfinite(value):
                 raise TrainingDiverged(
@@ -70,10 +74,18 @@ class Hooks(TrainerCallback):
         return control
 
 
-class PackedRewardTrainer(RewardTrainer):
-    """TRL's trainer that takes the rows as they are and in their order, and saves checkpoints with `Checkpoints`."""
+class AsGiven(Trainer):
+    """A trainer that takes the rows as they are and in their order, and saves checkpoints with `Checkpoints`.
+
+    It stands before one of TRL's trainers among the bases of a class.
+    """
 
     checkpoints: Checkpoints | None = None
+
+    def __init__(self, *, args: TrainingArguments, **given: Any) -> None:
+        if args.n_gpu > 1:
+            args._n_gpu = 1  # the model is on the first GPU, and TRL refuses several in one process
+        super().__init__(args=args, **given)
 
     def newest_checkpoint(self) -> str | None:
         newest = self.checkpoints.newest() if self.checkpoints else None
@@ -82,7 +94,7 @@ class PackedRewardTrainer(RewardTrainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         def write(folder: Path) -> None:
             self.args.output_dir = str(folder)
-            super(PackedRewardTrainer, self)._save_checkpoint(*args, **kwargs)  # type: ignore[no-untyped-call]
+            super(AsGiven, self)._save_checkpoint(*args, **kwargs)
 
         assert self.checkpoints is not None, "the hooks ask for none without"
         self.checkpoints.save(self.state.global_step, write)
@@ -92,3 +104,38 @@ class PackedRewardTrainer(RewardTrainer):
 
     def _send_telemetry(self) -> None:
         """Send nothing."""
+
+
+class MeanOverPairs(AsGiven):
+    """A trainer of pairs whose loss and metrics are means over an update's pairs.
+
+    TRL's are means over its micro-batches, so that each pair of a smaller one, as the last of a training may be, would count for
+    more than the others.
+    """
+
+    COUNTED: ClassVar[str]
+    """what of a micro-batch has an entry for each response"""
+    MEANS: ClassVar[tuple[str, ...]]
+    """TRL's names of the metrics that are means"""
+    _metrics: Any
+    """TRL's, of each micro-batch since it last reported"""
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self.num_responses = sum(len(batch[self.COUNTED]) for batch in batches)
+        return batches, num_items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """TRL's, which is the mean over a micro-batch, times its share of the update's pairs in units of an equal share."""
+        share = len(inputs[self.COUNTED]) * self.current_gradient_accumulation_steps / self.num_responses
+        loss: Any = super().compute_loss(model, inputs, *args, **kwargs)
+        for name in self.MEANS:
+            self._metrics["train"][name][-1] *= share
+        return share * loss
+
+
+class PackedRewardTrainer(MeanOverPairs, RewardTrainer):
+    """The trainer of reward models."""
+
+    COUNTED = "lengths"
+    MEANS = ("accuracy", "margin")

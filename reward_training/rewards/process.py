@@ -21,7 +21,7 @@ from statistics import fmean
 from configs.records import Completion, Problem
 from configs.schema.rewards import ProcessRewardConfig
 from reward_training.answers.arithmetic import equations
-from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, Value
+from reward_training.reward import AtFault, Found, Reward, Stepwise, Unscored, Value, WorksTogether, is_called
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 LINE_END = re.compile(r"\n+")
@@ -57,7 +57,7 @@ class ProcessReward:
         """For each completion, the checker's value of the text up to the end of each step."""
         steps = [(i, end) for i, text_ends in enumerate(ends) for end in text_ends]
         prefixes = [completions[i].model_copy(update={"text": completions[i].text[:end]}) for i, end in steps]
-        values = checker([problems[i] for i, _ in steps], prefixes) if steps else []
+        values = checker([problems[i] for i, _ in steps], prefixes) if is_called(checker, prefixes) else []
         checked: list[list[Found]] = [[] for _ in completions]
         for (i, _), value in zip(steps, values, strict=True):
             checked[i].append(value)
@@ -66,7 +66,8 @@ class ProcessReward:
     def _reduced(self, values: Sequence[Found], ends: Sequence[int]) -> Found:
         """A completion's value from the values of its steps."""
         numbers = [0.0 if isinstance(value, AtFault) else value for value in values]
-        steps = [(end, value) for end, value in zip(ends, numbers, strict=True) if isinstance(value, float | int)]
+        known = [(end, v) for end, v in zip(ends, numbers, strict=True) if not isinstance(v, Unscored | Stepwise)]
+        steps = [(end, float(value)) for end, value in known]
         if steps:
             return self._value([value for _, value in steps], steps)
         failed = next((v for v in values if isinstance(v, Unscored) and v is not NOTHING_TO_CHECK), None)
@@ -80,6 +81,10 @@ class ProcessReward:
                 return min(known)
             case "per_step":
                 return Stepwise(fmean(known), tuple(steps))
+
+
+class ShardedProcessReward(ProcessReward, WorksTogether):
+    """A process reward checked by a model of which each rank holds a part."""
 
 
 NOTHING_TO_CHECK = Unscored("no equation")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from configs.errors import ConfigError, RewardError
 from configs.records import Completion, Message, Problem, Prompt
 from reward_training.answers.entries import decoded
-from reward_training.reward import Unscored, Value
+from reward_training.reward import Unscored, Value, one_each
 from reward_training.rewards.outcome import asked
 
 Form = Literal["regroup", "trl", "verl"]
@@ -125,14 +125,14 @@ class Caller:
         """
         match self.form:
             case "regroup":
-                return self._values(self._waited(self._function(list(problems), list(completions))))
+                return self._values(self._waited(self._function(list(problems), list(completions))), len(completions))
             case "trl":
                 arguments = self._taken(trl_arguments(problems, completions))
-                return self._values(self._waited(self._function(**arguments)))
+                return self._values(self._waited(self._function(**arguments)), len(completions))
             case "verl":
                 rows = zip(problems, completions, strict=True)
                 results = [self._function(**self._taken(verl_arguments(*row))) for row in rows]
-                return self._values(self._score(result) for result in self._all_waited(results))
+                return self._values([self._score(result) for result in self._all_waited(results)], len(completions))
 
     def _taken(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments that the function takes."""
@@ -159,8 +159,9 @@ class Caller:
             raise RewardError(f"function={self._path!r} returned a dict without score; it has {sorted(result)}")
         return result["score"]
 
-    def _values(self, results: Any) -> list[Value]:
-        return [Unscored("the function returned None") if result is None else result for result in results]
+    def _values(self, results: Any, num_completions: int) -> list[Value]:
+        values = one_each(results, num_completions, f"function={self._path!r}")
+        return [Unscored("the function returned None") if value is None else value for value in values]
 
 
 async def _gathered(results: Sequence[Awaitable[Any]]) -> list[Any]:

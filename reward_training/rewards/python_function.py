@@ -11,9 +11,7 @@ functions are awaited.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
-import sys
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +21,8 @@ from configs.records import Completion, Problem
 from configs.schema.rewards import PythonRewardConfig
 from reward_training.reward import Value
 from reward_training.rewards.python_forms import Caller, Function
+from reward_training.rewards.source_code import forget_changed
+from reward_training.rewards.user_modules import hidden_file, import_user_module
 
 
 class PythonReward:
@@ -69,19 +69,20 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 def load_function(path: str) -> Function:
-    """The function at `module:function`; the current folder is searched first.
+    """The function at `module:function`; the current folder is searched first, and code that changed is imported anew.
 
     Raises:
         ConfigError: there is no such module or function.
     """
     module_name, _, function_name = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything on import
+        forget_changed(path)
+        module = import_user_module(module_name)
+    except (Exception, SystemExit) as error:  # a user's module may raise anything on import, and a script may end
+        hidden = hidden_file(error) if isinstance(error, ImportError) else None
+        remedy = f"; {hidden} has the name of another module, which was found first: rename it" if hidden else ""
         raise ConfigError(
-            f"function={path!r}: cannot import {module_name!r} from {os.getcwd()}: {type(error).__name__}: {error}"
+            f"function={path!r}: cannot import {module_name!r} from {os.getcwd()}: {type(error).__name__}: {error}{remedy}"
         ) from error
     function: Function | None = getattr(module, function_name, None)
     if not callable(function):

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
@@ -55,6 +58,12 @@ FAILURES = (
 )
 """what a template, which is code that came with the model, may raise while it renders"""
 
+MAX_LINES = 2_000_000
+"""most lines that a template runs through for one conversation; about a second"""
+COMPILED = "<template>"
+"""the file that jinja names for a template's own lines"""
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 Messages = Sequence[Mapping[str, str]]
 
 
@@ -206,11 +215,12 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, add_genera
         TemplateRefusal: the template does not take these messages; the message has its own words and the remedy.
     """
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
+        with _bounded(tokenizer, messages):
+            return str(
+                tokenizer.apply_chat_template(
+                    [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
+                )
             )
-        )
     except FAILURES as error:
         raise TemplateRefusal(
             f"the chat template of {tokenizer.name_or_path} does not take {shape(messages)}: {_words(error)} "
@@ -219,9 +229,48 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, add_genera
         ) from error
 
 
+class _TooManyLines(RuntimeError):
+    """A template ran for too long."""
+
+
+_within: dict[tuple[str, tuple[str, ...]], int] = {}
+"""{(chat template, roles): characters of the longest messages with which it came to an end}"""
+
+
+@contextmanager
+def _bounded(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Iterator[None]:
+    """Stop a template in this thread after MAX_LINES, as where loops in loops multiply.
+
+    Counting makes it several times as slow, so messages are let pass that are not twice as long as others of the same
+    roles, with which the template came to an end.
+    """
+    kind = str(tokenizer.chat_template), tuple(message["role"] for message in messages)
+    size = sum(len(message["content"]) for message in messages)
+    if size <= 2 * _within.get(kind, -1):
+        yield
+        return
+    num_lines = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> TraceFunction | None:
+        nonlocal num_lines
+        is_own = frame.f_code.co_filename == COMPILED
+        num_lines += is_own or (frame.f_back is not None and frame.f_back.f_code.co_filename == COMPILED)
+        if num_lines > MAX_LINES:
+            raise _TooManyLines(f"it does not come to an end within {MAX_LINES:,} lines")
+        return count if is_own else None
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+    _within[kind] = size
+
+
 def _words(error: Exception) -> str:
     """What the template says itself, or Python's error with its name, since `'name'` alone tells little."""
-    return str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, TemplateError | _TooManyLines) else f"{type(error).__name__}: {error}"
 
 
 def shape(messages: Messages) -> str:

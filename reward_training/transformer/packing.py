@@ -85,12 +85,18 @@ def packed(sequences: Sequences, *, width: int, layout_of: LayoutOf, max_tokens:
 
 
 def packed_batches(
-    sequences: Sequences, *, width: int, layout_of: LayoutOf, max_tokens: int
+    sequences: Sequences, *, width: int, layout_of: LayoutOf, max_tokens: int, in_one_run: bool = False
 ) -> Iterator[tuple[list[int], Packed]]:
-    """Batches of at most `max_tokens` positions, with the indices of their sequences; a longer sequence is alone."""
+    """Batches of at most `max_tokens` positions, with the indices of their sequences; a longer sequence is alone.
+
+    With `in_one_run` the model runs once for each batch: in the plain layout, where it runs once for each length, or for each
+    sequence, a batch is one sequence.
+    """
     if not sequences:
         return
     rows, layout = _rows(sequences, width, layout_of, max_tokens)
+    if in_one_run and layout == "plain":
+        max_tokens = 1
     longest = max(_row_length(_num_tokens(sequences, row), max_tokens) for row in rows)
     for batch_rows in _evenly(rows, max(1, max_tokens // longest)):
         indices = sorted(i for row in batch_rows for i in row)

@@ -1,4 +1,4 @@
-"""Silences transformers while models are loaded, trained and saved."""
+"""Silences transformers while models are loaded, trained and saved, and names what its models raise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import transformers.utils.logging as transformers_logging
+
+FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, NotImplementedError, AssertionError)
+"""what transformers' models raise when they are called in a way that they do not know (NotImplementedError: a kernel or cache that
+an architecture lacks). Out of memory is a RuntimeError too, and no answer to a trial: it is raised on"""
 
 
 @contextmanager

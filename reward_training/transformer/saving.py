@@ -38,7 +38,7 @@ def _try(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
             tokenizer.save_pretrained(trial)
     except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be written ({error}); mend its permissions, or work in another folder"
+            f"{folder} cannot be written ({error}); free space on its disk, mend its permissions, or work in another folder"
         ) from error
     # transformers refuses settings by ValueError, values that JSON cannot hold by TypeError, and quantised weights by NotImplementedError
     except (ValueError, TypeError, NotImplementedError) as error:

@@ -10,6 +10,7 @@ arrays are allocated on fresh pages every time, which costs ten times as much as
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from reward_training.transformer.trial import FAULTS
+from reward_training.transformer.quiet import FAULTS
+from reward_training.transformer.sharding import with_weights
 
 CHUNK = 1024
 """positions whose logits are in memory at once, in the model's precision"""
@@ -50,7 +52,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         hidden_grad = torch.empty_like(hidden)
-        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        weight_grad: Tensor | None = None
         buffer, ctx.buffer = ctx.buffer, None  # used once: the gradients overwrite its logits
         known = buffer is not None
         for rows, logits in _logits(
@@ -63,9 +65,16 @@ class _TokenLogprobs(torch.autograd.Function):
                 gradient.scatter_add_(1, targets[rows][part, None], scale)
                 logits[part] = gradient
             hidden_grad[rows] = logits @ weight
-            if weight_grad is not None:
-                weight_grad += logits.T @ hidden[rows]
-        return hidden_grad, None if weight_grad is None else weight_grad.to(weight.dtype), None, None
+            if ctx.needs_input_grad[1]:
+                weight_grad = _added(weight_grad, logits.T @ hidden[rows])
+        if weight_grad is None:
+            return hidden_grad, torch.zeros_like(weight) if ctx.needs_input_grad[1] else None, None, None
+        return hidden_grad, weight_grad.to(weight.dtype), None, None
+
+
+def _added(total: Tensor | None, product: Tensor) -> Tensor:
+    """The sum in float32. The first product is the sum itself: it is as large as the head."""
+    return product.float() if total is None else total.add_(product)
 
 
 def _logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -110,9 +119,8 @@ def plain_head(model: PreTrainedModel) -> Tensor | None:
     """
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if model not in _KNOWN:
-        _KNOWN[model] = (
-            isinstance(head, nn.Linear) and getattr(head, "bias", None) is None and _is_only_product(model, head)
-        )
+        is_matrix = isinstance(head, nn.Linear) and getattr(head, "bias", None) is None
+        _KNOWN[model] = is_matrix and with_weights(model, partial(_is_only_product, head=head))
     return head.weight if _KNOWN[model] else None
 
 

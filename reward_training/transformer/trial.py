@@ -9,6 +9,7 @@ and position ids only, and is not tried.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,17 +23,16 @@ from transformers import LlamaModel, PreTrainedModel
 from reward_training.transformer.attention import fit_attention, restore_attention
 from reward_training.transformer.limits import position_limit
 from reward_training.transformer.packing import Layout, LayoutOf, Packed, _filled, states_of
-from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.quiet import FAULTS, quiet_transformers
+from reward_training.transformer.sharding import is_sharded
 
 ROUNDING = 5e-5
 """largest relative difference of a token's hidden state, in float32, that counts as rounding; a window that hides 12
 tokens of 500 made 1e-2, thirty layers 2e-6"""
+STAND_IN_TOKENS = 1024
 SHORTEST = 64
 """tokens of the shortest trial"""
 KERNELS_WITH_MASKS = ("grouped", "eager", "sdpa")
-FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, NotImplementedError, AssertionError)
-"""what transformers' models raise when they are called in a way that they do not know (NotImplementedError: a kernel or cache that
-an architecture lacks). Out of memory is a RuntimeError too, and no answer to a trial: it is raised on"""
 
 
 def layout_of(model: PreTrainedModel, body: nn.Module) -> LayoutOf:
@@ -50,7 +50,7 @@ def _layout(model: PreTrainedModel, body: nn.Module, num_tokens: int) -> Layout:
     length = trial_length(num_tokens)
     key = (type(body).__name__, may_share, length)
     if key not in found:
-        found[key] = _tried(model, body, length, may_share=may_share)
+        found[key] = (_tried_on_stand_in if is_sharded(model) else _tried)(model, body, length, may_share=may_share)
     layout: Layout = found[key]
     return layout
 
@@ -78,6 +78,26 @@ def outcomes(model: PreTrainedModel) -> dict[Any, Any]:
     return _BY_MODEL[model]
 
 
+def stand_in(model: PreTrainedModel, body: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
+    """A whole float32 model, and its body, for the trials of a sharded one, whose ranks cannot try by themselves: of the same
+    kind, with one layer or two of each kind, few tokens, and random weights."""
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config()
+    kinds, num_layers = list(getattr(text, "layer_types", None) or []), text.num_hidden_layers
+    text.num_hidden_layers = min(num_layers, max([2, *(kinds.index(kind) + 1 for kind in set(kinds))]))
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and len(value) == num_layers:  # one for each layer
+            setattr(text, name, value[: text.num_hidden_layers])
+    text.vocab_size = min(text.vocab_size, STAND_IN_TOKENS)
+    if (text.pad_token_id or 0) >= text.vocab_size:
+        text.pad_token_id = None
+    with torch.random.fork_rng(), torch.device(model.device):
+        torch.manual_seed(0)
+        made = type(model)._from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    name = next(name for name, module in model.named_modules() if module is body)
+    return made, made.get_submodule(name)
+
+
 def _may_share(model: PreTrainedModel) -> bool:
     """Whether the configuration names neither windows nor other layers than full attention, and the kernel has masks."""
     config = model.config.get_text_config()
@@ -96,6 +116,17 @@ def _tried(model: PreTrainedModel, body: nn.Module, length: int, *, may_share: b
             return "shared"
         sequences = [made_up(model, min(length, longest(model))), made_up(model, 3, seed=1)]
         return "own" if _agrees(model, body, sequences, [[0], [1]], layout="own") else "plain"
+
+
+def _tried_on_stand_in(model: PreTrainedModel, body: nn.Module, length: int, *, may_share: bool) -> Layout:
+    """The layout of a sharded model. Of an architecture that cannot be made small rows are plain, which is never wrong."""
+    try:
+        tried, its_body = stand_in(model, body)
+    except torch.OutOfMemoryError:
+        raise
+    except FAULTS:
+        return "plain"
+    return _tried(tried, its_body, length, may_share=may_share)
 
 
 def _agrees(

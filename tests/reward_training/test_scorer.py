@@ -20,9 +20,11 @@ from configs.schema.rewards import (
     LengthRewardConfig,
     ModelRewardConfig,
     OutcomeRewardConfig,
+    ProcessRewardConfig,
     RewardConfig,
 )
-from reward_training.reward import Unscored, Value, WorksElsewhere
+from reward_training.reward import Unscored, Value, WorksElsewhere, WorksTogether
+from reward_training.rewards.process import ProcessReward, ShardedProcessReward
 from reward_training.scorer import Scoring, build_rewards, check_unscored, score
 
 Make = Callable[..., Completion]
@@ -249,3 +251,55 @@ def test_rewards_are_built_with_the_sources_of_the_configuration(
         {"brief": 1.0, "marked": 0.0},
         {"marked": 0.0},
     ]
+
+
+@dataclass
+class Joint(WorksTogether):
+    """A reward that ranks compute together: it scores the length, and counts its calls."""
+
+    name: str = "joint"
+    weight: float = 1.0
+    sources: Sequence[str] | None = None
+    breaks: bool = False
+    calls: list[int] = field(default_factory=list)
+    """number of completions in each call"""
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Value]:
+        self.calls.append(len(completions))
+        if self.breaks:
+            raise RuntimeError("out of memory")
+        return [float(len(completion.text)) for completion in completions]
+
+
+def test_a_reward_of_all_ranks_is_called_once_also_by_a_rank_without_a_completion_for_it(
+    batch: tuple[list[Problem], list[Completion]],
+) -> None:
+    """Otherwise the other ranks would wait for it for ever."""
+    alone, of_others, checker = Joint(), Joint("other", sources=["elsewhere"]), Joint()
+    steps = ShardedProcessReward(ProcessRewardConfig(name="steps", checked_by="joint", before="text"), checker)
+    rewards = [alone, of_others, steps]
+    assert [row.parts for row in score(*batch, rewards)] == [{"joint": 6.0, "steps": 0.0}] * 3
+    assert score([], [], rewards) == []
+    assert alone.calls == [3, 0]
+    assert of_others.calls == [0, 0]
+    assert checker.calls == [0, 0]  # the texts have no step
+
+
+def test_another_reward_is_not_called_without_a_completion(batch: tuple[list[Problem], list[Completion]]) -> None:
+    would_give_one = Fixed([1.0])
+    steps = ProcessReward(ProcessRewardConfig(name="steps", checked_by="fixed", before="text"), would_give_one)
+    assert score([], [], [would_give_one]) == []
+    assert [row.parts for row in score(*batch, [steps])] == [{"steps": 0.0}] * 3
+
+
+def test_a_reward_of_all_ranks_is_not_tried_again_by_one_of_them_when_it_fails(
+    batch: tuple[list[Problem], list[Completion]],
+) -> None:
+    broken = Joint(breaks=True)
+    with pytest.raises(
+        RewardError, match=r"'joint' on problem p1.*\(the first of the batch\) raised RuntimeError: out of"
+    ):
+        score(*batch, [broken])
+    with pytest.raises(RewardError, match=r"'joint' without a completion raised RuntimeError: out of memory"):
+        score([], [], [broken])
+    assert broken.calls == [3, 0]

@@ -37,6 +37,19 @@ def test_total_is_capped_under_a_floor_and_a_missing_part_is_under_none() -> Non
     assert weighing.total({"safe": None, "brief": 1.0}) == 1.0
 
 
+def test_a_total_is_known_where_all_that_counts_is() -> None:
+    """A response that a reward of weight 0, which only measures, could not score was in no preference pair of DPO."""
+    safe = FormatRewardConfig(name="safe", pattern="x", weight=0.0, floor=Floor(below=0.5, cap=0.1))
+    brief = LengthRewardConfig(name="brief", target=1, limit=2, weight=1.0)
+    measured = LengthRewardConfig(name="measured", target=1, limit=2, weight=0.0)
+    weighing = Weighing.at([safe, brief, measured], 1)
+    assert weighing.known_total({"safe": 1.0, "brief": 0.5, "measured": None}) == 0.5
+    assert weighing.known_total({"safe": None, "brief": 0.5, "measured": 1.0}) is None  # it may be under its floor
+    assert weighing.known_total({"safe": 1.0, "brief": None, "measured": 1.0}) is None
+    assert weighing.known_total({"measured": None}) is None
+    assert weighing.known_total({}) is None
+
+
 def test_points_that_go_back_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"points at \[2, 1\] do not go up; give each round once"):
         WeightSchedule(over="rounds", points=[(2, 0.0), (1, 1.0)])

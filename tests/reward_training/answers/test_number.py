@@ -184,9 +184,9 @@ def test_a_value_is_given_to_numbers_alone_and_nothing_raises(text: str) -> None
 
 @pytest.mark.parametrize("text", ["10," * 7000, "100," * 5000 + "1", "100," * 5000, "1 " * 9000, "1.1" * 7000, "1e1" * 7000, "1,2" * 7000])  # fmt: skip
 def test_no_run_of_digits_takes_long(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     last_number(text)
     committed_number(text)
     equations(text)
     quantity(text)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -52,7 +52,8 @@ def judge_server(reply: Callable[[list[dict[str, str]], int], str | tuple[int, s
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
-                self.wfile.write(body.encode())
+                with suppress(ConnectionError):  # whoever asked may be gone
+                    self.wfile.write(body.encode())
             except BrokenPipeError:
                 pass  # the client did not wait
 

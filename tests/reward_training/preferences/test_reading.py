@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.disk.rows import lines
 from configs.errors import ConfigError
 from configs.records import PreferencePair
 from configs.schema.preferences import FileLabeler
@@ -253,3 +254,29 @@ def test_many_rows_that_cannot_be_read_are_refused_with_the_reason_of_the_first(
         ConfigError, match=r"2 of 3 rows cannot be read, for instance .* line 2: a message has the role"
     ):
         read_all(tmp_path / "pairs.jsonl", rows)
+
+
+def test_rows_that_hold_no_texts_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text of 10 MB took gigabytes in the tokenizer, and half a character ended in a traceback there."""
+    monkeypatch.setattr(lines, "MAX_CHARACTERS", 50)
+    good = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(9)]
+    bad = [
+        good[0] | {"prompt": [{"role": "critic", "content": "x"}]},
+        good[0] | {"chosen": "a" * 60},
+        good[0] | {"prompt": "p" * 60},
+        good[0] | {"rejected": float("inf")},
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*good, *bad, {"prompt": "\ud83d", "chosen": "c\0", "rejected": "d"}])
+    )
+    labeler = FileLabeler(path=str(path))
+    found = read_preferences(labeler, name="t", config=TrainedRewardModel(labeler=labeler), round_index=0)
+    assert (len(found.pairs), found.left_out) == (10, {"unreadable": 4})
+    assert (found.pairs[-1].prompt[0], found.pairs[-1].chosen) == ({"role": "user", "content": "\ufffd"}, "c\ufffd")
+
+
+def test_conversations_that_a_table_holds_as_python_writes_them_are_read(tmp_path: Path) -> None:
+    """pandas writes a list into a table so; the whole text was a response."""
+    [pair] = read(tmp_path / "pairs.jsonl", [{"chosen": repr([USER, says("a")]), "rejected": repr([USER, says("b")])}])
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([USER], "a", "b")

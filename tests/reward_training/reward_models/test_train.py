@@ -82,6 +82,9 @@ def test_training_reports_every_update(trained: Trained) -> None:
     assert all(set(METRICS.values()) <= step.keys() for step in steps)
     assert all(step["reward_model/grad_norm"] > 0 for step in steps)
     assert steps[-1]["reward_model/loss"] < steps[0]["reward_model/loss"]
+    # the rate of each update: from the peak down, to the 0 that a thirteenth would have
+    rates = [step["reward_model/learning_rate"] for step in steps]
+    assert rates == pytest.approx([1e-2 * (12 - i) / 12 for i in range(12)])
 
 
 def test_learns_a_preference_that_is_easy_to_see(trained: Trained) -> None:
@@ -207,7 +210,7 @@ def test_loss_that_is_no_number_stops(policy_folder: Path, tmp_path: Path) -> No
     poisoned = tmp_path / "poisoned"
     shutil.copytree(policy_folder, poisoned)
     weights = load_file(poisoned / "model.safetensors")
-    weights["model.norm.weight"] *= float("nan")
+    weights["model.norm.weight"] *= 3e38
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingDiverged, match="reward_model/loss is nan at step 1; lower learning_rate"):
         train(tmp_path / "out", poisoned)

@@ -1,5 +1,6 @@
 """Which columns of the data rewards read, and what they get of problems with several gold answers."""
 
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +38,7 @@ def _python(name: str) -> PythonRewardConfig:
 @pytest.fixture
 def module(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(workspace))
+    monkeypatch.delitem(sys.modules, "columns_of_mine", raising=False)  # that of another test's folder
     (workspace / "columns_of_mine.py").write_text(MODULE)
 
 

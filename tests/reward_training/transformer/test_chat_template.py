@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs.errors import ConfigError, TemplateRefusal
 from configs.records import Message, TemplateSettings
+from reward_training.transformer import chat_template
 from reward_training.transformer.chat_template import (
     HEADER,
     PLAIN,
@@ -307,3 +309,41 @@ def test_a_conversation_that_is_refused_is_none() -> None:
 
 def test_the_shape_names_roles_and_empty_turns() -> None:
     assert shape([SYSTEM, {"role": "user", "content": "\n"}]) == "the turns system, user (empty)"
+
+
+# ---- templates that do not come to an end ---------------------------------------------------------------------------
+
+LOOPS = "{% for a in range(N) %}{% for b in range(N) %}{% endfor %}{% endfor %}{{ messages[-1].content }}"
+
+
+@pytest.fixture
+def few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "MAX_LINES", 500)
+    monkeypatch.setattr(chat_template, "_within", {})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        LOOPS.replace("N", "30"),
+        "{% macro go(n) %}{% for i in range(n) %}{{ go(n - 1) }}{% endfor %}{% endmacro %}{{ go(6) }}{{ messages[-1].content }}",
+        "{% for c in messages[-1].content %}{% for d in messages[-1].content * 90 %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_template_that_runs_through_too_many_lines_is_stopped(template: str, few_lines: None) -> None:
+    with pytest.raises(TemplateRefusal, match="the turns user: it does not come to an end within 500 lines"):
+        prompt_text(tokenizer_with(template), ASKED)
+    assert sys.gettrace() is None
+
+
+def test_the_lines_of_a_template_are_counted_again_for_longer_messages_alone(few_lines: None) -> None:
+    """Counting takes several times as long as rendering."""
+    by_letter = tokenizer_with(
+        "{% for c in messages[-1].content %}{% for d in messages[-1].content %}{% endfor %}{% endfor %}{{ messages[-1].content }}"
+    )
+    for length in (4, 8, 6):
+        assert prompt_text(by_letter, [{"role": "user", "content": "a" * length}]) == "a" * length
+    assert list(chat_template._within.values()) == [4]
+    with pytest.raises(TemplateRefusal, match="within 500 lines"):
+        prompt_text(by_letter, [{"role": "user", "content": "a" * 100}])
+    prompt_text(tokenizer_with(LOOPS.replace("N", "3")), ASKED)

@@ -35,3 +35,17 @@ def test_modules_that_the_model_does_not_have_are_refused_by_the_field() -> None
     wanted = LoraSettings(target_modules=["nosuch"])
     with pytest.raises(ConfigError, match=r"reward_models\.taste\.lora\.target_modules=\['nosuch'\] does not fit"):
         try_lora(causal_class(LLAMA), LLAMA, wanted, "CAUSAL_LM", "reward_models.taste.lora")
+
+
+def test_a_listed_module_that_is_not_there_is_refused_beside_one_that_is() -> None:
+    """PEFT adapts the others, so that a slip of the pen trains less than was asked for."""
+    wanted = LoraSettings(target_modules=["q_proj", "self_attn.v_proj", "vproj"])
+    with pytest.raises(ConfigError, match="no module is called vproj; take the names of the model's own modules"):
+        try_lora(causal_class(LLAMA), LLAMA, wanted, "CAUSAL_LM", "grpo_config.lora")
+    try_lora(
+        causal_class(LLAMA),
+        LLAMA,
+        LoraSettings(target_modules=["q_proj", "self_attn.v_proj"]),
+        "CAUSAL_LM",
+        "grpo_config.lora",
+    )

@@ -71,6 +71,20 @@ def test_packed_scores_equal_single_ones(kind: type[PreTrainedConfig], layout: L
     assert found == pytest.approx(one_by_one(model, SEQUENCES), abs=1e-5)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_batch_in_one_run_goes_through_the_model_once(layout: Layout) -> None:
+    """Ranks that hold parts of a model run it equally often; in the plain layout it ran once for each conversation."""
+    model = make_model(LlamaConfig(**SIZES))
+    runs: list[int] = []
+    model.get_submodule("model").register_forward_hook(lambda *_: runs.append(1))
+    batches = packed_batches(SEQUENCES, width=16, layout_of=always(layout), max_tokens=32, in_one_run=True)
+    found: dict[int, float] = {}
+    for number, (indices, batch) in enumerate(batches, start=1):
+        found |= zip(indices, scores(model, batch), strict=True)
+        assert len(runs) == number
+    assert [found[i] for i in range(NUM)] == pytest.approx(one_by_one(model, SEQUENCES), abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", [BertConfig, GPT2Config])
 def test_a_row_has_no_more_tokens_than_the_model_has_positions(kind: type[PreTrainedConfig]) -> None:
     model = make_model(kind(**(SIZES | {"max_position_embeddings": 30})))

@@ -21,6 +21,7 @@ from reward_training.transformer import trial
 from reward_training.transformer.attention import GROUPED
 from reward_training.transformer.packing import Layout
 from reward_training.transformer.trial import layout_of, made_up, trial_length
+from tests.tiny_architectures import build as tiny
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -112,3 +113,19 @@ def test_made_up_tokens_are_in_the_vocabulary_and_are_no_padding() -> None:
     ids = made_up(model, 500)
     assert set(ids) == set(range(60)) - {7}
     assert ids == made_up(model, 500) != made_up(model, 500, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "layout"),
+    [
+        ("gpt2", {}, "own"),
+        ("mamba", {}, "own"),  # its kinds of layers follow from their number
+        ("gemma3n_text", {}, "plain"),  # its last layers share keys with layers that a small one does not have
+        ("qwen2", {"pad_token_id": 5000, "vocab_size": 6000}, "shared"),  # and no such token
+    ],
+)
+def test_a_sharded_model_is_tried_on_a_small_one_and_plain_where_none_can_be_made(
+    kind: str, changes: dict[str, int], layout: Layout
+) -> None:
+    model = tiny(kind, **changes)
+    assert trial._tried_on_stand_in(model, model.base_model, 64, may_share=kind == "qwen2") == layout
