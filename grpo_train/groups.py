@@ -26,7 +26,7 @@ class Groups:
     scores: list[Score] = field(default_factory=list)
     """(N,)"""
     old: list[bool] = field(default_factory=list)
-    """(N,) True where the response comes from the response cache and was not sampled at this step"""
+    """(N,) True where the response comes from the response cache and was not sampled for this step"""
 
     @property
     def group_size(self) -> int:
@@ -43,7 +43,7 @@ class Groups:
 
     @property
     def sampled(self) -> list[Completion]:
-        """The responses that were sampled at this step."""
+        """The responses that were sampled for this step."""
         return [completion for completion, is_old in zip(self.completions, self.old, strict=True) if not is_old]
 
     @property
@@ -55,7 +55,7 @@ class Groups:
         return [name for problem in self.problems for name in [checker_of(problem.source)] * self.group_size]
 
     def right(self, checker_of: CheckerOf) -> list[bool | None]:
-        """(N,) whether each response is right; None where none of its scores says so."""
+        """(N,) whether each response is right; None where its checker could not score it, or it has none."""
         return [verdict(*row) for row in zip(self.scores, self.checkers(checker_of), strict=True)]
 
     def chosen(self, indices: Sequence[int]) -> Groups:

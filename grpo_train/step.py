@@ -1,4 +1,4 @@
-"""One GRPO step (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 5 to 11): pick, sample, score, advantage, update.
+"""One step of training (GRPO's: DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 5 to 11): pick, sample, score, advantage, update.
 
 Array names end in their axes: G problems with S responses each make N = G x S rows, scored by K objectives. The learner
 holds the weights and updates them: clipped loss, backward pass, gradient clipping, optimizer. Everything else that
@@ -7,8 +7,9 @@ looks at a step, to report metrics or to remember something, is an observer (`ob
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,22 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.schema.config import Config
 from configs.seeds import seed_for
+from grpo_train.ahead import Ahead
 from grpo_train.credit import Credit
+from grpo_train.following import Follower
 from grpo_train.groups import left_out
+from grpo_train.methods.build import build_method
 from grpo_train.observers.all import Observers
 from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
 from grpo_train.observers.watch import Alarm
 from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.refill import Refilled
 from grpo_train.rollouts import Rollouts, StepSettings, rollout_rows
 from grpo_train.updating.checkpoint import Component
+from grpo_train.updating.critic import Critic
 from grpo_train.updating.learner import Learner
+from grpo_train.updating.ranks import Ranks
 from reward_training.reward import Reward, take_metrics
 from reward_training.transformer.positions import Positions
 from reward_training.weighing import Weighing
@@ -44,6 +51,8 @@ class StepResult:
     alarms: list[Alarm]
     ending_alarm: Alarm | None
     """the alarm that ends training with this step"""
+    is_budget_spent: bool = False
+    """whether this step reached the budget, which ends training too"""
 
 
 class Stepper:
@@ -57,17 +66,35 @@ class Stepper:
         config: Config,
         round_index: int,
         picker: ProblemPicker,
+        follower: Follower | None = None,
+        critic: Critic | None = None,
+        memory: Callable[[], dict[str, float]] = dict,
     ) -> None:
+        """`critic` is the value model of a method that has one; `memory` measures that of the process."""
         self.learner, self.rewards, self.config, self.round_index = learner, rewards, config, round_index
         self.objectives = [reward.name for reward in rewards]
         self.picker = picker
-        self.rollouts = Rollouts(learner, tokenizer, rewards, config, round_index)
-        self.credit = Credit(config, self.objectives, tokenizer)
-        self.observers = Observers(config, self.objectives, picker)
+        self.rollouts = Rollouts(learner, tokenizer, rewards, config, round_index, follower)
+        self.critic, self.memory = critic, memory
+        self.method = build_method(config, critic)
+        self.credit = Credit(config, self.method, self.objectives, tokenizer)
+        self.observers = Observers(config, self.objectives, picker, self.method)
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.learner.ranks
 
     def components(self) -> dict[str, Component]:
         """Everything that the next step depends on, under its name in a checkpoint."""
-        return self.learner.components() | self.observers.by_name
+        ahead: dict[str, Component] = {} if self.ahead is None else {"ahead": self.ahead}
+        critic = {} if self.critic is None else self.critic.components()
+        return ahead | self.learner.components() | critic | self.observers.by_name
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """The batch of the next step; None if none is written ahead."""
+        follower = self.rollouts.follower
+        return None if follower is None else follower.ahead
 
     def step(self, step: int, *, is_last: bool) -> StepResult:
         """Pick problems, sample and score responses, compute advantages, update the policy, report."""
@@ -77,9 +104,7 @@ class Stepper:
         set_seed(seed_for(self.config.seed, "global generators", round_index=self.round_index, step=step) % 2**32)
 
         # pick G problems; sample and score a group of S responses for each
-        problems_g = self.picker.pick(grpo.batch_size // grpo.group_size)
-        kept_g = self.observers.cache.take(step, problems_g, self.learner.log_ratios)
-        collected = self.rollouts.collect(settings, problems_g, kept_g, self.picker, self.credit.advantages)
+        collected = self._collect(settings, is_last=is_last)
         batch = collected.batch
 
         # turn the scores into advantages
@@ -88,9 +113,12 @@ class Stepper:
         settings.timer.end("score")
 
         # update the policy; what is left out of the baseline is left out of the loss as well
-        in_loss_n = ~left_out(batch.completions, grpo)
+        in_loss_n = ~left_out(batch.completions, grpo) & self.method.in_loss(advantages)
         completions = [completion for completion, in_loss in zip(batch.completions, in_loss_n, strict=True) if in_loss]
-        metrics = self.learner.update(completions, advantages.kept(in_loss_n), batch.is_old[in_loss_n])
+        kept = advantages.kept(in_loss_n)
+        metrics = self.learner.update(completions, kept, batch.is_old[in_loss_n])
+        if self.critic is not None and kept.targets is not None:
+            metrics |= self.critic.learn(completions, kept.targets)
         settings.timer.end("update")
 
         # report: metrics, observers, rollouts
@@ -108,15 +136,33 @@ class Stepper:
             positions=self._on_all_ranks(settings.positions, self.learner.positions),
             metrics=metrics,
         )
+        is_last = is_last or self.observers.budget_ends_with(record)
         if grpo.monitor_kl_every and (is_last or step % grpo.monitor_kl_every == 0):
             record.metrics["policy/kl_initial"] = self.learner.kl_initial(batch.sampled)
         record.metrics.update(step_metrics(record, with_refills=grpo.refill > 0) | take_metrics(self.rewards))
-        record.metrics.update(settings.timer.metrics(record.num_sampled_tokens))
+        if self.ahead is not None:
+            record.metrics["policy/staleness"] = record.staleness
+            if record.staleness:  # the policy has moved since, which is no error of what sampled
+                record.metrics["policy/writer_distance"] = record.metrics.pop("policy/sampler_mismatch")
+        if (follower := self.rollouts.follower) is not None:
+            record.metrics.update(follower.servers.metrics())
+        record.metrics.update(settings.timer.metrics(record.num_sampled_tokens) | self.memory())
         self.observers.look(record)
         ending_alarm = self.learner.ranks.from_main(self.observers.ending_alarm)
         rollouts = rollout_rows(step, batch, advantages)
         rollouts += rollout_rows(step, collected.refused, refused_advantages, is_refused=True)
-        return StepResult(step, record.metrics, rollouts, self.observers.watch.alarms, ending_alarm)
+        spent = self.config.budget is not None and self.learner.ranks.from_main(self.observers.is_budget_spent)
+        return StepResult(step, record.metrics, rollouts, self.observers.watch.alarms, ending_alarm, spent)
+
+    def _collect(self, settings: StepSettings, *, is_last: bool) -> Refilled:
+        """Sample the step's groups, or take those that servers wrote ahead."""
+        grpo = self.config.grpo_config
+        pick = partial(self.picker.pick, grpo.batch_size // grpo.group_size)
+        if self.ahead is not None:
+            return self.rollouts.collect_ahead(settings, self.ahead, pick, is_last=is_last)
+        problems_g = pick()
+        kept_g = self.observers.cache.take(settings.step, problems_g, self.learner.log_ratios)
+        return self.rollouts.collect(settings, problems_g, kept_g, self.picker, self.credit.advantages)
 
     def _weighing(self, step: int) -> Weighing:
         """The configured weights at this step; a reward that the configuration does not name keeps its own weight."""

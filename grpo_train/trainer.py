@@ -1,7 +1,7 @@
 """The GRPO training loop (DeepSeekMath, arXiv 2402.03300, Algorithm 1, lines 4 to 11), with checkpoints.
 
-`grpo_train.step` is the body of the loop. A watch rule may end it early and roll the weights back to an earlier
-checkpoint.
+`grpo_train.step` is the body of the loop. The budget may end it early; so may a watch rule, which may also roll the
+weights back to an earlier checkpoint.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from configs.errors import StageStopped
 from configs.records import Policy, Problem
 from configs.schema.config import Config
 from configs.schema.grpo import GrpoConfig
+from configs.schema.methods.method import PpoMethod
+from grpo_train.following import Serving, following
 from grpo_train.observers.watch import Alarm
 from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.step import Stepper, StepResult
 from grpo_train.train_result import TrainResult
 from grpo_train.updating.checkpoint import read_component, read_components, write_components
+from grpo_train.updating.critic import Critic, ValueModel
 from grpo_train.updating.learner import Learner
 from reward_training.scorer import Reward
 
@@ -48,6 +51,9 @@ def train(
     on_step: Callable[[StepResult], None],
     should_stop: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
+    serving: Serving | None = None,
+    value_model: ValueModel | None = None,
+    memory: Callable[[], dict[str, float]] = dict,
 ) -> TrainResult:
     """Train `model` in place on `problems`; with `checkpoints`, resume from the newest one.
 
@@ -56,6 +62,9 @@ def train(
         initial_policy: the run's first policy, from which KL is measured.
         curriculum: state from which the problem picker starts; `TrainResult.curriculum` of the previous round.
         on_step: called after each step.
+        serving: where vLLM servers write, what giving them weights needs.
+        value_model: what the value model of PPO begins from, and is warmed up on.
+        memory: measures the process's memory for the metrics of each step; by default it is not measured.
 
     Raises:
         StageStopped: `should_stop()` was true between two steps; a checkpoint was saved there, given `checkpoints`.
@@ -65,31 +74,57 @@ def train(
     num_updates = total * grpo.updates_per_batch
     learner = Learner(model, grpo, policy=policy, initial_policy=initial_policy, num_updates=num_updates)
     picker = ProblemPicker(problems, config.curriculum, seed=config.seed, round_index=round_index, handed_on=curriculum)
-    stepper = Stepper(learner, tokenizer, rewards, config, round_index, picker)
+    critic = _critic(value_model, config, learner)
+    with following(learner, tokenizer, grpo.vllm, serving) as follower:
+        stepper = Stepper(learner, tokenizer, rewards, config, round_index, picker, follower, critic, memory)
+        return _train(stepper, total, on_step, should_stop, checkpoints)
+
+
+def _critic(value_model: ValueModel | None, config: Config, learner: Learner) -> Critic | None:
+    """The critic of a method that has one."""
+    if not isinstance(config.method, PpoMethod):
+        return None
+    assert value_model is not None, "the caller loads what the method needs"
+    return Critic(value_model, config.method, config.grpo_config, learner.ranks.device)
+
+
+def _train(
+    stepper: Stepper,
+    total: int,
+    on_step: Callable[[StepResult], None],
+    should_stop: Callable[[], bool],
+    checkpoints: Checkpoints | None,
+) -> TrainResult:
+    """Run the steps that are left."""
+    learner, config, follower = stepper.learner, stepper.config, stepper.rollouts.follower
     num_done = _resume(checkpoints, stepper)
+    _warm_up(stepper, should_stop)
     rolls_back = any(rule.action == "roll_back" for rule in config.watch)
     if rolls_back and num_done == 0 and checkpoints is not None:
-        _save(checkpoints, 0, stepper)
+        write_checkpoint(checkpoints, 0, stepper)
     ending_alarm: Alarm | None = None
     for step in range(num_done + 1, total + 1):
         if learner.ranks.from_main(should_stop()):
             if checkpoints is not None and checkpoints.wanted(step - 1):
-                _save(checkpoints, step - 1, stepper)
+                write_checkpoint(checkpoints, step - 1, stepper)
             raise StageStopped(f"stopped before step {step} of {total}")
         result = stepper.step(step, is_last=step == total)
         on_step(result)
-        if (ending_alarm := result.ending_alarm) is not None:
+        if (ending_alarm := result.ending_alarm) is not None or result.is_budget_spent:
             break
         if checkpoints is not None and step < total and checkpoints.due(step):
-            _save(checkpoints, step, stepper)
+            write_checkpoint(checkpoints, step, stepper)
+    rolled_back_to = _roll_back(checkpoints, stepper, ending_alarm)
     return TrainResult(
-        num_updates=step * grpo.updates_per_batch,
+        num_updates=step * config.grpo_config.updates_per_batch,
         stopped_by=None if ending_alarm is None else str(ending_alarm),
+        is_budget_spent=stepper.observers.is_budget_spent,
         advantage_share=stepper.observers.contributions.shares,
         tokens=stepper.observers.ledger.totals,
-        curriculum=picker.handed_on(),
-        rolled_back_to=_roll_back(checkpoints, stepper, ending_alarm),
+        curriculum=stepper.picker.handed_on(),
+        rolled_back_to=rolled_back_to,
         extra_rounds=0 if ending_alarm is None else ending_alarm.rule.extra_rounds,
+        known=[] if follower is None else [known.model_dump() for known in follower.known()],
     )
 
 
@@ -103,11 +138,26 @@ def _resume(checkpoints: Checkpoints | None, stepper: Stepper) -> int:
     return seal.step
 
 
+def _warm_up(stepper: Stepper, should_stop: Callable[[], bool]) -> None:
+    """Take the updates of the critic's warm-up that are left: all, or none if the newest checkpoint was made after them.
+
+    Raises:
+        StageStopped: `should_stop()` was true between two updates; they are done again by the next call.
+    """
+    critic = stepper.critic
+    while critic is not None and critic.warm_up(stepper.config.seed, stepper.round_index):
+        if stepper.ranks.from_main(should_stop()):
+            raise StageStopped(f"stopped in the warm-up of the value model, after update {critic.num_warmed_up}")
+
+
 def _roll_back(checkpoints: Checkpoints | None, stepper: Stepper, alarm: Alarm | None) -> int | None:
-    """Restore the last weights from before the alarm that ended training, if its rule says so; returns their step."""
+    """Restore the last weights from before those that made the alarm which ended training, if its rule says so; returns their step."""
     if alarm is None or alarm.rule.action != "roll_back" or checkpoints is None:
         return None
-    folder = checkpoints.newest_before(alarm.since)
+    # the first response out of bounds was written by the weights with which that step began, or those of one step before
+    vllm = stepper.config.grpo_config.vllm
+    writer = alarm.since - 1 - (vllm.max_staleness if vllm is not None else 0)
+    folder = checkpoints.newest_before(max(writer, 1))
     if folder is None:
         checkpoints.warn("there is no checkpoint to roll back to; the policy stays as it is")
         return None
@@ -115,10 +165,15 @@ def _roll_back(checkpoints: Checkpoints | None, stepper: Stepper, alarm: Alarm |
     return int(folder.name.removeprefix(STEP))
 
 
-def _save(checkpoints: Checkpoints, step: int, stepper: Stepper) -> None:
-    ranks = stepper.learner.ranks
+def write_checkpoint(checkpoints: Checkpoints, step: int, parts: Learner | Stepper) -> None:
+    """Save the state of `parts` after `step`. All ranks call it: the main one writes, and of a sharded model each its part."""
+    ranks = parts.ranks
     if ranks.is_main:
-        checkpoints.save(step, lambda folder: write_components(folder, stepper.components()))
-    else:
-        checkpoints.last_step = step
+        checkpoints.open()
+    ranks.wait()
+    write_components(checkpoints.unfinished, parts.components(), is_main=ranks.is_main)
+    ranks.wait()
+    if ranks.is_main:
+        checkpoints.seal(step)
+    checkpoints.last_step = step
     ranks.wait()

@@ -2,7 +2,8 @@
 
 Every estimate is the mean of a column of `rows`, which has one row per problem, with a bootstrap interval over
 problems. A problem that a reward could not score or does not apply to, for which no reward says what is right, or for
-which no KL was measured, is missing in that column and does not count in its n.
+which no KL was measured, is missing in that column and does not count in its n. An unscored response is not a wrong one:
+pass@k is estimated from the samples that were scored, where there are at least k, and maj@k needs them all.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from configs.records import Completion, EvalReport, Policy, Problem, Score, is_right
+from configs.records import Completion, EvalReport, Policy, Problem, Score, verdict
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from configs.schema.scopes import metric_part
 from configs.seeds import seed_for
-from grpo_train.policies.model import load_policy
-from grpo_train.sampling.generation import Sampling, sample
-from grpo_train.updating.response_logprobs import policy_kl
+from grpo_train.sampling.asked import Write
+from grpo_train.sampling.generation import Sampling
+from grpo_train.updating.response_logprobs import policy_kl, response_rows
 from reward_training.answers.checkers import as_number
 from reward_training.answers.values.reading import read
 from reward_training.rewards.outcome import given_answer
-from reward_training.scorer import Reward, Scoring
+from reward_training.rewards.sought import texts_sought
+from reward_training.scorer import Reward, Scoring, check_unscored, count_unscored
 from reward_training.statistics import bootstrap_mean, majority_is_right, pass_at_k
 
 BY_VALUE = ("exact", "numeric", "math")
@@ -40,9 +42,12 @@ class Evaluation:
     reports: dict[str, EvalReport]
     rows: list[dict[str, Any]]
     """one per problem: split, problem_key, source, and a value for each metric that could be measured; `faults`, where
-    there are any, has the number of responses by the reason for which the checker failed through their fault"""
+    there are any, has the number of responses by the reason for which the checker failed through their fault, and
+    `unscored` the same, {reward: {reason: number}}, of responses that a reward could not score"""
     examples: list[dict[str, Any]]
     """texts of the first problems of each split: prompt, answer, greedy response, samples"""
+    responses: list[dict[str, Any]]
+    """the greedy response to each problem: split, problem_key, greedy"""
 
 
 @dataclass(frozen=True)
@@ -55,33 +60,37 @@ class _Answered:
 
 
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    write: Write,
     problems: Mapping[str, Sequence[Problem]],
     *,
-    policy_id: str,
+    policy: Policy,
     initial_policy: Policy | None,
+    load: Callable[[Policy], PreTrainedModel],
     rewards: Sequence[Reward],
     config: Config,
     round_index: int,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda num_rows: None,
 ) -> Evaluation:
-    """Evaluate `model` on each split of `problems` with `rewards`, which must include the checker.
+    """Evaluate what `policy` writes on each split of `problems` with `rewards`, which must include the checker.
 
-    KL is measured against `initial_policy`; None leaves it out. `on_progress` gets the number of responses just
-    finished.
+    KL is measured against `initial_policy`, which `load` gets; None leaves it out. `on_progress` gets the number of
+    responses just finished.
 
     Raises:
         StageStopped: `should_stop()` was true between two batches of responses.
+        RewardError: a reward left more than `max_unscored_share` of a split's responses unscored.
     """
     every = [problem for split in problems.values() for problem in split]
-    answered = _answer(model, tokenizer, every, policy_id, rewards, config, round_index, should_stop, on_progress)
-    kl = _kl_initial(answered, policy_id, initial_policy, config, model)
+    answered = _answer(write, every, policy.id, rewards, config, round_index, should_stop, on_progress)
+    for split in problems:
+        scores = [score for entry in answered if entry.problem.split == split for score in entry.scores]
+        check_unscored(scores, config.combination.max_unscored_share, where=f" on {split}")
+    kl = _kl_initial(answered, policy, initial_policy, config, load)
     is_mixed = len({problem.source for problem in every}) > 1
     rows = [_row(entry, config, is_mixed=is_mixed) | kl.get(entry.problem.key, {}) for entry in answered]
-    reports = {name: _report(policy_id, name, rows, config, round_index) for name in problems}
-    return Evaluation(reports, rows, _examples(answered, config.evaluation.num_examples))
+    reports = {name: _report(policy.id, name, rows, config, round_index) for name in problems}
+    return Evaluation(reports, rows, _examples(answered, config.evaluation.num_examples), _responses(answered))
 
 
 def num_responses(config: Config, num_problems: int) -> int:
@@ -90,8 +99,7 @@ def num_responses(config: Config, num_problems: int) -> int:
 
 
 def _answer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    write: Write,
     problems: Sequence[Problem],
     policy_id: str,
     rewards: Sequence[Reward],
@@ -110,11 +118,10 @@ def _answer(
         settings.top_k,
         max_rows=grpo.generation_rows,
         num_greedy=1,
+        sought=texts_sought([*config.rewards, *settings.rewards]),
     )
     with Scoring(rewards) as scoring:
-        completions = sample(
-            model,
-            tokenizer,
+        completions = write(
             problems,
             sampling,
             # the same seed in every round: two policies are compared on the same draws
@@ -138,29 +145,34 @@ def _row(entry: _Answered, config: Config, *, is_mixed: bool = False) -> dict[st
     problem, greedy = entry.problem, entry.completions[0]
     row: dict[str, Any] = {"split": problem.split, "problem_key": problem.key, "source": problem.source}
     checker = config.checker_of(problem.source)
-    right = [is_right(score.parts[checker]) for score in entry.scores if checker in score.parts]
-    if right:
+    right = [verdict(score, checker) for score in entry.scores]
+    if right[0] is not None:
         row["greedy_accuracy"] = float(right[0])
-    if right and is_mixed:
+    if right[0] is not None and is_mixed:
         row[f"greedy_accuracy/{metric_part(problem.source)}"] = float(right[0])
     row["response_length"] = float(len(greedy.token_ids))
     row["truncated_share"] = float(greedy.finish_reason == "length")
-    if right:
-        row["at_fault_share"] = fmean(checker in score.faults for score in entry.scores)
+    if checked := [score for score, is_right in zip(entry.scores, right, strict=True) if is_right is not None]:
+        row["at_fault_share"] = fmean(checker in score.faults for score in checked)
     if faults := Counter(reason for s in entry.scores if (reason := s.faults.get(checker or "")) is not None):
         row["faults"] = dict(faults)
+    if unscored := count_unscored(entry.scores):
+        row["unscored"] = unscored
     for name in entry.scores[0].parts:
         row |= _mean_of_known(f"greedy/{name}", entry.scores[:1], name)
         row |= _mean_of_known(f"sampled/{name}", entry.scores[1:], name)
-    return row | (_at_k(entry, config, right[1:]) if right else {})
+    return row | _at_k(entry, config, right[1:])
 
 
-def _at_k(entry: _Answered, config: Config, right: Sequence[bool]) -> dict[str, float]:
-    """pass@k and maj@k of the samples, of which `right` tells whether each is right."""
+def _at_k(entry: _Answered, config: Config, right: Sequence[bool | None]) -> dict[str, float]:
+    """pass@k and maj@k of the samples, of which `right` tells whether each is right; None where that is unknown."""
     samples = entry.completions[1:]
-    values = {f"pass_at_{k}": pass_at_k(len(samples), sum(right), k) for k in _powers_of_two(len(samples))}
+    known = [is_right for is_right in right if is_right is not None]
+    values = {f"pass_at_{k}": pass_at_k(len(known), sum(known), k) for k in _powers_of_two(len(known))}
+    if len(known) < len(samples):
+        return values
     answers = [_voted_answer(entry.problem, completion, config) for completion in samples]
-    return values | {f"maj_at_{len(samples)}": majority_is_right(answers, right)}
+    return values | {f"maj_at_{len(samples)}": majority_is_right(answers, known)}
 
 
 def _mean_of_known(key: str, scores: Sequence[Score], name: str) -> dict[str, float]:
@@ -189,22 +201,40 @@ def _voted_answer(problem: Problem, completion: Completion, config: Config) -> H
 
 
 def _kl_initial(
-    answered: Sequence[_Answered], policy_id: str, initial: Policy | None, config: Config, model: PreTrainedModel
+    answered: Sequence[_Answered],
+    policy: Policy,
+    initial: Policy | None,
+    config: Config,
+    load: Callable[[Policy], PreTrainedModel],
 ) -> dict[str, dict[str, float]]:
     """{problem key: {"kl_initial": nats per token over its first sample}} for the first problems of each split.
 
     It is 0 where the policy is the initial one.
     """
-    if initial is None:
-        return {}
     measured = _first_of_each_split(answered, config.evaluation.num_kl_problems)
-    if initial.id == policy_id:
+    if initial is None or not measured:
+        return {}
+    if initial.id == policy.id:
         return {entry.problem.key: {"kl_initial": 0.0} for entry in measured}
-    reference, _ = load_policy(initial.path, device=model.device, dtype=model.dtype)
-    samples = [entry.completions[1] for entry in measured]
+    samples = _with_whole_vocabulary([entry.completions[1] for entry in measured], policy, config, load)
     max_tokens, temperature = config.grpo_config.micro_batch_tokens, config.evaluation.temperature
-    values = policy_kl(reference, samples, max_tokens=max_tokens, temperature=temperature)
+    values = policy_kl(load(initial), samples, max_tokens=max_tokens, temperature=temperature)
     return {sample.problem_key: {"kl_initial": value} for sample, value in zip(samples, values, strict=True)}
+
+
+def _with_whole_vocabulary(
+    samples: list[Completion], policy: Policy, config: Config, load: Callable[[Policy], PreTrainedModel]
+) -> list[Completion]:
+    """Samples whose log-probabilities are those over the whole vocabulary.
+
+    A vLLM server gives those within what top_p and top_k leave, so there the policy scores them itself.
+    """
+    settings = config.evaluation
+    if config.grpo_config.vllm is None or (settings.top_p == 1 and settings.top_k == 0):
+        return samples
+    max_tokens = config.grpo_config.micro_batch_tokens
+    rows = response_rows(load(policy), samples, max_tokens=max_tokens, temperature=settings.temperature)
+    return [one.model_copy(update={"logprobs": row}) for one, row in zip(samples, rows, strict=True)]
 
 
 def _first_of_each_split(answered: Sequence[_Answered], num_problems: int) -> list[_Answered]:
@@ -220,14 +250,30 @@ def _first_of_each_split(answered: Sequence[_Answered], num_problems: int) -> li
 
 def _report(policy_id: str, split: str, rows: Sequence[dict[str, Any]], config: Config, round_index: int) -> EvalReport:
     split_rows = [row for row in rows if row["split"] == split]
-    labels = {"split", "problem_key", "source", "faults"}
+    labels = {"split", "problem_key", "source", "faults", "unscored"}
     names = sorted({key for row in split_rows for key in row} - labels)
     seed = seed_for(config.seed, f"bootstrap {split}", round_index=round_index)
     draws = config.evaluation.bootstrap_draws
     values = {
         name: bootstrap_mean([row[name] for row in split_rows if name in row], seed=seed, draws=draws) for name in names
     }
-    return EvalReport(policy_id=policy_id, split=split, values=values)
+    return EvalReport(policy_id=policy_id, split=split, values=values, unscored=_added_up(split_rows))
+
+
+def _added_up(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """{reward: {reason: number of responses}} over the rows."""
+    total: dict[str, Counter[str]] = {}
+    for row in rows:
+        for name, reasons in row.get("unscored", {}).items():
+            total.setdefault(name, Counter()).update(reasons)
+    return {name: dict(reasons) for name, reasons in total.items()}
+
+
+def _responses(answered: Sequence[_Answered]) -> list[dict[str, Any]]:
+    return [
+        {"split": entry.problem.split, "problem_key": entry.problem.key, "greedy": entry.completions[0].text}
+        for entry in answered
+    ]
 
 
 def _examples(answered: Sequence[_Answered], num_examples: int) -> list[dict[str, Any]]:

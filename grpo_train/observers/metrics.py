@@ -74,7 +74,7 @@ def group_metrics(
 ) -> dict[str, float]:
     """Shares of dead groups, of distinct texts per group, and of groups with all sampled rows right or all wrong.
 
-    The last two are of the groups that have a checker, whose `right` is not None.
+    The last two are of the groups whose checker scored at least one of them; what it could not score does not count.
     """
     texts = [completion.text for completion in completions]
     groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
@@ -82,12 +82,11 @@ def group_metrics(
         "groups/dead_share": float(advantages.dead.mean()),
         "groups/distinct_share": float(np.mean([len(set(group)) / group_size for group in groups])),
     }
-    decided = np.array([verdict is not None for verdict in right[::group_size]])
-    if decided.any():
-        verdicts = np.array(right, dtype=np.bool_).reshape(-1, group_size)[decided]
-        old = is_old.reshape(-1, group_size)[decided]
-        metrics["groups/all_right_share"] = float((verdicts | old).all(axis=1).mean())
-        metrics["groups/all_wrong_share"] = float((~verdicts | old).all(axis=1).mean())
+    known = [None if old else verdict for verdict, old in zip(right, is_old, strict=True)]
+    by_group = [known[start : start + group_size] for start in range(0, len(known), group_size)]
+    if decided := [verdicts for group in by_group if (verdicts := [v for v in group if v is not None])]:
+        metrics["groups/all_right_share"] = float(np.mean([all(verdicts) for verdicts in decided]))
+        metrics["groups/all_wrong_share"] = float(np.mean([not any(verdicts) for verdicts in decided]))
     return metrics
 
 

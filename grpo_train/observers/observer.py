@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,7 +44,8 @@ class StepRecord:
 
     @property
     def right(self) -> list[bool | None]:
-        """(N,) whether its checker calls each response right; None where it has none among the objectives."""
+        """(N,) whether its checker calls each response right; None where that is unknown: the checker could not score it, or
+        is none of the objectives."""
         return self.batch.right(self.checker_of)
 
     @property
@@ -60,8 +61,14 @@ class StepRecord:
         return sum(len(completion.token_ids) for completion in self.batch.sampled + self.refused.sampled)
 
     @property
+    def staleness(self) -> float:
+        """Mean number of steps between the policies that wrote the step's responses and the one that learns from them."""
+        return float(np.mean([self.step - completion.step for completion in self.batch.completions]))
+
+    @property
     def pass_rates(self) -> dict[str, float]:
-        """{problem key: share of right responses} among those sampled; without the problems that have no checker."""
+        """{problem key: share of right responses} among those that were sampled and scored; without the problems that have
+        none, or no checker."""
         groups = self.batch + self.refused
         verdicts: dict[str, list[bool]] = {}
         rows = zip(groups.completions, groups.right(self.checker_of), groups.old, strict=True)
@@ -71,6 +78,7 @@ class StepRecord:
         return {key: sum(of_problem) / len(of_problem) for key, of_problem in verdicts.items()}
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Looks at every step; checkpoints keep what it remembers, by `state` and `restore`."""
 

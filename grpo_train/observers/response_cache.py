@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from configs.records import Completion, Problem, Record, Score
+from configs.records import RIGHT, Completion, Problem, Record, Score
 from configs.schema.grpo import ResponseCacheConfig
 from grpo_train.observers.observer import StepRecord
 from grpo_train.updating.advantages import Bools, Floats
@@ -144,7 +144,11 @@ class ResponseCache:
     def look(self, step: StepRecord) -> dict[str, float]:
         """Cache the good responses that the step sampled."""
         batch = step.batch
-        kept = self.add(batch.completions, batch.scores, step.advantages.means, step.right, batch.is_old)
+        values, has_checker = step.checked
+        right = [
+            bool(value >= RIGHT) if is_checked else None for value, is_checked in zip(values, has_checker, strict=True)
+        ]
+        kept = self.add(batch.completions, batch.scores, step.advantages.means, right, batch.is_old)
         return self.taken | kept
 
     def add(
@@ -159,7 +163,8 @@ class ResponseCache:
 
         Args:
             advantages: (N,) advantages of the completions.
-            right: (N,) whether its checker calls each right; None where it has none among the training rewards.
+            right: (N,) whether its checker calls each right, which it does not where it could not score it; None where it
+                has none among the training rewards.
             is_old: (N,) which of them are in the cache already.
         """
         if not self.config.share:

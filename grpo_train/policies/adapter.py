@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import get_peft_model
 from transformers import PreTrainedModel
 
 from configs.disk.files import write_json
+from configs.paths import context_of
 from configs.records import Policy
 from configs.schema.grpo import LoraConfig
 from grpo_train.policies.model import open_policy
-from reward_training.transformer.lora import lora_config, misfit
+from reward_training.transformer.loading.adapters import load_adapter
+from reward_training.transformer.lora import inserted, lora_config, merge
 
+FIELD = "grpo_config.lora"
 FOLDER = "adapter"
 ORIGIN = "origin.json"
+MODEL_CARD = "README.md"
+"""which PEFT writes, with the whole path of the base and nothing that is of use here"""
 
 
 class Adapter:
@@ -33,29 +38,26 @@ class Adapter:
         """Insert a new adapter, drawn from `seed`, that changes nothing yet; or train on the one in folder `carried`.
 
         Raises:
-            ConfigError: `target_modules` names no module of the model.
+            ConfigError: `target_modules` names no module of the model, or one whose weight is tied to another's; or
+                the carried adapter is not whole.
         """
         self._lora = lora
-        if carried is not None:
-            self._model = PeftModel.from_pretrained(model, str(carried), is_trainable=True)
-            return
         wanted = lora_config(model.config, lora, "CAUSAL_LM")
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), inserted(lora, FIELD, model):
             torch.manual_seed(seed)
-            try:
-                self._model = get_peft_model(model, wanted)
-            except ValueError as error:
-                raise misfit(lora, "grpo_config.lora", error) from error
+            self._model: Any = get_peft_model(model, wanted) if carried is None else load_adapter(model, carried)
 
     def save(self, folder: Path, base: Policy) -> None:
         """Write the adapter, the record of its base policy, and the settings that it was made with."""
-        self._model.save_pretrained(str(folder))
-        write_json(folder / ORIGIN, _origin(base, self._lora))
+        stored = base.model_dump(mode="json", context=context_of(folder))
+        self._model.peft_config["default"].base_model_name_or_path = stored["path"]
+        self._model.save_pretrained(str(folder), save_embedding_layers=False)  # they are those of the base
+        (folder / MODEL_CARD).unlink(missing_ok=True)
+        write_json(folder / ORIGIN, {"base": stored, "lora": _settings(self._lora)})
 
     def merge(self) -> PreTrainedModel:
         """Merge the adapter into the model's weights; returns the model without the adapter."""
-        merged: PreTrainedModel = self._model.merge_and_unload()
-        return merged
+        return merge(self._model)
 
 
 def carried_adapter(policy: Policy, lora: LoraConfig) -> tuple[Policy, Path] | None:
@@ -68,12 +70,12 @@ def carried_adapter(policy: Policy, lora: LoraConfig) -> tuple[Policy, Path] | N
     if lora.between_rounds == "merge" or not (folder / ORIGIN).exists():
         return None
     origin = json.loads((folder / ORIGIN).read_bytes())
-    base = Policy.model_validate(origin["base"])
-    return (base, folder) if origin == _origin(base, lora) and _is_there(base) else None
+    base = Policy.model_validate(origin["base"], context=context_of(folder))
+    return (base, folder) if origin["lora"] == _settings(lora) and _is_there(base) else None
 
 
-def _origin(base: Policy, lora: LoraConfig) -> dict[str, Any]:
-    return {"base": base.model_dump(mode="json"), "lora": lora.model_dump(mode="json")}
+def _settings(lora: LoraConfig) -> dict[str, Any]:
+    return lora.model_dump(mode="json")
 
 
 def _is_there(base: Policy) -> bool:

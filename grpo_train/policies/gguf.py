@@ -10,15 +10,17 @@ from __future__ import annotations
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from gguf import GGUFReader
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from configs.errors import ConfigError
-from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.loading.tokenizer import read_tokenizer
+from reward_training.transformer.loading.weights import load_model
 
 DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "codeshell")
 """vocabularies whose own tokenizer.json has a token a digit, then GPT-2's rule (llama.cpp, src/llama-vocab.cpp)"""
@@ -30,12 +32,15 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The dequantised float32 model, without its quantisation settings so that it can be saved, and its tokenizer.
 
     Raises:
-        ConfigError: how the tokenizer cuts text into words is not known.
+        ConfigError: how the tokenizer cuts text into words is not known, or the file lacks weights.
     """
     rule = word_rule(path)
-    with quiet_transformers(), redirect_stderr(StringIO()):  # the GGUF reader's progress bar cannot be switched off
-        packed = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    file: dict[str, Any] = {"gguf_file": path.name}
+    with redirect_stderr(StringIO()):  # the GGUF reader's progress bar cannot be switched off
+        packed = load_model(
+            AutoModelForCausalLM, path.parent, field="policy.wheel", noun="language model", dtype=torch.float32, **file
+        )
+        tokenizer = read_tokenizer(path.parent, **file)
     if rule is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = rule
     config = packed.config

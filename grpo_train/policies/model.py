@@ -8,10 +8,9 @@ from typing import Literal
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,13 +18,18 @@ from transformers import (
 from configs.disk.files import weights_id
 from configs.errors import ConfigError
 from configs.records import Policy, TemplateSettings
+from grpo_train.policies.gathered import save_gathered
 from reward_training.transformer.chat_template import PLAIN, set_up_template
+from reward_training.transformer.loading.tokenizer import read_tokenizer
+from reward_training.transformer.loading.vocabulary import refuse_larger_tokenizer
+from reward_training.transformer.loading.weights import check_weights, load_model, read_config
 from reward_training.transformer.precision import autocast_dtype, pick_device
 from reward_training.transformer.quiet import quiet_transformers
-from reward_training.transformer.trial import FAULTS
+from reward_training.transformer.sharding import Sharding, is_sharded
 from reward_training.transformer.turn_ends import end_token_ids
 
 GENERATION = "generation_config.json"
+FIELD, NOUN = "policy.path", "causal language model"
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
 """reserved tokens that can be the pad token of a model without one, best first"""
 
@@ -36,27 +40,35 @@ def load_policy(
     device: str | torch.device,
     dtype: torch.dtype = torch.float32,
     template: TemplateSettings = PLAIN,
+    sharding: Sharding | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in evaluation mode on `device`, and its tokenizer with a pad token and the run's `template` settings.
+
+    With `sharding`, which all ranks call for together, each holds a part of the model.
 
     What ends a turn in the chat template ends a response, also in the model that is saved later.
 
     Raises:
-        ConfigError: `path` holds no causal language model.
+        ConfigError: `path` holds no causal language model, or not all of it (`loading.weights`).
     """
-    tokenizer = load_tokenizer(path, template)
-    try:
-        with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=dtype, generation_config=_token_ids(Path(path))
-            )
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ImportError, *FAULTS) as error:  # some architectures need a package that is not here
-        raise ConfigError(f"{path} holds no causal language model: {error}; set policy.path to one") from error
+    ends, tokenizer = _token_ids(Path(path)), load_tokenizer(path, template)
+    model = load_model(
+        AutoModelForCausalLM, path, field=FIELD, noun=NOUN, sharding=sharding, dtype=dtype, generation_config=ends
+    )
+    refuse_larger_tokenizer(model, tokenizer, FIELD)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config = greedy_generation(model.generation_config, tokenizer)
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
+
+
+def check_policy(folder: Path) -> PreTrainedConfig:
+    """Check a policy's folder as `load_policy` does, without holding its weights; returns its configuration.
+
+    Raises:
+        ConfigError: in the cases of `load_policy`.
+    """
+    ends, tokenizer = _token_ids(folder), load_tokenizer(folder)
+    return check_weights(AutoModelForCausalLM, folder, tokenizer, field=FIELD, noun=NOUN, generation_config=ends)
 
 
 def load_for_sampling(
@@ -74,11 +86,7 @@ def load_tokenizer(path: str | Path, template: TemplateSettings = PLAIN) -> PreT
         ConfigError: `path` holds no tokenizer, one without an end-of-sequence token, or one whose chat template does not
             read a variable of `template`.
     """
-    try:
-        with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} holds no tokenizer: {error}; save one beside the model") from error
+    tokenizer = read_tokenizer(path)
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"the tokenizer of {path} has no eos_token; responses could not end: set it in its files")
     if tokenizer.pad_token_id is None:
@@ -114,13 +122,20 @@ def _token_ids(folder: Path) -> GenerationConfig:
     transformers refuses to load some of the rest (`num_return_sequences` without sampling).
 
     Raises:
-        OSError: the folder has no configuration.
-        ValueError: a file is no JSON.
+        ConfigError: the folder has no configuration, or a file is no JSON.
     """
-    file, config = folder / GENERATION, AutoConfig.from_pretrained(str(folder))
-    given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else vars(config.get_text_config())
-    ids = {name: given.get(name) for name in ("eos_token_id", "bos_token_id")}
-    return GenerationConfig(**ids)  # type: ignore[no-untyped-call]
+    file, config = folder / GENERATION, read_config(folder, field=FIELD, noun=NOUN)
+    try:
+        given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else vars(config.get_text_config())
+        ids = {name: given.get(name) for name in ("eos_token_id", "bos_token_id")}
+        return GenerationConfig(**ids)  # type: ignore[no-untyped-call]
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{file} is faulty: {error}; mend or remove it") from error
+
+
+def policy_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens that end a response of the policy in `folder`, as of its model once it is loaded."""
+    return set(end_token_ids(_token_ids(folder), tokenizer))
 
 
 def write_greedy_generation(folder: Path) -> None:
@@ -131,11 +146,14 @@ def write_greedy_generation(folder: Path) -> None:
 def save_policy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, round_index: int
 ) -> Policy:
-    """Write weights (safetensors), tokenizer and chat template to `folder`."""
+    """Write weights (safetensors), tokenizer and chat template to `folder`. Of a sharded model, all ranks call it."""
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config = greedy_generation(model.generation_config, tokenizer)
     with quiet_transformers():
-        model.save_pretrained(str(folder))
+        if is_sharded(model):
+            save_gathered(model, folder)
+        else:
+            model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
     return open_policy(folder, round_index)
 

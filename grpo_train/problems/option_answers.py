@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from configs.disk.rows.columns import unpacked
 from configs.errors import ConfigError
-from grpo_train.problems.options import LABELS, TEXTS, Options, first_of, is_missing, unpacked
+from grpo_train.problems.options import LABELS, TEXTS, Options, first_of, is_missing
 from reward_training.answers.checkers import by_letter, by_text
 
 MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 NUMBER = re.compile(r"-?\d+(?:\.0)?")
+MAX_DIGITS = 10
+"""of the number of an option"""
 
 Reading = Callable[[Any, Options], str | None]
 """the letter of the option that an answer names in one way; None if it names none in this way"""
@@ -43,7 +46,8 @@ def letters_of_column(
     With `are_texts` the answers are among the options, so that they are texts whatever they look like.
 
     Raises:
-        ConfigError: the numbers fit when counted the other way, or answers may be numbers or texts of options alike.
+        ConfigError: the numbers fit when counted the other way, or answers may be texts of options as well as numbers or
+            letters.
     """
     if are_texts:
         return [_letters(items_of(row), row.options, [_text]) or [] for row in column]
@@ -60,8 +64,9 @@ def letters_of_column(
         return [letters if letters is not None else [] for letters in marked]
     if scores[other] > scores[best]:
         _refuse_count(column, rows, number, first)
-    if best is _text and scores[number] == scores[best]:
-        _refuse_doubt(column, rows, number)
+    for rival in (number, _letter):
+        if best is _text and scores[rival] == scores[best]:
+            _refuse_doubt(column, rows, rival)
     rest = [reading for reading in readings if reading is not best]
     return [_read(items, options, best, rest, is_plain=best not in (number, _text)) for items, options in rows]
 
@@ -129,7 +134,7 @@ def _text(answer: Any, options: Options) -> str | None:
 
 def _numbered_from(first: int) -> Reading:
     def numbered(answer: Any, options: Options) -> str | None:
-        place = int(float(answer)) - first if _is_number(answer) else -1
+        place = int(float(answer)) - first if _is_number(answer) and len(str(answer)) < MAX_DIGITS else -1
         letter = options.order[place] if 0 <= place < len(options.order) else None
         return letter if letter in options.texts else None
 
@@ -164,13 +169,20 @@ def _refuse_count(
     )
 
 
-def _refuse_doubt(column: Sequence[Answered], rows: list[tuple[list[Any], Options]], number: Reading) -> None:
-    """Refuse a column whose answers fit as well by number as by text, where it makes a difference."""
+def _refuse_doubt(column: Sequence[Answered], rows: list[tuple[list[Any], Options]], rival: Reading) -> None:
+    """Refuse a column whose answers fit as well by number or letter as by text, where it makes a difference."""
+    what, remedy = (
+        ("letter", 'give the options letters as labels ({"A": ..., "B": ...}) if it is a letter, else write numbers')
+        if rival is _letter
+        else (
+            "number",
+            "set columns.first_option to the number of the first option (0 or 1) if it is a number, else write letters",
+        )
+    )
     for row, (items, options) in zip(column, rows, strict=True):
-        by_number, as_texts = (_letters(items, options, [reading]) for reading in (number, _text))
-        if by_number is not None and as_texts is not None and by_number != as_texts:
+        by_rival, as_texts = (_letters(items, options, [reading]) for reading in (rival, _text))
+        if by_rival is not None and as_texts is not None and by_rival != as_texts:
             raise ConfigError(
-                f"{row.place}: the answer {', '.join(map(str, items))} may be the number of an option or its text, and the "
-                "other rows do not tell; set columns.first_option to the number of the first option (0 or 1) if it is a "
-                "number, else write letters into the answer column"
+                f"{row.place}: the answer {', '.join(map(str, items))} may be the {what} of an option or its text, and the "
+                f"other rows do not tell; {remedy} into the answer column"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from configs.disk.rows.columns import from_json, mended, shortened
+from configs.disk.rows.columns import shortened, unpacked
 from configs.errors import UnreadableRow
 from configs.records import Message
 from configs.seeds import rng_for
@@ -70,18 +69,6 @@ def read_options(value: Any, place: str) -> Options:
         {label: letter for label, letter, _ in found if label is not None},
         tuple(letters),
     )
-
-
-def unpacked(value: Any) -> Any:
-    """The list or mapping that a text holds as JSON or as a Python literal; any other value as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{", "("):
-        return value
-    if not isinstance(parsed := from_json(value), str):
-        return parsed
-    try:
-        return mended(ast.literal_eval(value.strip()), value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
 
 
 def _labelled(value: Any) -> list[Labelled]:

@@ -5,27 +5,52 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from difflib import SequenceMatcher
 
 WORD = re.compile(r"\w+")
+VALUED = re.compile("([\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209f\u2150-\u215f\u2460-\u249b])")
+"""signs that NFKC would make plain digits of"""
 Gram = tuple[str, ...]
+Copy = tuple[str, str | None]
+"""the text of a question, and its gold answer"""
 
 
 def normalized(text: str) -> str:
-    """The text in NFKC form, lower case, with single spaces; punctuation stays, since it may be arithmetic.
+    """The text in NFKC form, lower case, with single spaces; punctuation stays, since it may be arithmetic, and so do powers,
+    indices and fractions.
 
-    >>> normalized("  What is\\n2 + 3?")
-    'what is 2 + 3?'
+    >>> normalized("  What is\\n2 + 3?"), normalized("\uff12x²?")
+    ('what is 2 + 3?', '2x²?')
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    parts = VALUED.split(text)
+    folded = "".join(part if i % 2 else unicodedata.normalize("NFKC", part) for i, part in enumerate(parts))
+    return " ".join(folded.casefold().split())
 
 
-def exact_matches(training: Sequence[str], held_out: Sequence[str]) -> dict[int, int]:
-    """{index in training: index in held_out} of questions that are equal after normalisation."""
-    held_out_index = {normalized(text): i for i, text in reversed(list(enumerate(held_out)))}
-    pairs = ((i, held_out_index.get(normalized(text))) for i, text in enumerate(training))
-    return {i: j for i, j in pairs if j is not None}
+def spelled(text: str) -> str:
+    """The text without white space around it, in which different signs, cases, lines and indentation stay different.
+
+    >>> spelled(" Which is larger, a or A?\\n")
+    'Which is larger, a or A?'
+    """
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def exact_matches(training: Sequence[Copy], held_out: Sequence[Copy]) -> dict[int, int]:
+    """{index in training: index in held_out} of questions that are equal as they are spelled, or have the same gold answer and
+    are equal after normalisation."""
+    held_out_index = {name: j for j, copy in reversed(list(enumerate(held_out))) for name in _names(copy)}
+    found = (
+        (i, [held_out_index[name] for name in _names(copy) if name in held_out_index])
+        for i, copy in enumerate(training)
+    )
+    return {i: min(places) for i, places in found if places}
+
+
+def _names(copy: Copy) -> tuple[Hashable, ...]:
+    text, gold = copy
+    return spelled(text), (normalized(text), None if gold is None else normalized(gold))
 
 
 def ngram_matches(

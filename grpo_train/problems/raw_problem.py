@@ -29,6 +29,10 @@ class RawProblem:
     """the split that the source is reserved for; None where its problems are split by hash"""
     is_text: bool = True
     """True for written text, in which shared n-grams count as overlap; False for procedural families"""
+    is_cut: bool = False
+    """whether the conversation went on with an answer, which was left out"""
+    is_unfilled: bool = False
+    """whether a column of the question's template is null"""
 
     @cached_property
     def key(self) -> str:
@@ -56,10 +60,16 @@ class SourceRows:
     """The problems of one source, and how many rows were left out."""
 
     problems: list[RawProblem]
+    num_empty: int = 0
+    """no question, or no answer"""
+    num_unreadable: int = 0
+    """something that is no question or answer"""
     num_unmatched: int = 0
     """no answer was found in the place or form that is asked for"""
-    num_empty: int = 0
-    """no question, no answer, or something that is neither"""
+    num_leaking: int = 0
+    """the question ends with its answer; they are among the problems"""
+    examples: dict[str, str] = field(default_factory=dict)
+    """{reason: where the first of these rows is, and what is wrong with it}"""
 
 
 def as_difficulty(value: Any) -> float | None:

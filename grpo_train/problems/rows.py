@@ -14,29 +14,34 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from configs.disk.rows.columns import MISSING, Row, column, lookup, shortened
-from configs.disk.rows.messages import as_messages
+from configs.disk.rows.lines import within_limit
 from configs.errors import ConfigError, UnreadableRow
 from configs.records import Message
 from configs.schema.problems import Columns, DatasetSource, DifficultyColumn, FileSource
 from grpo_train.problems.difficulty import difficulties
+from grpo_train.problems.left_out import MAX_SHARE
 from grpo_train.problems.option_answers import Answered, letters_of_column
 from grpo_train.problems.options import Options, read_options, shuffled, under_question
+from grpo_train.problems.questions import inside, is_empty, question_of, shown_answer
 from grpo_train.problems.raw_problem import RawProblem, SourceRows
 from reward_training.answers.gold import gold_in_solution
+from reward_training.answers.number import MAX_DIGITS, MAX_EXPONENT, NUMBER, as_fraction
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
 
-MAX_LEFT_OUT_SHARE = 0.5
-"""largest share of rows that may be left out, since they have no question, no answer, or none in the place that is named;
-with more, the source is misconfigured"""
+NOT_A_NUMBER = ("nan", "NaN", "-nan", "NAN", "<NA>", "NaT")
+"""how libraries write that a number is missing"""
 CHOICES = "choices"
 """name under which a problem keeps its options"""
-FIELD = re.compile(r"\{([^{}]+)\}")
 RowSource = FileSource | DatasetSource
 
 
-LeftOut = Literal["empty", "unmatched", "unreadable"]
-"""why a row is left out: it has no question or no answer; no answer was found in the place or form that is asked for; what it
-holds is no question or answer"""
+NEARLY_ALL = 0.9
+"""share of the answers at the ends of a source's questions that are the gold ones from which on they give it away; where more
+of them are other answers (is this answer right?), they are part of what is asked"""
+
+LeftOut = Literal["empty", "unreadable", "unmatched"]
+"""why a row is left out: it has no question or no answer; what it holds is no question or answer; no answer was found in the
+place or form that is asked for"""
 Taker = Callable[[str], str | None]
 """takes the gold answer out of the text of its column; None where it is not there"""
 
@@ -50,7 +55,8 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
     taken = _taker(source, name)
     problems: list[RawProblem] = []
     levels: list[tuple[str, Any]] = []
-    left_out: dict[LeftOut, list[str]] = {"empty": [], "unmatched": [], "unreadable": []}
+    left_out: dict[str, list[str]] = {"empty": [], "unreadable": [], "unmatched": []}
+    shown: dict[str, list[str]] = {"gold": [], "other": []}
     answered: dict[int, Answered] = {}
     for location, row in rows:
         try:
@@ -61,9 +67,12 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
         if isinstance(found, str):
             left_out[found].append(location)
             continue
-        if found[1] is not None:
-            answered[len(problems)] = found[1]
-        problems.append(found[0])
+        problem, its_answer, ending = found
+        if its_answer is not None:
+            answered[len(problems)] = its_answer
+        if ending is not None:
+            shown[ending].append(location)
+        problems.append(problem)
         levels.append((location, _level(row, source.columns.difficulty, location)))
     golds = _letters(answered, source.columns)
     left_out["unmatched"] += [answered[i].place for i, letters in golds.items() if not letters]
@@ -71,24 +80,31 @@ def problems_of_rows(source: RowSource, name: str, rows: Iterable[Row], read: Co
     problems = [replace(problems[i], **_answers(golds[i])) if i in golds else problems[i] for i in kept]
     levels = [levels[i] for i in kept]
     _refuse_many(source, name, len(problems), left_out)
+    _refuse_leaks(name, len(problems), shown)
+    leaking = shown["other" if source.columns.answer is None else "gold"]
     rated = zip(problems, difficulties(levels, source.columns.difficulty), strict=True)
     problems = [replace(problem, difficulty=difficulty) for problem, difficulty in rated]
     return SourceRows(
         problems,
+        num_empty=len(left_out["empty"]),
+        num_unreadable=len(left_out["unreadable"]),
         num_unmatched=len(left_out["unmatched"]),
-        num_empty=len(left_out["empty"]) + len(left_out["unreadable"]),
+        num_leaking=len(leaking),
+        examples={reason: places[0] for reason, places in (left_out | {"leaking": leaking}).items() if places},
     )
 
 
 def _problem(
     row: dict[str, Any], source: RowSource, name: str, read: ColumnsRead, taken: Taker | None, location: str
-) -> tuple[RawProblem, Answered | None] | LeftOut:
-    """The row's problem; with options its answer, of which the whole column tells which of them it names, is apart."""
+) -> tuple[RawProblem, Answered | None, Literal["gold", "other"] | None] | LeftOut:
+    """The row's problem; with options its answer, of which the whole column tells which of them it names, is apart. And which
+    answer the question ends with; None with options."""
     columns = source.columns
-    question = question_of(row, columns.question, location)
+    asked = question_of(row, columns.question, location)
     answer = None if columns.answer is None else column(row, columns.answer, "columns.answer", location)
-    if question is None or (columns.answer is not None and is_empty(answer)):
+    if asked is None or (columns.answer is not None and is_empty(answer)):
         return "empty"
+    question = asked.content
     options = _options(row, columns, read, question, location)
     golds = [] if columns.answer is None else _golds(answer, options, taken, columns, location)
     if columns.answer is not None and not golds:
@@ -107,8 +123,10 @@ def _problem(
         options="" if written is None else written.lines,
         meta=_kept(row, columns, read, options, location),
         split=source.split,
+        is_cut=asked.is_cut,
+        is_unfilled=asked.is_unfilled,
     )
-    return problem, answered
+    return problem, answered, shown_answer(question, golds) if options is None else None
 
 
 def _letters(answered: dict[int, Answered], columns: Columns) -> dict[int, list[str]]:
@@ -156,10 +174,10 @@ def _source_of(row: dict[str, Any], name: str, location: str) -> str:
     return value
 
 
-def _refuse_many(source: RowSource, name: str, num_problems: int, left_out: dict[LeftOut, list[str]]) -> None:
+def _refuse_many(source: RowSource, name: str, num_problems: int, left_out: dict[str, list[str]]) -> None:
     total = num_problems + sum(map(len, left_out.values()))
     for reason, locations in left_out.items():
-        if len(locations) <= MAX_LEFT_OUT_SHARE * total:
+        if len(locations) <= MAX_SHARE * total:
             continue
         share, first = f"{len(locations)} of {total}", locations[0]
         if reason == "unreadable":
@@ -180,79 +198,23 @@ def _refuse_many(source: RowSource, name: str, num_problems: int, left_out: dict
         raise ConfigError(f"{name} is empty; it needs a row a problem with a question and an answer")
 
 
+def _refuse_leaks(name: str, num_problems: int, shown: dict[str, list[str]]) -> None:
+    leaking, num_shown = shown["gold"], sum(map(len, shown.values()))
+    if len(leaking) > MAX_SHARE * num_problems and len(leaking) >= NEARLY_ALL * num_shown:
+        raise ConfigError(
+            f"{name}: the question ends with its own answer in {len(leaking)} of {num_problems} rows, for instance {leaking[0]}; "
+            "name a column with the question alone in columns.question; or, where the task is to read the answer off, a template "
+            'that goes on after it ("{question}\n\nYour answer:")'
+        )
+
+
 def _asked(source: RowSource) -> tuple[str, str]:
     if source.answer_place is not None:
         return f"answer_place={source.answer_place}", "place"
     return f"answer_pattern={source.answer_pattern!r}", "pattern"
 
 
-# ---- question -------------------------------------------------------------------------------------------------------
-
-
-def question_of(row: dict[str, Any], setting: str, location: str) -> str | list[Message] | None:
-    """The question in the column, path or template that the setting names; None where it is empty.
-
-    Of a conversation, what follows the last user message is left out: it would be the answer.
-
-    Raises:
-        UnreadableRow: it holds no question.
-        ConfigError: there is no such column.
-    """
-    if "{" in setting:
-        text = FIELD.sub(lambda match: _cell(row, match[1].strip(), location), setting).strip()
-        return text or None
-    value = column(row, setting, "columns.question", location)
-    if is_empty(value):
-        return None
-    if (messages := as_messages(value, location)) is not None:
-        asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
-        if asked is None:
-            raise UnreadableRow(
-                f"{location}: the conversation in {setting!r} has no user message; mend columns.question"
-            )
-        return messages[: asked + 1] if messages[asked]["content"].strip() else None
-    if isinstance(value, str):
-        return value
-    raise UnreadableRow(
-        f"{location}: the question is {shortened(value)}; it must be a text or a list of chat messages with role and "
-        f"content{_inside(value, setting, 'columns.question')}"
-    )
-
-
-def _cell(row: dict[str, Any], name: str, location: str) -> str:
-    """The text of a column in a template, also of a list of texts or numbers; empty where the row has none."""
-    value = column(row, name, "columns.question", location)
-    if value is None:
-        return ""
-    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UnreadableRow(
-            f"{location}: {name!r} is {shortened(value)}; a template takes texts and numbers"
-            f"{_inside(value, name, 'columns.question')}"
-        )
-    return str(value)
-
-
-def _inside(value: Any, setting: str, field: str) -> str:
-    """The remedy for a column that holds more columns."""
-    if not isinstance(value, dict) or not value:
-        return ""
-    return f"; name what is in it in {field}: {', '.join(f'{setting}.{key}' for key in value)}"
-
-
 # ---- answer ---------------------------------------------------------------------------------------------------------
-
-
-def is_empty(value: Any) -> bool:
-    """Whether a column holds nothing: null, NaN, white space, or a list of these."""
-    if isinstance(value, list):
-        return all(map(is_empty, value))
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or (isinstance(value, str) and not value.strip())
-    )
 
 
 def _golds(answer: Any, options: Options | None, taken: Taker | None, columns: Columns, location: str) -> list[Any]:
@@ -261,6 +223,8 @@ def _golds(answer: Any, options: Options | None, taken: Taker | None, columns: C
         return answer if isinstance(answer, list) else [answer]
     texts = answer_texts(answer, str(columns.answer), location)
     found = [text for text in ((taken or str)(text) for text in texts) if text]
+    for text in found:
+        _refuse_valueless(text, location)
     return list(dict.fromkeys(found)) if options is None else found
 
 
@@ -276,12 +240,25 @@ def answer_texts(value: Any, setting: str, location: str) -> list[str]:
         return ["True", "Yes"] if value else ["False", "No"]
     if isinstance(value, datetime.date | datetime.time):
         return [value.isoformat()]
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise UnreadableRow(f"{location}: the answer is {value}, which is no number; write it as a text if it is meant")
     if isinstance(value, str | int | float | Decimal):
-        return [str(value).strip()]
+        return [within_limit(str(value).strip(), f"{location}: the answer")]
     raise UnreadableRow(
         f"{location}: the answer is {shortened(value)}; it must be a text or a number, or a list of these"
-        f"{_inside(value, setting, 'columns.answer')}"
+        f"{inside(value, setting, 'columns.answer')}"
     )
+
+
+def _refuse_valueless(answer: str, location: str) -> None:
+    """Refuse a gold answer that is the text of no number (NaN, as Python and pandas write it), or of one that is too long."""
+    if answer in NOT_A_NUMBER:
+        raise UnreadableRow(f"{location}: the answer is {answer!r}, as a missing number is written; mend the row")
+    if NUMBER.fullmatch(answer) and as_fraction(answer) is None:
+        raise UnreadableRow(
+            f"{location}: the answer {shortened(answer)} is a number of more than {MAX_DIGITS} digits, or with an exponent over "
+            f"{MAX_EXPONENT}, which no checker compares; leave the row out"
+        )
 
 
 def _taker(source: RowSource, name: str) -> Taker | None:

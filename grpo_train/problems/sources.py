@@ -9,12 +9,14 @@ from pathlib import Path
 from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.schema.problems import FileSource, ReasoningGymSource, Source
 from configs.schema.scopes import source_name
+from configs.wheels import located
 from grpo_train.problems.families import read_families
 from grpo_train.problems.raw_problem import SourceRows
 from grpo_train.problems.rows import RowSource, problems_of_rows
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
 
-PATH = "problems.sources.path"
+BLOCK = "problems.sources"
+PATH = f"{BLOCK}.path"
 
 
 def read_sources(sources: Sequence[Source], read: ColumnsRead = NO_COLUMNS) -> list[SourceRows]:
@@ -48,7 +50,8 @@ def _named(rows: SourceRows, source: ReasoningGymSource) -> SourceRows:
 
 def _read_rows(source: RowSource, read: ColumnsRead) -> SourceRows:
     if isinstance(source, FileSource):
-        names = [source.path] if isinstance(source.path, str) else source.path
+        path = located(source.path, source.wheel, BLOCK)
+        names = [path] if isinstance(path, str) else path
         is_folder = len(names) == 1 and Path(names[0]).expanduser().is_dir()
         rows = read_rows(names[0] if is_folder else names, None, DEFAULT_SPLIT, None, PATH)  # a list asks no hub
     else:

@@ -7,8 +7,9 @@ problems, also depend on the run's seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,15 +17,18 @@ from configs.errors import ConfigError
 from configs.records import Message, Problem, Prompt
 from configs.schema.config import RegenerationConfig
 from configs.schema.problems import OverlapConfig, ProblemsConfig
-from grpo_train.problems.overlap import exact_matches, ngram_matches, normalized, shared_words
+from grpo_train.problems.left_out import distinct, refuse_most
+from grpo_train.problems.overlap import exact_matches, ngram_matches, shared_words, spelled
 from grpo_train.problems.raw_problem import RawProblem
 from grpo_train.problems.sources import read_sources
 from reward_training.answers.gold import type_of
 from reward_training.rewards.columns import NO_COLUMNS, ColumnsRead
-from reward_training.transformer.rendering import encode_prompts
+from reward_training.transformer.rendering import encode_texts, prompt_text, unwritten
 
 BATCH = 1024
 """questions whose wordings are encoded together"""
+SHOWN = 80
+"""characters of a question that a message shows"""
 REPLACED = "\ufffd"
 """what stands in a text for a character that could not be read"""
 
@@ -36,8 +40,10 @@ class ProblemSet:
     by_split: dict[str, list[Problem]]
     """train, dev, test, regenerate_000 and so on"""
     counts: dict[str, int]
-    """numbers loaded, empty (no question or answer), unmatched (no answer found), duplicates, overlong, overlap_exact,
-    overlap_ngram (both of dropped problems), damaged (a character of the question was lost), and in each split"""
+    """numbers loaded, left out by reason (empty, unreadable, unmatched, duplicates, contradicting, overlong, overlap_exact,
+    overlap_ngram), kept and told of (leaking, cut, unfilled, unwritten, damaged), and in each split"""
+    examples: dict[str, str] = field(default_factory=dict)
+    """{reason: one of them}"""
 
     @property
     def all(self) -> list[Problem]:
@@ -70,82 +76,138 @@ def load_problems(
     """
     sources = read_sources(config.sources, read)
     loaded = [problem for rows in sources for problem in rows.problems]
-    distinct = _distinct(loaded, lambda problem: (problem.split, normalized(problem.text)))
-    fitting = _fitting(distinct, config, tokenizer)
+    first = distinct(loaded, lambda problem: (problem.split, spelled(problem.text)))
+    refuse_most(first.contradicting, loaded, _contradiction)
+    rendered = _rendered(first.problems, config, tokenizer)
+    fitting = _fitting(first.problems, rendered, config)
     test, dev, training = _hold_out(fitting, config)
-    unique = _distinct(training, lambda problem: normalized(problem.text))
+    unique = distinct(training, lambda problem: spelled(problem.text))
+    contradicting = [*first.contradicting, *unique.contradicting]
     dev, in_test = _without_matches(dev, test, config.overlap, kinds=("exact",), names=("dev", "test"))
     kept, matches = _without_matches(
-        unique, [*test, *dev], config.overlap, kinds=("exact", "ngram"), names=("training", "dev or test")
+        unique.problems, [*test, *dev], config.overlap, kinds=("exact", "ngram"), names=("training", "dev or test")
     )
     splits = {"dev": dev, "test": test, **_cut_shards(kept, regeneration.num_problems, rounds, seed)}
-    by_split = {name: [_problem(raw, config, tokenizer, name) for raw in raws] for name, raws in splits.items()}
+    by_split = {name: _problems(raws, config, tokenizer, name) for name, raws in splits.items()}
+    every = [*kept, *dev, *test]
     counts = {
         "loaded": len(loaded),
         "empty": sum(rows.num_empty for rows in sources),
+        "unreadable": sum(rows.num_unreadable for rows in sources),
         "unmatched": sum(rows.num_unmatched for rows in sources),
-        "duplicates": len(loaded) - len(distinct) + len(training) - len(unique),
-        "overlong": len(distinct) - len(fitting),
+        "leaking": sum(rows.num_leaking for rows in sources),
+        "duplicates": len(first.duplicates) + len(unique.duplicates),
+        "contradicting": len(contradicting),
+        "overlong": len(first.problems) - len(fitting),
         "overlap_exact": in_test["exact"] + matches["exact"],
         "overlap_ngram": matches["ngram"],
-        "damaged": sum(REPLACED in problem.text for problem in [*kept, *dev, *test]),
+        "cut": sum(problem.is_cut for problem in every),
+        "unfilled": sum(problem.is_unfilled for problem in every),
+        "unwritten": sum(not rendered[problem.key].is_whole for problem in every),
+        "damaged": sum(REPLACED in problem.text + (problem.answer or "") for problem in every),
     }
-    return ProblemSet(by_split, counts | {name: len(problems) for name, problems in by_split.items()})
+    examples = {reason: where for rows in reversed(sources) for reason, where in rows.examples.items()}
+    if contradicting:
+        examples["contradicting"] = _shown(contradicting[0])
+    return ProblemSet(by_split, counts | {name: len(problems) for name, problems in by_split.items()}, examples)
 
 
-def _distinct(problems: Iterable[RawProblem], identity: Callable[[RawProblem], Hashable]) -> list[RawProblem]:
-    """The first problem of each identity."""
-    first: dict[Hashable, RawProblem] = {}
-    for problem in problems:
-        first.setdefault(identity(problem), problem)
-    return list(first.values())
+def _contradiction(lost: Sequence[RawProblem]) -> str:
+    return (
+        f"their question stands with other answers too, for instance {_shown(lost[0])}; name columns that hold the whole question "
+        "in columns.question, or mend the answers"
+    )
+
+
+def _shown(problem: RawProblem) -> str:
+    return f"{problem.text[:SHOWN]!r} with {(problem.answer or '')[:SHOWN]!r}"
 
 
 # ---- prompts --------------------------------------------------------------------------------------------------------
 
 
-def _fitting(
+class _Rendered(NamedTuple):
+    num_tokens: int
+    """of the prompt in its longest wording"""
+    is_whole: bool
+    """whether the chat template writes each message"""
+
+
+def _rendered(
     problems: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, _Rendered]:
+    """{key: the problem's prompt}"""
+    has_chat_template = tokenizer.chat_template is not None
+    templates = [None, *config.templates]
+    found: dict[str, _Rendered] = {}
+    for start in range(0, len(problems), BATCH):
+        batch = problems[start : start + BATCH]
+        wordings = [
+            build_prompt(problem.question, config, has_chat_template=has_chat_template, template=template)
+            for problem in batch
+            for template in templates
+        ]
+        texts = [prompt_text(tokenizer, wording) for wording in wordings]
+        lengths = list(map(len, encode_texts(tokenizer, wordings, texts)))
+        for problem, i in zip(batch, range(0, len(wordings), len(templates)), strict=True):
+            plain = wordings[i]
+            is_whole = isinstance(plain, str) or not unwritten(texts[i], plain)
+            found[problem.key] = _Rendered(max(lengths[i : i + len(templates)]), is_whole)
+    return found
+
+
+def _fitting(
+    problems: Sequence[RawProblem], rendered: Mapping[str, _Rendered], config: ProblemsConfig
 ) -> list[RawProblem]:
     """Problems whose rendered prompt has at most `max_prompt_length` tokens in its longest wording.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or most of a source are longer.
     """
-    sizes = _prompt_sizes(problems, config, tokenizer)
-    fitting = [problem for problem, size in zip(problems, sizes, strict=True) if size <= config.max_prompt_length]
+    limit = config.max_prompt_length
+    sizes = {problem.key: rendered[problem.key].num_tokens for problem in problems}
+    fitting = [problem for problem in problems if sizes[problem.key] <= limit]
     if not fitting:
         raise ConfigError(
-            f"problems.max_prompt_length={config.max_prompt_length} drops all {len(problems)} problems; "
-            f"the shortest prompt has {min(sizes)} tokens: raise it"
+            f"problems.max_prompt_length={limit} drops all {len(problems)} problems; "
+            f"the shortest prompt has {min(sizes.values())} tokens: raise it"
         )
+    overlong = [problem for problem in problems if sizes[problem.key] > limit]
+    refuse_most(overlong, problems, lambda lost: _too_long([sizes[problem.key] for problem in lost], limit))
     return fitting
 
 
-def _prompt_sizes(
-    problems: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """The tokens of each problem's prompt in its longest wording."""
-    has_chat_template = tokenizer.chat_template is not None
-    templates = [None, *config.templates]
-    sizes: list[int] = []
-    for start in range(0, len(problems), BATCH):
-        wordings = [
-            build_prompt(problem.question, config, has_chat_template=has_chat_template, template=template)
-            for problem in problems[start : start + BATCH]
-            for template in templates
-        ]
-        lengths = list(map(len, encode_prompts(tokenizer, wordings)))
-        sizes += [max(lengths[i : i + len(templates)]) for i in range(0, len(lengths), len(templates))]
-    return sizes
+def _too_long(sizes: Sequence[int], limit: int) -> str:
+    return (
+        f"their prompts have more tokens than problems.max_prompt_length={limit}; raise it ({sorted(sizes)[len(sizes) // 2]} takes "
+        f"half of them, {max(sizes)} all), or leave such rows out of the data"
+    )
 
 
-def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase, split: str) -> Problem:
-    has_chat_template = tokenizer.chat_template is not None
+def _problems(
+    raws: Sequence[RawProblem], config: ProblemsConfig, tokenizer: PreTrainedTokenizerBase, split: str
+) -> list[Problem]:
+    has_template = tokenizer.chat_template is not None
     templates = config.templates if split == "train" else []
+    return [problem_of(raw, config, split=split, has_chat_template=has_template, templates=templates) for raw in raws]
+
+
+class Wording(Protocol):
+    """What stands around a question."""
+
+    @property
+    def template(self) -> str: ...
+    @property
+    def system(self) -> str | None: ...
+
+
+def problem_of(
+    raw: RawProblem, wording: Wording, *, split: str, has_chat_template: bool, templates: Sequence[str] = ()
+) -> Problem:
+    """The problem with its prompt, and a variant of it for each of `templates`."""
     return Problem(
         key=raw.key,
-        prompt=build_prompt(raw.question, config, has_chat_template=has_chat_template),
+        prompt=build_prompt(raw.question, wording, has_chat_template=has_chat_template),
         answer=raw.answer,
         other_answers=raw.other_answers,
         answer_type="" if raw.answer is None else type_of(raw.answer),
@@ -153,14 +215,14 @@ def _problem(raw: RawProblem, config: ProblemsConfig, tokenizer: PreTrainedToken
         meta=raw.meta,
         difficulty=raw.difficulty,
         variants=[
-            build_prompt(raw.question, config, has_chat_template=has_chat_template, template=t) for t in templates
+            build_prompt(raw.question, wording, has_chat_template=has_chat_template, template=t) for t in templates
         ],
         split=split,
     )
 
 
 def build_prompt(
-    question: str | list[Message], config: ProblemsConfig, *, has_chat_template: bool, template: str | None = None
+    question: str | list[Message], config: Wording, *, has_chat_template: bool, template: str | None = None
 ) -> Prompt:
     """The question in the template, as chat messages, or as plain text for a model without a chat template.
 
@@ -180,7 +242,7 @@ def build_prompt(
     return messages if own_system else [*_system(config), *messages]
 
 
-def _system(config: ProblemsConfig) -> list[Message]:
+def _system(config: Wording) -> list[Message]:
     return [] if config.system is None else [{"role": "system", "content": config.system}]
 
 
@@ -240,7 +302,9 @@ def _without_matches(
     Raises:
         ConfigError: there are matches, and `config.action` is refuse.
     """
-    exact = exact_matches([problem.text for problem in problems], [other.text for other in others])
+    exact = exact_matches(
+        [(problem.text, problem.answer) for problem in problems], [(other.text, other.answer) for other in others]
+    )
     similar = _similar(problems, others, config) if "ngram" in kinds else {}
     similar = {i: j for i, j in similar.items() if i not in exact}
     matches = exact | similar

@@ -50,14 +50,16 @@ class EarlyStop:
     max_response_length: int
     rewards: Sequence[Reward]
     """`low_score` does nothing where its reward is not among them (a reward model that the round does not have)"""
+    sought: frozenset[str] = frozenset()
+    """texts that rewards look for (`Sampling.sought`)"""
     complete: set[tuple[int, int]] = field(init=False, default_factory=set)
     """(problem, index) of drafts that have written `must_contain`"""
     needs: int = field(init=False, default=0)
     """number of tokens that must be left to a draft that is not in `complete`"""
-    decode: Decoder = field(init=False)
+    decoder: Decoder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.decode = Decoder(self.tokenizer)
+        self.decoder = Decoder(self.tokenizer, self.sought)
         if self.config.unfinishable is not None:
             self.needs = self._tokens_needed(self.config.unfinishable)
 
@@ -92,7 +94,7 @@ class EarlyStop:
         num_left = self.max_response_length - len(draft.token_ids)
         if key in self.complete or num_left >= self.needs:
             return False
-        text = str(self.tokenizer.decode(draft.token_ids))  # `must_contain` may be a special token
+        text = self.decoder.with_special(draft.token_ids)  # `must_contain` may be a special token
         if config.must_contain in text:
             self.complete.add(key)
             return False
@@ -121,7 +123,7 @@ class EarlyStop:
             index=draft.index,
             prompt_ids=[],
             token_ids=draft.token_ids,
-            text=self.decode(draft.token_ids),
+            text=self.decoder(draft.token_ids),
             begun=begun_response(self.tokenizer, self.problems[draft.problem].prompt),
             finish_reason="length",
             logprobs=[],

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.errors import StageStopped
 from configs.records import Completion, Problem
 from configs.seeds import rng_for
+from grpo_train.sampling.asked import Asked, OnGroup
 from grpo_train.sampling.cached import decode_cached
-from grpo_train.sampling.decoding import Decoder, begun_response
 from grpo_train.sampling.early_stop import EarlyStop
 from grpo_train.sampling.packed_weights import packed_weights
 from grpo_train.sampling.plain import decode_plainly
@@ -27,13 +27,9 @@ from grpo_train.sampling.rows import Row, Sampling
 from grpo_train.sampling.trial import Way, way_of
 from grpo_train.sampling.writing import Writer
 from reward_training.transformer.positions import Positions
-from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.turn_ends import stop_token_ids
 
 __all__ = ["OnGroup", "Sampling", "sample"]
-
-OnGroup = Callable[[int, Problem, list[Completion]], None]
-"""called with a problem's index, the problem and its completions"""
 
 
 def sample(
@@ -63,9 +59,8 @@ def sample(
         ConfigError: the model cannot be sampled.
         StageStopped: `should_stop()` was true between two batches of rows.
     """
-    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
-    begun = [begun_response(tokenizer, problem.prompt) for problem in problems]
-    stop_ids, decode = stop_token_ids(model, tokenizer), Decoder(tokenizer)
+    asked = Asked(tokenizer, problems, sampling, policy_id=policy_id, step=step, seed=seed)
+    prompts, stop_ids = asked.prompts, stop_token_ids(model, tokenizer)
     sizes = group_sizes if group_sizes is not None else [sampling.group_size] * len(problems)
     groups = [
         [Row(i, index, _uniforms(seed, problem, index, sampling.max_response_length)) for index in range(size)]
@@ -74,19 +69,7 @@ def sample(
     completions: list[list[Completion]] = [[] for _ in problems]
 
     def completed(row: Row) -> Completion:
-        return Completion(
-            problem_key=problems[row.problem].key,
-            index=row.index,
-            prompt_ids=prompts[row.problem],
-            token_ids=row.token_ids,
-            text=decode(row.token_ids),
-            begun=begun[row.problem],
-            finish_reason=row.finish_reason,
-            logprobs=row.logprobs,
-            policy_id=policy_id,
-            step=step,
-            seed=seed,
-        )
+        return asked.completion(row.problem, row.index, row.token_ids, row.logprobs, row.finish_reason)
 
     def on_end(ended: list[Row]) -> None:
         for i in {row.problem for row in ended}:

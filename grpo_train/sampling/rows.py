@@ -19,6 +19,8 @@ class Sampling:
     max_rows: int = 128
     num_greedy: int = 0
     """number of responses per problem, the first ones, that are greedy whatever the temperature"""
+    sought: frozenset[str] = frozenset()
+    """texts that rewards look for: special tokens among them stay in the text of responses"""
 
     def is_greedy(self, index: int) -> bool:
         """Whether a problem's response `index` is greedy."""

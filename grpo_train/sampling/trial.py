@@ -21,10 +21,9 @@ from grpo_train.sampling.rows import Row, Sampling
 from grpo_train.sampling.writing import Writer
 from reward_training.transformer.attention import restore_attention
 from reward_training.transformer.packing import states_of
-from reward_training.transformer.quiet import quiet_transformers
+from reward_training.transformer.quiet import FAULTS, quiet_transformers
 from reward_training.transformer.token_logprobs import body_of, plain_head
 from reward_training.transformer.trial import (
-    FAULTS,
     KERNELS_WITH_MASKS,
     in_float32,
     longest,

@@ -31,10 +31,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records import Completion
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 EPSILON = 1e-4
+
+
+@dataclass(frozen=True)
+class ValueTargets:
+    """What a value model learns from N responses."""
+
+    values: tuple[Floats, ...]
+    """(T_i,) per completion, the value before each of its tokens, by the value model as it was"""
+    returns: tuple[Floats, ...]
+    """(T_i,) per completion, what the values should have been; NaN for completions without any score"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,10 @@ class Advantages:
     contributions: Floats
     """(N, K) what each objective adds to `values`; if it scores single steps, its mean absolute addition to a token"""
     by_token: tuple[Floats, ...] | None = None
-    """(T_i,) per completion, what a reward of single steps adds to each token's advantage; None where there is none"""
+    """(T_i,) per completion, what a reward of single steps, or a value model, adds to each token's advantage; None where there is
+    neither"""
+    targets: ValueTargets | None = None
+    """what the value model learns; None for methods without one"""
 
     @property
     def means(self) -> Floats:
@@ -80,9 +95,15 @@ class Advantages:
         return matrix
 
     def kept(self, keep: Bools) -> Advantages:
-        """The advantages of the completions in `keep`; filters only `values` and `by_token`, which the update reads."""
-        by_token = self.by_token and tuple(row for row, is_kept in zip(self.by_token, keep, strict=True) if is_kept)
-        return replace(self, values=self.values[keep], by_token=by_token)
+        """The advantages of the completions in `keep`; filters only what the update reads: `values`, `by_token` and
+        `targets`."""
+
+        def kept_of(rows: tuple[Floats, ...]) -> tuple[Floats, ...]:
+            return tuple(row for row, is_kept in zip(rows, keep, strict=True) if is_kept)
+
+        by_token = self.by_token and kept_of(self.by_token)
+        targets = self.targets and ValueTargets(kept_of(self.targets.values), kept_of(self.targets.returns))
+        return replace(self, values=self.values[keep], by_token=by_token, targets=targets)
 
     @property
     def shares(self) -> Floats:
@@ -90,6 +111,30 @@ class Advantages:
         absolute = np.abs(self.contributions).sum(axis=0)
         total = absolute.sum()
         return absolute / total if total > 0 else np.zeros_like(absolute)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of N completions in groups of `group_size`, under K objectives: what a method makes advantages of."""
+
+    parts: Floats
+    """(N, K) scores, NaN where missing; all NaN in completions that are left out"""
+    weights: Floats
+    """(K,)"""
+    floors: Floats
+    """(K, 2) [below, cap] of each objective, NaN where it has none"""
+    group_size: int
+    alike: Ints
+    """(G,) a number for each group, the same where the same objectives apply"""
+    completions: Sequence[Completion] = ()
+    """(N,) the completions themselves, for a method that looks at their tokens"""
+
+    def weighted(self) -> tuple[Floats, Floats]:
+        """((N, K) weighted scores, missing ones filled and floors applied; (N,) their sums, NaN for completions without any)."""
+        groups = self.parts.reshape(-1, self.group_size, len(self.weights))
+        filled = _fill_missing(groups)
+        weighted = _capped(filled * self.weights, filled, groups, self.floors).reshape(self.parts.shape)
+        return weighted, np.where(np.isnan(self.parts).all(axis=1), np.nan, weighted.sum(axis=1))
 
 
 def group_advantages(
@@ -148,7 +193,11 @@ def _fill_missing(groups: Floats) -> Floats:
     """(G, S, K) with each NaN replaced by the group's mean of that objective, or 0 where the whole group lacks it."""
     known = ~np.isnan(groups)
     means = _mean_of(np.where(known, groups, 0.0), known)
-    return np.where(known, groups, means)
+    # rounded, the mean of equal values may lie beside them, and then on the other side of a floor
+    lowest = np.where(known, groups, np.inf).min(axis=1, keepdims=True)
+    highest = np.where(known, groups, -np.inf).max(axis=1, keepdims=True)
+    within = np.where(known.any(axis=1, keepdims=True), np.clip(means, lowest, highest), 0.0)
+    return np.where(known, groups, within)
 
 
 def _capped(weighted: Floats, filled: Floats, groups: Floats, floors: Floats) -> Floats:

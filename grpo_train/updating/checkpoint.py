@@ -1,7 +1,8 @@
 """Writes and reads the state of a training at a step boundary, one state per named component.
 
-Numbers and lists of a state go to `state.json`, its tensors to `<name>.safetensors`. `configs.disk.checkpoints` makes
-the write atomic. Random generators have no state to save: each draw has its own seed, from the run's seed and the step
+Numbers and lists of a state go to `state.json`, its tensors to `<name>.safetensors`, and tensors that are split among
+ranks to the folder `<name>`, to which each rank adds its parts (`torch.distributed.checkpoint`). What was split can be
+read by another number of ranks, one included. `configs.disk.checkpoints` makes the write atomic. Random generators have no state to save: each draw has its own seed, from the run's seed and the step
 (`configs.seeds`).
 """
 
@@ -10,13 +11,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from configs.errors import ConfigError
+from reward_training.transformer.sharding import is_part, split_as
 
 STATE = "state.json"
 
@@ -31,16 +37,30 @@ class Component(Protocol):
         """Set what `state()` returned, after a round trip through JSON: tuples are lists, keys are strings."""
 
 
-def write_components(folder: Path, components: Mapping[str, Component]) -> None:
-    """Write every component's state into `folder`, tensors without an intermediate copy."""
+@runtime_checkable
+class HasWeights(Component, Protocol):
+    """A component whose tensors may be split among ranks."""
+
+    def weight_of(self, key: str) -> Tensor:
+        """The weight that the tensor `key` of the state belongs to, and is split as."""
+
+
+def write_components(folder: Path, components: Mapping[str, Component], *, is_main: bool = True) -> None:
+    """Write every component's state into `folder`, tensors without an intermediate copy.
+
+    All ranks call it; the main one writes, and the others what they alone hold.
+    """
     values: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
         state = component.state()
         tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-        if tensors:
+        if any(map(is_part, tensors.values())):
+            save(tensors, checkpoint_id=folder / name)
+        elif tensors and is_main:
             save_file(tensors, folder / f"{name}.safetensors")
         values[name] = {key: value for key, value in state.items() if key not in tensors}
-    (folder / STATE).write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
+    if is_main:
+        (folder / STATE).write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
 
 
 def read_components(folder: Path, components: Mapping[str, Component]) -> None:
@@ -62,13 +82,41 @@ def read_components(folder: Path, components: Mapping[str, Component]) -> None:
 def read_component(folder: Path, name: str, component: Component) -> None:
     """Restore only the component `name` from `folder`."""
     values: dict[str, dict[str, Any]] = json.loads((folder / STATE).read_bytes())
+    component.restore(values[name] | _tensors(folder, name, component))
+
+
+def _tensors(folder: Path, name: str, component: Component) -> dict[str, Tensor]:
+    """The tensors of the component `name`; of weights that are split among ranks, this rank's parts."""
     file = folder / f"{name}.safetensors"
-    component.restore(values[name] | (_tensors(file) if file.exists() else {}))
+    if isinstance(component, HasWeights) and (folder / name).is_dir():
+        return _of_several_ranks(folder / name, component)
+    if not file.exists():
+        return {}
+    with safe_open(file, framework="pt") as stored:
+        if isinstance(component, HasWeights):
+            return {key: _part(stored.get_slice(key), component.weight_of(key)) for key in stored.keys()}  # noqa: SIM118
+        return {key: stored.get_tensor(key).clone() for key in stored.keys()}  # noqa: SIM118
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """The file's tensors, cloned: safetensors loads views of the file, and old checkpoints are removed."""
-    return {name: tensor.clone() for name, tensor in load_file(file).items()}
+def _of_several_ranks(folder: Path, component: HasWeights) -> dict[str, Tensor]:
+    """What several ranks wrote into the folder, split as this component's weights are, or whole."""
+    sizes = FileSystemReader(folder).read_metadata().state_dict_metadata
+    tensors = {key: _empty(stored.size, component.weight_of(key)) for key, stored in sizes.items()}  # type: ignore[union-attr]
+    load(tensors, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
+    return tensors
+
+
+def _empty(size: torch.Size, weight: Tensor) -> Tensor:
+    """Room for a tensor of the weight: split as it is, if it has its shape."""
+    return torch.empty_like(weight) if size == weight.shape else torch.empty(size, device=weight.device)
+
+
+def _part(stored: Any, weight: Tensor) -> Tensor:
+    """The tensor in a file, cloned, since the file is removed while it is in use; this rank's part if the weight is split."""
+    if is_part(weight) and stored.get_shape() == list(weight.shape):
+        return split_as(weight, stored)
+    tensor: Tensor = stored[...]
+    return tensor.clone()
 
 
 class Weights:
@@ -87,6 +135,9 @@ class Weights:
                 parameter.copy_(state[name])
         self.restored()
 
+    def weight_of(self, key: str) -> Tensor:
+        return self._trained()[key]
+
     def _trained(self) -> dict[str, Tensor]:
         """The trained parameters by name, tied ones once."""
         named = self.model.named_parameters()
@@ -103,6 +154,11 @@ class OptimizerState:
         whole = self.optimizer.state_dict()
         moments = {f"{index}/{key}": value for index, entry in whole["state"].items() for key, value in entry.items()}
         return {"groups": whole["param_groups"]} | moments
+
+    def weight_of(self, key: str) -> Tensor:
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        weight: Tensor = weights[int(key.partition("/")[0])].detach()
+        return weight
 
     def restore(self, state: dict[str, Any]) -> None:
         moments: dict[int, dict[str, Any]] = {}

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel
 
 from configs.errors import TrainingDiverged
 from configs.records import Completion, Policy
@@ -25,7 +25,7 @@ from configs.schema.grpo import GrpoConfig
 from grpo_train.policies.model import load_policy
 from grpo_train.updating.advantages import Advantages, Bools, Floats
 from grpo_train.updating.checkpoint import Component, OptimizerState, ScheduleState, Weights
-from grpo_train.updating.loss import BatchSize, Loss, policy_loss, truncated_weights
+from grpo_train.updating.loss import BatchSize, ImportanceWeights, Loss, importance_weights, policy_loss
 from grpo_train.updating.ranks import Ranks
 from grpo_train.updating.response_logprobs import (
     MicroBatch,
@@ -35,9 +35,21 @@ from grpo_train.updating.response_logprobs import (
     policy_kl,
     recompute_layers,
     response_logprobs,
+    response_rows,
+    sequence_logprobs,
 )
+from grpo_train.updating.schedule import learning_rates
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.precision import autocast_dtype, cast_weights, deterministic_kernels
+from reward_training.transformer.sharding import Sharding, is_part, is_sharded, whole
+
+OF_SAMPLER = (
+    "policy/sampler_mismatch",
+    "policy/importance_weight",
+    "policy/importance_too_low",
+    "policy/importance_too_high",
+)
+"""metrics that compare the trainer with what sampled"""
 
 
 class Learner:
@@ -57,14 +69,11 @@ class Learner:
             weight_decay=self.grpo.weight_decay,
             fused=True,  # one pass over memory instead of one per operation
         )
-        schedule = "constant_with_warmup" if self.grpo.schedule == "constant" else self.grpo.schedule
-        self.scheduler = get_scheduler(
-            schedule,
-            self.optimizer,
-            num_warmup_steps=self.grpo.warmup_updates,
-            num_training_steps=num_updates,
+        self.scheduler = learning_rates(
+            self.optimizer, self.grpo.schedule, num_warmup=self.grpo.warmup_updates, num_updates=num_updates
         )
-        self.actor = model if self.dtype is None else _low_precision_copy(model, self.dtype)
+        # the weights of a sharded model are cast while they are gathered, and need no copy
+        self.actor = model if self.dtype is None or is_sharded(model) else _low_precision_copy(model, self.dtype)
         self.actor.eval()  # type: ignore[no-untyped-call]
         if self.grpo.activation_checkpointing:
             recompute_layers(self.actor)
@@ -72,12 +81,15 @@ class Learner:
         self.initial: PreTrainedModel | None = None
         self.positions = Positions()
         """token positions that the policy computed in the last `update`, on this rank"""
+        self._begun_with: dict[tuple[int, ...], Tensor] = {}
 
     def _reference_policy(self) -> Policy:
         return self.policy if self.grpo.kl_reference == "round" else self.initial_policy
 
     def _load_frozen(self, policy: Policy) -> PreTrainedModel:
-        model, _ = load_policy(policy.path, device=self.ranks.device, dtype=self.dtype or torch.float32)
+        sharding = Sharding(self.ranks.device) if is_sharded(self.model) else None
+        dtype = self.dtype or torch.float32
+        model, _ = load_policy(policy.path, device=self.ranks.device, dtype=dtype, sharding=sharding)
         return model.requires_grad_(False)
 
     def _load_initial(self) -> PreTrainedModel:
@@ -91,22 +103,23 @@ class Learner:
     ) -> dict[str, float]:
         """Take `updates_per_batch` optimizer steps on the same responses.
 
-        Returns the metrics of the last step, except that `policy/sampler_mismatch` is that of the first.
+        Returns the metrics of the last step, except that those of the sampler are of the first: later ones differ from it
+        because they moved.
 
         Args:
             is_old: (N,) True for responses that an earlier policy wrote; default: none.
         """
         old = np.zeros(len(completions), dtype=np.bool_) if is_old is None else is_old
         self.positions = Positions()
+        self._begun_with = {}
         metrics: dict[str, float] = {}
         for update_index in range(self.grpo.updates_per_batch):
             with deterministic_kernels(self.grpo.deterministic):
                 metrics = self._update_once(completions, advantages, old)
             self._refresh_actor()
             if update_index == 0:
-                mismatch = metrics["policy/sampler_mismatch"]
-        metrics["policy/sampler_mismatch"] = mismatch
-        return metrics
+                of_sampler = {name: value for name, value in metrics.items() if name in OF_SAMPLER}
+        return metrics | of_sampler
 
     def _update_once(
         self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools
@@ -119,6 +132,8 @@ class Learner:
             sampled = padded_logprobs(completions, batch)
             old = torch.tensor(is_old[batch.rows], device=sampled.device).unsqueeze(1)
             logprobs = response_logprobs(self.actor, batch, self.grpo.temperature)
+            begun_with = self._at_first_update(logprobs, batch)
+            weights = self._importance_weights(begun_with, sampled, batch.mask * ~old)
             loss = policy_loss(
                 logprobs,
                 torch.tensor(
@@ -127,17 +142,19 @@ class Learner:
                 batch.mask,
                 grpo=self.grpo,
                 size=size,
-                old_logprobs=self._old_logprobs(logprobs, sampled, old),
+                old_logprobs=self._old_logprobs(begun_with, sampled, old),
                 reference_logprobs=self._reference_logprobs(batch),
-                importance_weights=self._importance_weights(logprobs, sampled, batch.mask * ~old),
+                weights=None if weights is None else weights.values,
             )
             loss.value.backward()  # type: ignore[no-untyped-call]
             sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
+            sums.add_weights(weights, fresh=batch.mask * ~old)
         sums = _Sums(*self.ranks.sums(astuple(sums)))
         self._refuse_nonfinite("loss", sums.loss)
-        metrics = sums.metrics() | {
+        learning_rate = float(self.scheduler.get_last_lr()[0])
+        metrics = sums.metrics(with_weights=self.grpo.vllm is not None) | {
             "policy/grad_norm": self._apply(),
-            "policy/learning_rate": self.scheduler.get_last_lr()[0],
+            "policy/learning_rate": learning_rate,
         }
         if self.reference is not None:
             metrics["policy/kl_reference"] = sums.kl / max(len(completions), 1)
@@ -151,17 +168,28 @@ class Learner:
         mine = set(self.ranks.share(prompts))
         return [row for row in rows if tuple(completions[row].prompt_ids) in mine]
 
-    def _old_logprobs(self, logprobs: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
-        """(B, T) log-probabilities under the policy that wrote each response; None if the current one wrote all."""
-        if self.grpo.updates_per_batch > 1:
-            return sampled
-        return torch.where(is_old, sampled, logprobs.detach()) if is_old.any() else None
+    def _at_first_update(self, logprobs: Tensor, batch: MicroBatch) -> Tensor:
+        """(B, T) the trainer's own log-probabilities before the first update on these responses, without gradient."""
+        if self.grpo.updates_per_batch == 1:
+            return logprobs.detach()
+        # later updates have the same micro-batches
+        return self._begun_with.setdefault(tuple(batch.rows), logprobs.detach())
 
-    def _importance_weights(self, logprobs: Tensor, sampled: Tensor, fresh: Tensor) -> Tensor | None:
-        """(B, T) weights of the fresh responses, 1 elsewhere, if a vLLM server wrote them; None if the policy did."""
+    def _old_logprobs(self, begun_with: Tensor, sampled: Tensor, is_old: Tensor) -> Tensor | None:
+        """(B, T) log-probabilities under the policy that wrote each response; None if the current one wrote all.
+
+        What a server recorded of fresh responses enters by their importance weights, and not by the ratio.
+        """
+        of_fresh = begun_with if self.grpo.vllm is not None or self.grpo.updates_per_batch == 1 else sampled
+        if self.grpo.updates_per_batch > 1 or is_old.any():
+            return torch.where(is_old, sampled, of_fresh)
+        return None
+
+    def _importance_weights(self, begun_with: Tensor, sampled: Tensor, fresh: Tensor) -> ImportanceWeights | None:
+        """Weights of the fresh responses if a vLLM server wrote them; None if the policy did."""
         if self.grpo.vllm is None:
             return None
-        return truncated_weights(logprobs, sampled, fresh, self.grpo.vllm.max_importance_weight)
+        return importance_weights(begun_with, sampled, fresh, self.grpo.vllm)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
@@ -173,7 +201,7 @@ class Learner:
     def _apply(self) -> float:
         """Clip the gradient and take an optimizer step; returns the gradient's norm before clipping."""
         self._add_up_gradients()
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm))
+        grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grpo.max_grad_norm)))
         self._refuse_nonfinite("gradient norm", grad_norm)
         self.optimizer.step()
         self.scheduler.step()
@@ -181,10 +209,13 @@ class Learner:
         return grad_norm
 
     def _add_up_gradients(self) -> None:
-        """All-reduce the gradients. A parameter without one on any rank gets none, so that the optimizer skips it."""
+        """All-reduce the gradients. A parameter without one on any rank gets none, so that the optimizer skips it.
+
+        Those of sharded parameters are sums already.
+        """
         if self.ranks.count == 1:
             return
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad and not is_part(weight)]
         num_ranks = self.ranks.sums([float(weight.grad is not None) for weight in trained])
         with_gradient = [weight for weight, num in zip(trained, num_ranks, strict=True) if num]
         for weight in with_gradient:
@@ -221,6 +252,21 @@ class Learner:
 
         return np.array(self.ranks.each(completions, log_ratios_of), dtype=np.float64)
 
+    def rescored(self, completions: Sequence[Completion]) -> list[Completion]:
+        """The completions with the log-probabilities that the model which samples gives them, over the whole vocabulary."""
+        max_tokens, temperature = self.grpo.micro_batch_tokens, self.grpo.temperature
+
+        def rescored_of(share: Sequence[Completion]) -> list[Completion]:
+            rows = response_rows(self.actor, share, max_tokens=max_tokens, temperature=temperature)
+            return [one.model_copy(update={"logprobs": row}) for one, row in zip(share, rows, strict=True)]
+
+        return self.ranks.each(completions, rescored_of)
+
+    def logprobs_of(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each sequence of token ids, the log-probabilities of its tokens from the second on, at temperature 1, under
+        the model that samples. Every rank computes all of them."""
+        return sequence_logprobs(self.actor, sequences, max_tokens=self.grpo.micro_batch_tokens)
+
     def kl_initial(self, completions: Sequence[Completion]) -> float:
         """Mean over the responses of KL(policy || initial policy), in nats per token."""
         if self.initial is None:
@@ -250,6 +296,9 @@ class _Sums:
     tokens: float = 0.0
     fresh: float = 0.0
     """number of tokens of responses that are not old"""
+    weight: float = 0.0
+    too_low: float = 0.0
+    too_high: float = 0.0
 
     def add(self, loss: Loss, mask: Tensor, *, fresh: Tensor, mismatch: Tensor) -> None:
         self.loss += float(loss.value.detach())
@@ -260,14 +309,24 @@ class _Sums:
         self.fresh += float(fresh.sum())
         self.mismatch += float((mismatch * fresh).sum())
 
-    def metrics(self) -> dict[str, float]:
-        tokens = max(self.tokens, 1.0)
+    def add_weights(self, weights: ImportanceWeights | None, *, fresh: Tensor) -> None:
+        if weights is None:
+            return
+        self.weight += float((weights.values * fresh).sum())
+        self.too_low += float((weights.too_low * fresh).sum())
+        self.too_high += float((weights.too_high * fresh).sum())
+
+    def metrics(self, *, with_weights: bool) -> dict[str, float]:
+        """The metrics of an update; those of importance weights only where a server writes."""
+        tokens, fresh = max(self.tokens, 1.0), max(self.fresh, 1.0)
+        values = (self.mismatch, self.weight, self.too_low, self.too_high)
+        of_sampler = dict(zip(OF_SAMPLER, [value / fresh for value in values], strict=True))
         return {
             "policy/loss": self.loss,
             "policy/clip_fraction": (self.clipped_low + self.clipped_high) / tokens,
             "policy/clip_fraction_low": self.clipped_low / tokens,
             "policy/clip_fraction_high": self.clipped_high / tokens,
-            "policy/sampler_mismatch": self.mismatch / max(self.fresh, 1.0),
+            **(of_sampler if with_weights else {OF_SAMPLER[0]: of_sampler[OF_SAMPLER[0]]}),
         }
 
 

@@ -28,7 +28,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from configs.schema.grpo import GrpoConfig, KlEstimator
+from configs.schema.grpo import GrpoConfig, KlEstimator, VllmConfig
+
+LARGEST_LOG = 80.0
+"""its exponential is still finite in float32"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def policy_loss(
     size: BatchSize,
     old_logprobs: Tensor | None = None,
     reference_logprobs: Tensor | None = None,
-    importance_weights: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Loss:
     """The part of the batch's loss that these rows contribute.
 
@@ -75,8 +78,7 @@ def policy_loss(
         size: of the whole batch.
         old_logprobs: (B, T) under the policy that wrote the responses; None where that is the current policy.
         reference_logprobs: (B, T) under the reference policy; None without a KL term.
-        importance_weights: (B, T) `truncated_weights` of responses that another engine wrote; None where the policy
-            did.
+        weights: (B, T) `importance_weights` of responses that a server wrote; None where the policy did.
     """
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
     logprobs = torch.where(mask.bool(), logprobs, 0.0)
@@ -85,8 +87,8 @@ def policy_loss(
     ratio = _ratio(logprobs - old, mask, grpo)
     bounded = _bounded(ratio, advantage, grpo)
     per_token = -bounded.detach() * advantage * logprobs if grpo.loss == "cispo" else -bounded * advantage
-    if importance_weights is not None:
-        per_token = per_token * importance_weights
+    if weights is not None:
+        per_token = per_token * weights
     kl_sum = torch.zeros_like(logprobs)
     if reference_logprobs is not None:
         per_token = per_token + grpo.kl_coefficient * kl_estimate(logprobs, reference_logprobs, mask, grpo.kl_estimator)
@@ -99,14 +101,46 @@ def policy_loss(
     )
 
 
-def truncated_weights(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, most: float) -> Tensor:
-    """(B, T) importance weights min(p / p_engine, most), without gradient, 1 on padding.
+@dataclass(frozen=True)
+class ImportanceWeights:
+    """Weights of tokens that a server sampled for the trainer, and which of them were beyond the bounds."""
 
-    An engine that rounds differently from the trainer samples slightly off-policy. Truncated importance sampling
-    corrects for that (Ionides 2008; for engines that sample for a trainer: Yao et al. 2025, "Your efficient RL
-    framework secretly brings you off-policy RL training").
+    values: Tensor
+    """(B, T) without gradient, 1 on what the server did not write; 0 for what is masked"""
+    too_low: Tensor
+    """(B, T) bool, where the weight was under the lower bound"""
+    too_high: Tensor
+    """(B, T) bool, where it was over the upper bound"""
+
+
+def importance_weights(
+    logprobs: Tensor, server_logprobs: Tensor, written: Tensor, vllm: VllmConfig
+) -> ImportanceWeights:
+    """Weights p / p_server of the tokens in `written` (B, T), or of whole responses, within their bounds.
+
+    A server rounds differently from the trainer, so it samples slightly off-policy. Importance sampling corrects for
+    that; bounds keep its variance finite (truncated importance sampling, Ionides 2008; for servers that sample for a
+    trainer: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"). Beyond them
+    `clip` sets the weight to the bound, and `mask` to 0 (IcePop, arXiv 2510.18855): the token then moves the policy no
+    more, while the KL term still counts it. The weight of a response is the product of its tokens'; each of its
+    tokens gets it.
+
+    Responses that a server wrote ahead, with the weights of one step before, get the same weights: p is the trainer's
+    policy at the first update on them, so that they correct for the step as well, and the clipped ratio keeps later updates near
+    p and not near the policy that wrote. This is the decoupled objective of Hilton et al. (arXiv 2110.00641), which AReaL
+    (arXiv 2505.24298) finds to keep accuracy where PPO's ratio to the policy that wrote loses it. AReaL computes
+    p in a pass of its own; here it is that of the first update, at no cost. The bound above is that of truncation, as in
+    IMPALA (arXiv 1802.01561).
     """
-    return torch.where(mask.bool(), logprobs - engine_logprobs, 0.0).detach().exp().clamp(max=most)
+    log_ratio = torch.where(written.bool(), logprobs - server_logprobs, 0.0).detach()
+    if vllm.importance == "sequence":
+        log_ratio = log_ratio.sum(dim=1, keepdim=True).expand_as(log_ratio)
+    # a product over a long response may overflow; a bound this far off is none
+    raw = torch.where(written.bool(), log_ratio.clamp(max=LARGEST_LOG).exp(), 1.0)
+    low, high = vllm.min_importance_weight, vllm.max_importance_weight
+    too_low, too_high = raw < low, raw > high
+    values = raw.clamp(min=low, max=high) if vllm.beyond == "clip" else raw.masked_fill(too_low | too_high, 0.0)
+    return ImportanceWeights(values, too_low, too_high)
 
 
 def _ratio(log_ratio: Tensor, mask: Tensor, grpo: GrpoConfig) -> Tensor:

@@ -1,14 +1,14 @@
 """Data parallelism: the ranks, processes that train one policy together.
 
 Each rank samples, scores and differentiates its share of a step. Results are gathered and gradients all-reduced, so
-that all ranks continue with the same weights. A loss is a sum over the batch with the whole batch's denominators, hence
+that all ranks continue with the same weights; of a sharded model (`reward_training.transformer.sharding`) each holds a part. A loss is a sum over the batch with the whole batch's denominators, hence
 gradients are summed, not averaged. A single process is the case of one rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -16,7 +16,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from reward_training.transformer.precision import pick_device
+from reward_training.transformer.precision import autocast_dtype, pick_device
+from reward_training.transformer.sharding import Sharding
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,6 +38,10 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this rank writes journal, rollouts, checkpoints and model."""
         return self.index == 0
+
+    def sharding(self, precision: Literal["auto", "bfloat16", "float32"]) -> Sharding | None:
+        """How a model is split among the ranks; None for a single one, which holds it whole."""
+        return Sharding(self.device, autocast_dtype(precision, self.device)) if self.count > 1 else None
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This rank's share: every `count`-th item, from `index` on."""

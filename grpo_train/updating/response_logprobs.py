@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -24,8 +25,10 @@ from configs.records import Completion
 from grpo_train.updating.loss import k3, response_means
 from reward_training.transformer.attention import fit_attention, restore_attention
 from reward_training.transformer.packing import Packed, hidden_size, packed_batches, round_length, states_of
+from reward_training.transformer.sharding import in_step, is_sharded, with_weights
 from reward_training.transformer.token_logprobs import body_of, plain_head, token_logprobs
 from reward_training.transformer.trial import layout_of
+from reward_training.transformer.vocabulary_parallel.head import split_token_logprobs
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,45 @@ class MicroBatch:
 
 
 def micro_batches(
-    model: PreTrainedModel, completions: Sequence[Completion], rows: Sequence[int], max_tokens: int
+    model: PreTrainedModel,
+    completions: Sequence[Completion],
+    rows: Sequence[int],
+    max_tokens: int,
+    body: nn.Module | None = None,
 ) -> Iterator[MicroBatch]:
-    """Micro-batches of the `rows` of `completions`, at most `max_tokens` positions each; a longer response is alone."""
+    """Micro-batches of the `rows` of `completions`, at most `max_tokens` positions each; a longer response is alone.
+
+    `body` is the part of the model that runs on them; by default what `response_logprobs` runs.
+    Of a sharded model, which all ranks run equally often, those with fewer rows end with micro-batches of no response.
+    """
+    runs = body_of(model) if body is None else body
+    filled = _filled_batches(model, runs, completions, rows, max_tokens)
+    return in_step(model, filled, partial(_empty_batch, model))
+
+
+def _filled_batches(
+    model: PreTrainedModel, body: nn.Module, completions: Sequence[Completion], rows: Sequence[int], max_tokens: int
+) -> Iterator[MicroBatch]:
     sequences = [[*completions[row].prompt_ids, *completions[row].token_ids[:-1]] for row in rows]
-    body, width = body_of(model), hidden_size(model)
+    width = hidden_size(model)
     for indices, packed in packed_batches(
-        sequences, width=width, layout_of=layout_of(model, body), max_tokens=max_tokens
+        sequences,
+        width=width,
+        layout_of=layout_of(model, body),
+        max_tokens=max_tokens,
+        in_one_run=is_sharded(model),
     ):
         batch_rows = [rows[i] for i in indices]
         yield _micro_batch([completions[row] for row in batch_rows], batch_rows, packed, model.device)
+
+
+def _empty_batch(model: PreTrainedModel) -> MicroBatch:
+    """No response, on the shortest row that the model can compute: every weight gets a gradient of 0."""
+    (_, packed) = next(packed_batches([[0]], width=hidden_size(model), layout_of=lambda _: "plain", max_tokens=1))
+    nothing = torch.zeros(0, 1, dtype=torch.long)
+    return MicroBatch(
+        [], packed.to(model.device), *(each.to(model.device) for each in (nothing, nothing.float(), nothing))
+    )
 
 
 def _micro_batch(completions: list[Completion], rows: list[int], packed: Packed, device: torch.device) -> MicroBatch:
@@ -72,6 +104,10 @@ def _micro_batch(completions: list[Completion], rows: list[int], packed: Packed,
 
 def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> Tensor:
     """(B, T) float32 log-probabilities of the response tokens under logits / temperature, 0 on padding."""
+    return with_weights(model, partial(_response_logprobs, batch=batch, temperature=temperature))
+
+
+def _response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> Tensor:
     if batch.packed.attention_mask is None:
         restore_attention(model)
     else:
@@ -83,6 +119,8 @@ def response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: fl
     predicting = states.index_select(0, positions)
     if head is None:
         values = -F.cross_entropy(predicting.float() / temperature, targets, reduction="none")
+    elif isinstance(head, DTensor):
+        values = split_token_logprobs(predicting, head, targets, temperature)
     else:
         values = token_logprobs(predicting, head, targets, temperature)
     return torch.zeros_like(batch.mask).masked_scatter(is_token, values.index_select(0, inverse))
@@ -93,6 +131,8 @@ def _distinct(positions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tenso
 
     The last pair is repeated up to a rounded length.
     """
+    if not len(targets):
+        return positions, targets, positions
     num_targets = int(targets.max()) + 1
     pairs, inverse = torch.unique(positions * num_targets + targets, return_inverse=True)
     pairs = torch.cat([pairs, pairs[-1:].expand(round_length(len(pairs)) - len(pairs))])
@@ -114,6 +154,41 @@ def known_logprobs(
     """Log-probabilities of all responses under `model`, without gradient, one micro-batch at a time."""
     for batch in micro_batches(model, completions, range(len(completions)), max_tokens):
         yield batch, response_logprobs(model, batch, temperature)
+
+
+def response_rows(
+    model: PreTrainedModel, completions: Sequence[Completion], *, max_tokens: int, temperature: float
+) -> list[list[float]]:
+    """For each response, the log-probabilities of its tokens under `model`."""
+    values: list[list[float]] = [[] for _ in completions]
+    for batch, logprobs in known_logprobs(model, completions, max_tokens=max_tokens, temperature=temperature):
+        for row, found in zip(batch.rows, logprobs.tolist(), strict=True):
+            values[row] = found[: len(completions[row].token_ids)]
+    return values
+
+
+def sequence_logprobs(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, max_tokens: int
+) -> list[list[float]]:
+    """For each sequence of token ids, the log-probabilities of its tokens from the second on, at temperature 1."""
+    responses = [as_response(token_ids[:1], token_ids[1:]) for token_ids in sequences]
+    return response_rows(model, responses, max_tokens=max_tokens, temperature=1.0)
+
+
+def as_response(prompt_ids: Sequence[int], token_ids: Sequence[int]) -> Completion:
+    """Tokens that nobody sampled as a response to the ones before them."""
+    return Completion(
+        problem_key="",
+        index=0,
+        prompt_ids=list(prompt_ids),
+        token_ids=list(token_ids),
+        text="",
+        finish_reason="length",
+        logprobs=[],
+        policy_id="",
+        step=0,
+        seed=0,
+    )
 
 
 def policy_kl(

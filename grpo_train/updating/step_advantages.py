@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from configs.records import Completion, Score
 from configs.schema.rewards import CombinationConfig
@@ -24,9 +23,8 @@ Steps = Sequence[tuple[int, float]]
 """(number of tokens up to the end of the step, its value) for each step, in order"""
 
 
-def token_steps(tokenizer: PreTrainedTokenizerBase, completion: Completion, score: Score) -> Steps:
+def token_steps(decode: Decoder, completion: Completion, score: Score) -> Steps:
     """The score's steps, with their ends counted in tokens instead of characters of the text."""
-    decode = Decoder(tokenizer)
 
     def num_characters(num_tokens: int) -> int:
         return len(decode(completion.token_ids[:num_tokens]))

@@ -1,11 +1,18 @@
 """Groups of two whose problems say whether they live: answer "dead" or anything else."""
 
+from typing import Any, cast
+
 import numpy as np
 
+from configs.reader import load_config
 from configs.records import Completion, Score
 from grpo_train.groups import Groups
 from grpo_train.refill import refill
+from grpo_train.rollouts import Rollouts, StepSettings
+from reward_training.weighing import Weighing
 from tests.grpo_train.conftest import make_problem
+from tests.paths import TINY
+from tests.reward_training.test_scorer import Joint
 
 
 def groups(*answers: str) -> Groups:
@@ -87,3 +94,11 @@ def test_when_problems_run_out_the_batch_keeps_its_size():
     filled = refill(groups("dead", "b", "dead"), 3, is_dead=is_dead, ask=ask)
     assert answers(filled.batch) == ["e", "b", "dead"]
     assert (answers(filled.refused), filled.num_refills) == (["dead"], 1)
+
+
+def test_a_rank_without_a_fresh_problem_scores_with_the_others() -> None:
+    """Where fewer groups are dead than there are ranks, the others would wait for it in a reward of all ranks."""
+    joint, nobody = Joint(), cast(Any, None)
+    rollouts = Rollouts(nobody, nobody, [joint], load_config(TINY), round_index=1)
+    assert rollouts._sample_and_score(StepSettings(1, Weighing({"joint": 1.0})), 1, []) == []
+    assert joint.calls == [0]

@@ -20,6 +20,7 @@ from grpo_train.step import Stepper, StepResult
 from grpo_train.train_result import TrainResult
 from grpo_train.trainer import train
 from grpo_train.updating.checkpoint import Weights
+from grpo_train.updating.critic import ValueModel
 from tests.grpo_train.test_trainer import PROBLEMS, Given, fives, tiny_config, weights
 
 STATES = ["weights", "optimizer", "schedule", "picker", "watch", "ledger", "contributions", "gaps", "cache"]
@@ -52,6 +53,7 @@ def attempt(
     *,
     stop_after: int = 1000,
     reward: Callable[[Completion], float] = fives,
+    value_model: Callable[[], ValueModel] | None = None,
 ) -> Outcome:
     """A training from the newest checkpoint in `folder`, as a new process would do it."""
     model, tokenizer = load_policy(policy.path, device="cpu")
@@ -76,6 +78,7 @@ def attempt(
         on_step=steps.append,
         should_stop=lambda: bool(steps) and steps[-1].step >= stop_after,
         checkpoints=checkpoints,
+        value_model=None if value_model is None else value_model(),
     )
     return Outcome(weights(model), steps, result)
 

@@ -179,8 +179,8 @@ def test_the_learning_rate_warms_up_and_decays(policy):
         "grpo_config.learning_rate=1e-3",
     )
     rates = [step.metrics["policy/learning_rate"] for step in run(policy, config)[1]]
-    # the rate that the next update takes: 2 warm-up updates, then down to 0 over 4
-    assert rates == pytest.approx([5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4, 0.0])
+    # the rate of each update: 2 warm-up updates, then down over 4, to the 0 that a seventh would have
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
 def test_nothing_logged_is_nan_and_shares_add_up(policy):
@@ -247,6 +247,11 @@ def test_a_watch_rule_ends_training_early(policy):
     [
         ("{metric: policy/entropy, above: 0.0, patience: 2}", 2, 0),  # out of bounds from the start
         ("{metric: curriculum/epoch, above: 1.2, patience: 2}", 5, 2),  # a third an update: from the fourth on
+        (
+            "{metric: curriculum/epoch, above: 0.9, patience: 2}",
+            4,
+            0,
+        ),  # from the third on, which step 2's weights wrote
     ],
 )
 def test_a_watch_rule_takes_the_policy_back_to_before_it_went_wrong(rule, num_steps, rolled_back_to, policy, tmp_path):

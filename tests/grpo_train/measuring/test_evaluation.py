@@ -1,12 +1,17 @@
+from functools import partial
+
 import pytest
 
+from configs.errors import RewardError
 from configs.reader import load_config
 from configs.records import Completion, Policy, Score
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from grpo_train.measuring import evaluation
 from grpo_train.measuring.evaluation import evaluate, num_responses
-from grpo_train.policies.model import save_policy
+from grpo_train.policies.model import load_policy, save_policy
+from grpo_train.sampling.generation import sample
+from reward_training.reward import Unscored
 from reward_training.scorer import build_rewards
 from tests.grpo_train.conftest import make_problem
 from tests.paths import TINY
@@ -20,6 +25,10 @@ def config() -> Config:
     return load_config(TINY, overrides)
 
 
+def loaded(policy):
+    return load_policy(policy.path, device="cpu")[0]
+
+
 def measure(tiny, config, *, round_index=1, policy_id="p", initial=None):
     model, tokenizer = tiny
     problems = {
@@ -28,8 +37,8 @@ def measure(tiny, config, *, round_index=1, policy_id="p", initial=None):
     }
     with build_rewards([*config.rewards, *config.evaluation.rewards], {}) as rewards:
         return evaluate(
-            model, tokenizer, problems, policy_id=policy_id, initial_policy=initial, rewards=rewards, config=config,
-            round_index=round_index,
+            partial(sample, model, tokenizer), problems, policy=Policy(path="p", id=policy_id, round=0),
+            initial_policy=initial, load=loaded, rewards=rewards, config=config, round_index=round_index,
         )  # fmt: skip
 
 
@@ -149,3 +158,73 @@ def test_each_problem_is_judged_by_the_checker_of_its_source():
     assert set(row) == {
         "split", "problem_key", "source", "response_length", "truncated_share", "greedy/digits", "sampled/digits",
     }  # fmt: skip
+
+
+# ---- what could not be scored ---------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A checker that calls right what it can score; of each problem's responses, greedy first, it scores those in `scores`."""
+
+    name, weight = "digits", 1.0
+
+    def __init__(self, can_score):
+        self.can_score = can_score
+
+    def __call__(self, problems, completions):
+        return [
+            1.0 if self.can_score(p, c) else Unscored("service down")
+            for p, c in zip(problems, completions, strict=True)
+        ]
+
+
+def measure_by(checker, tiny, config, share=1.0):
+    model, tokenizer = tiny
+    settings = config.combination.model_copy(update={"max_unscored_share": share})
+    problems = {split: [make_problem(f"{split} {i}", split=split) for i in range(8)] for split in ("dev", "test")}
+    return evaluate(
+        partial(sample, model, tokenizer), problems, policy=Policy(path="p", id="p", round=0), initial_policy=None,
+        load=loaded, rewards=[checker], round_index=1,
+        config=config.model_copy(update={"combination": settings}),
+    )  # fmt: skip
+
+
+def number_of(problem):
+    return int(problem.prompt[0]["content"].split()[-1])
+
+
+def test_half_unscored_leaves_the_accuracy_of_the_other_half(tiny, config):
+    """Unscored responses counted as wrong: 0.5 on 8 problems, all of whose scored responses are right."""
+    report = measure_by(Failing(lambda p, c: number_of(p) % 2), tiny, config).reports["dev"]
+    for metric in ("greedy_accuracy", "greedy/digits", "sampled/digits", "pass_at_1", "pass_at_4", "maj_at_4"):
+        assert (report.values[metric].estimate, report.values[metric].n) == (1.0, 4), metric
+    assert report.values["response_length"].n == 8
+    assert report.unscored == {"digits": {"service down": 20}}  # 4 problems of 1 greedy response and 4 samples
+
+
+def test_nothing_scored_is_no_accuracy_at_all(tiny, config):
+    """It was 0.0 with n = 8."""
+    result = measure_by(Failing(lambda p, c: False), tiny, config)
+    assert set(result.reports["dev"].values) == {"response_length", "truncated_share"}
+    assert all(row["unscored"] == {"digits": {"service down": 5}} for row in result.rows)
+
+
+def test_pass_at_k_is_of_the_samples_that_were_scored(tiny, config):
+    # of the 4 samples the first two are scored: pass@1 and pass@2 are known, pass@4 and maj@4 are not
+    row = measure_by(Failing(lambda p, c: c.index in (1, 2)), tiny, config).rows[0]
+    assert (row["pass_at_1"], row["pass_at_2"], row["sampled/digits"]) == (1.0, 1.0, 1.0)
+    assert not {"greedy_accuracy", "greedy/digits", "pass_at_4", "maj_at_4"} & row.keys()
+    assert row["unscored"] == {"digits": {"service down": 3}}
+
+
+def test_an_evaluation_stops_where_too_much_of_one_split_is_unscored(tiny, config):
+    only_dev = Failing(lambda p, c: p.split == "test" or number_of(p) != 3)
+    measure_by(only_dev, tiny, config, share=0.125)
+    with pytest.raises(RewardError, match=r"'digits' could not score 5 of 40 completions on dev .*service down"):
+        measure_by(only_dev, tiny, config, share=0.12)
+
+
+def test_a_report_of_all_that_was_scored_tells_of_nothing_unscored(tiny, config):
+    result = measure(tiny, config)
+    assert result.reports["dev"].unscored == {}
+    assert not any("unscored" in row for row in result.rows)

@@ -1,8 +1,10 @@
 import pytest
 
 from configs.errors import ConfigError
+from configs.records import Estimate
 from configs.schema.evaluation import PeopleConfig, PromotionConfig
 from grpo_train.measuring.promotion import decide, win_rate
+from grpo_train.measuring.retention.changes import RetentionLoss
 
 
 def rows(values):
@@ -95,3 +97,49 @@ def test_problems_without_the_metric_do_not_count():
         del row["greedy_accuracy"]
     decision = decide(before, after, config=PromotionConfig(), seed=0, draws=10)
     assert (decision.n, decision.gain) == (1, 1.0)
+
+
+def unscored(number):
+    return [{"problem_key": str(i), "unscored": {"correct": {"service down": 5}}} for i in range(number)]
+
+
+@pytest.mark.parametrize("rule", ["better", "not_worse", "always"])
+@pytest.mark.parametrize(
+    ("before", "after"), [(rows([1] * 6), unscored(6)), (unscored(6), rows([1] * 6)), (unscored(6), unscored(6))]
+)
+def test_nothing_is_promoted_without_values(rule, before, after):
+    """A checker whose service was down gave both 0.0, a gain of 0 that `not_worse` promoted."""
+    decision = decide(before, after, config=PromotionConfig(rule=rule), seed=0, draws=10)
+    assert (decision.promoted, decision.gain, decision.n) == (False, None, 0)
+    assert decision.reason.startswith("no problem has a value of greedy_accuracy in both (champion ")
+
+
+def test_a_comparison_is_on_the_problems_that_were_scored_in_both():
+    before, after = rows([1, 0, 0, 1, 0]), rows([1, 1, 0, 1, 0])
+    del before[0]["greedy_accuracy"], after[1]["greedy_accuracy"]
+    decision = decide(before, after, config=PromotionConfig(rule="always"), seed=0, draws=10)
+    assert (decision.gain, decision.n) == (0.0, 3)  # problems 2, 3 and 4
+
+
+def forgotten(high):
+    loss = Estimate(estimate=0.01, low=0.0, high=high, n=40)
+    return RetentionLoss(suite="prose", measure="value", loss=loss, max_loss=0.02)
+
+
+@pytest.mark.parametrize("rule", ["better", "not_worse", "always"])
+@pytest.mark.parametrize(("high", "promoted"), [(0.02, True), (0.021, False)])
+def test_a_challenger_that_may_have_lost_more_than_its_bound_is_refused_whatever_the_rule(rule, high, promoted):
+    kept = RetentionLoss(suite="facts", measure="value", loss=Estimate(estimate=0, low=0, high=0, n=9), max_loss=0)
+    decision = decide(
+        rows([0] * 20), rows([1] * 20), config=PromotionConfig(rule=rule), seed=0, draws=200,
+        retention=[forgotten(high), kept],
+    )  # fmt: skip
+    assert decision.promoted is promoted
+    assert ("refused for what it forgot: prose lost +0.0100" in decision.reason) is not promoted
+    assert ("facts" in decision.reason) is promoted  # what was kept stands in the reason where nothing refuses
+    assert [loss.is_allowed for loss in decision.retention] == [promoted, True]
+
+
+def test_old_abilities_that_are_kept_promote_nothing():
+    same = rows([0, 1] * 10)
+    assert not decide(same, same, config=PromotionConfig(), seed=0, draws=50, retention=[forgotten(0.0)]).promoted

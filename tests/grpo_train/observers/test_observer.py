@@ -46,11 +46,22 @@ def record(batch: Groups, refused: Groups, checker: str = "correct") -> StepReco
     )  # fmt: skip
 
 
-def test_pass_rates_count_what_was_sampled_refused_groups_too_and_unscored_ones_as_wrong() -> None:
-    batch = groups({"a": [1.0, 0.0], "b": [1.0, 1.0], "c": [None, 1.0]}, old=("b/1",))
+def test_pass_rates_count_what_was_sampled_and_scored_refused_groups_too() -> None:
+    """An unscored response counted as wrong: c had 0.5, and e, of which nothing is known, 0.0."""
+    batch = groups({"a": [1.0, 0.0], "b": [1.0, 1.0], "c": [None, 1.0], "e": [None, None]}, old=("b/1",))
     seen = record(batch, groups({"d": [0.0, 0.5]}))
-    rates = {make_problem(question).key: rate for question, rate in {"a": 0.5, "b": 1.0, "c": 0.5, "d": 0.0}.items()}
+    rates = {make_problem(question).key: rate for question, rate in {"a": 0.5, "b": 1.0, "c": 1.0, "d": 0.0}.items()}
     assert seen.pass_rates == rates
+
+
+def test_shares_of_groups_all_right_and_all_wrong_are_of_what_was_scored() -> None:
+    """An unscored response counted as wrong: a was not all right, and d was all wrong."""
+    batch = groups({"a": [None, 1.0], "b": [0.0, None], "c": [1.0, 0.0], "d": [None, None]})
+    metrics = step_metrics(record(batch, Groups()), with_refills=False)
+    assert metrics["groups/all_right_share"] == pytest.approx(1 / 3)  # a of a, b and c
+    assert metrics["groups/all_wrong_share"] == pytest.approx(1 / 3)  # b
+    unknown = step_metrics(record(groups({"d": [None, None]}), Groups()), with_refills=False)
+    assert "groups/all_right_share" not in unknown
 
 
 def test_a_checker_that_is_no_objective_says_nothing() -> None:
@@ -98,9 +109,9 @@ def test_an_objective_is_measured_on_the_responses_that_it_applies_to() -> None:
     assert metrics["objective/brief/unscored_share"] == 0.25
     assert metrics["objective/correct/at_fault_share"] == 0.0
     assert metrics["objective/correct/mean"] == 1.0
-    assert seen.right == [True, False, None, None]
-    assert (metrics["groups/all_right_share"], metrics["groups/all_wrong_share"]) == (0.0, 0.0)  # of group a
-    assert seen.pass_rates == {make_problem("a").key: 0.5}
+    assert seen.right == [True, None, None, None]
+    assert (metrics["groups/all_right_share"], metrics["groups/all_wrong_share"]) == (1.0, 0.0)  # of a/0
+    assert seen.pass_rates == {make_problem("a").key: 1.0}
     checked, has_checker = seen.checked
     assert np.array_equal(checked, [1.0, np.nan, np.nan, np.nan], equal_nan=True)
     assert has_checker.tolist() == [True, True, False, False]

@@ -1,7 +1,5 @@
-import hashlib
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,13 @@ import torch
 
 import grpo_train.policies.model_source as model_source
 from configs.errors import ConfigError
-from configs.schema.policy import PolicyConfig, WheelSource
+from configs.schema.policy import PolicyConfig
+from configs.schema.sources.wheel import WheelSource
 from grpo_train.policies.model import load_policy
 from grpo_train.policies.model_source import is_model_folder, policy_folder, prepare_policy
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer, save_tiny_model
+from tests import wheel_kit
+from tests.wheel_kit import write_wheel
 
 MODELS = Path("models")
 
@@ -51,7 +52,7 @@ def test_leftover_of_a_killed_preparation_is_cleared(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "remedy"),
     [
-        ("builtin:huge", "the only built-in model is builtin:tiny"),
+        ("builtin:huge", "the built-in models are builtin:tiny, builtin:tiny_vllm"),
         ("models/none/here", "give a folder with safetensors, a hub id"),
         ("./none", "give a folder with safetensors, a hub id"),
         ("nobody/no-such-model", "set policy.path to a local folder"),
@@ -73,28 +74,15 @@ def test_missing_model_names_the_remedy(path: str, remedy: str, workspace: Path)
 # ---- wheel ----------------------------------------------------------------------------------------------------------
 
 
-METADATA = "Metadata-Version: 2.1\nName: some-model\nVersion: 1.0\n"
-TAGS = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-
-
-def _wheel(folder: Path, name: str) -> str:
-    """Write a wheel of some-model 1.0 that holds the file `name`; returns its digest."""
-    path = folder / "some_model-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(name, name)
-        archive.writestr("some_model-1.0.dist-info/METADATA", METADATA)
-        archive.writestr("some_model-1.0.dist-info/WHEEL", TAGS)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture
 def offline_index(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is pip's only index."""
-    folder = workspace / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
+    return wheel_kit.offline_index(workspace / "index", monkeypatch)
+
+
+def _wheel(index: Path, name: str) -> str:
+    """Write a wheel of some-model 1.0 that holds the file `name`; returns its digest."""
+    return write_wheel(index, "some-model", {name: name}).sha256
 
 
 def _config(sha256: str, version: str = "1.0") -> PolicyConfig:

@@ -228,6 +228,20 @@ def test_a_restored_picker_goes_on_as_if_nothing_had_happened(problems, config):
     assert again.state() == whole.state()
 
 
+def test_a_step_may_be_picked_before_the_one_before_it_has_ended():
+    """Of ten problems eight are picked; the next three may be of the first four again, and are told of the step that asks them."""
+    chooser = picker(config=BandCurriculum(low=0.3, high=0.7))
+    first, second = chooser.pick(4), chooser.pick(4)
+    assert not places(first) & places(second)
+    assert chooser.end_step(dict.fromkeys([problem.key for problem in first], 0.0))["curriculum/widened"] == 0
+    third = chooser.pick(9)  # six fit: those of the second step, and two that were never asked
+    assert len(places(third)) == 9
+    again = picker(config=BandCurriculum(low=0.3, high=0.7))
+    again.restore(json.loads(json.dumps(chooser.state())))
+    for one in (chooser, again):
+        assert [one.end_step({})["curriculum/widened"] for _ in range(2)] == [0, 3]
+
+
 def test_the_next_round_goes_on_from_epoch_and_pass_rates():
     first = picker(config=BandCurriculum())
     walk(first, 0, 4)

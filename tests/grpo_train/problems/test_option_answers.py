@@ -69,6 +69,18 @@ def test_texts_that_may_be_numbers_are_refused_until_somebody_counts() -> None:
     assert _letters((["0", "1", "2", "3"], "1"), (["3", "1", "0", "2"], "1")) == [["B"], ["B"]]  # either way
 
 
+def test_options_that_are_letters_are_refused_where_the_answers_may_be_either() -> None:
+    """The text was taken, so that every gold answer of a column of letters was another option's."""
+    letters = (["B", "A", "C", "D"], "A"), (["C", "D", "A", "B"], "D")
+    with pytest.raises(ConfigError, match=r"answer A may be the letter of an option or its text.*as labels"):
+        _letters(*letters)
+    assert _letters(*letters, (["red", "blue"], "b")) == [["A"], ["D"], ["B"]]
+    assert _letters(*letters, (["red", "blue"], "blue")) == [["B"], ["B"], ["B"]]
+    assert _letters((["A", "B", "C"], "A"), (["A", "B", "C"], "C")) == [["A"], ["C"]]  # either way
+    labelled = {"A": "B", "B": "A", "C": "C"}
+    assert [problem.answer for problem in _rows({"options": labelled, "answer": "A"}).problems] == ["A"]
+
+
 @pytest.mark.parametrize(
     ("rows", "letters"),
     [
@@ -104,7 +116,7 @@ def test_names_of_option_columns_are_labels_where_they_are_letters() -> None:
 )
 def test_the_exact_text_of_an_option_is_found(options: list[str], answer: str, letter: str) -> None:
     """Texts that differ in their marks alone were none of the options, or another one."""
-    assert _letters((options, answer)) == [[letter]]
+    assert _letters((options, answer), (["red", "blue"], "blue")) == [[letter], ["B"]]
 
 
 def test_a_number_of_no_option_is_left_out_where_the_others_are_counted_right() -> None:
@@ -162,7 +174,7 @@ def test_the_answer_may_be_options_as_they_stand_in_the_data(answer: Any, letter
 def test_an_answer_of_another_form_is_left_out_and_counted(answer: Any) -> None:
     good = {"options": ["apple", "stone"], "answer": "apple"}
     read = _rows(good, good, good | {"answer": answer})
-    assert (len(read.problems), read.num_unmatched + read.num_empty) == (2, 1)
+    assert (len(read.problems), read.num_unmatched + read.num_empty + read.num_unreadable) == (2, 1)
 
 
 @pytest.mark.parametrize("options", [[], None, ["x"], {"A": "x", "a": "y"}, "none"])
@@ -170,7 +182,7 @@ def test_a_row_without_options_is_left_out_and_counted(options: Any) -> None:
     """One of them stopped the run."""
     good, bad = {"options": ["red", "blue"], "answer": "red"}, {"options": options, "answer": "red"}
     read = _rows(good, good, bad)
-    assert (len(read.problems), read.num_empty) == (2, 1)
+    assert (len(read.problems), read.num_unreadable) == (2, 1)
     with pytest.raises(
         ConfigError, match=r"2 of 3 rows cannot be read, for instance a\.jsonl line 2: .* (option|label)"
     ):

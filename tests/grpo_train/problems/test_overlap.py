@@ -13,7 +13,7 @@ def test_punctuation_makes_another_question() -> None:
 
 
 def test_exact_match_names_the_first_held_out_place() -> None:
-    assert exact_matches(["a", "B", "c"], ["b", "c", "b "]) == {1: 0, 2: 1}
+    assert exact_matches([("a", "1"), ("B", "1"), ("c", "1")], [("b", "1"), ("c", "2"), ("b ", "1")]) == {1: 0, 2: 1}
 
 
 def test_ngrams_are_words_in_a_row_and_a_short_text_has_none() -> None:

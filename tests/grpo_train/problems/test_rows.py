@@ -88,7 +88,7 @@ BAD: dict[str, Any] = {
     "nobody asks": SAID[1:],
     "empty": [{"role": "user", "content": ""}],
     "blank": [*SAID, {"role": "user", "content": [{"type": "text", "text": " "}]}],
-    "number": 5,
+    "truth value": True,
     "mapping": {"a": 1},
 }
 
@@ -97,7 +97,8 @@ BAD: dict[str, Any] = {
 def test_one_conversation_that_holds_no_question_is_left_out_and_counted(name: str) -> None:
     """Such a row stopped the run, and an empty question of a conversation was asked."""
     rows = _rows(*({"question": f"{i}?"} for i in range(3)), {"question": BAD[name]})
-    assert ([problem.question for problem in rows.problems], rows.num_empty) == (["0?", "1?", "2?"], 1)
+    assert [problem.question for problem in rows.problems] == ["0?", "1?", "2?"]
+    assert (rows.num_empty, rows.num_unreadable) == ((1, 0) if name in ("empty", "blank") else (0, 1))
 
 
 def test_an_answer_that_is_null_is_left_out_of_the_conversation() -> None:
@@ -106,14 +107,14 @@ def test_an_answer_that_is_null_is_left_out_of_the_conversation() -> None:
 
 def test_an_answer_that_is_a_mapping_is_left_out_and_counted() -> None:
     rows = _rows({}, {"question": "2?"}, {"question": "3?", "answer": {"a": 1}})
-    assert (len(rows.problems), rows.num_empty) == (2, 1)
+    assert (len(rows.problems), rows.num_unreadable) == (2, 1)
 
 
 def test_many_rows_that_cannot_be_read_are_refused_with_the_reason_of_the_first() -> None:
     with pytest.raises(
         ConfigError, match=r"2 of 3 rows cannot be read, for instance a\.jsonl line 2: a message has the role"
     ):
-        _rows({}, {"question": BAD["role"]}, {"question": BAD["number"]})
+        _rows({}, {"question": BAD["role"]}, {"question": BAD["mapping"]})
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
@@ -140,6 +141,10 @@ def test_the_gold_answers_are_what_stands_there(answer: Any, golds: list[str]) -
 def test_each_answer_of_a_list_is_taken_out_of_its_solution() -> None:
     rows = _rows({"answer": ["so #### 4", "none", "#### four"]}, answer_place="hash")
     assert [(p.answer, p.other_answers) for p in rows.problems] == [("4", ["four"])]
+
+
+def test_the_gold_answer_stands_after_the_last_mark() -> None:
+    assert _rows({"answer": "#### Step 1\nHalf.\n#### 9\n#### 18"}, answer_place="hash").problems[0].answer == "18"
 
 
 def test_rows_without_question_or_answer_are_left_out_and_counted() -> None:

@@ -62,7 +62,7 @@ def test_difficulty_that_is_named_but_of_no_use_is_refused(row: dict[str, Any], 
 
 def test_answer_pattern_takes_the_answer_out_and_rows_without_it_are_counted(workspace: Path) -> None:
     answers = ["so 3 #### 1,003", "#### 4", "no mark"]
-    Path("a.jsonl").write_text("".join(json.dumps({"question": a, "answer": a}) + "\n" for a in answers))
+    Path("a.jsonl").write_text("".join(json.dumps({"question": f"{len(a)}?", "answer": a}) + "\n" for a in answers))
     rows = _read(kind="jsonl", path="a.jsonl", answer_pattern="#### (.+)")
     assert [problem.answer for problem in rows.problems] == ["1,003", "4"]
     assert rows.num_unmatched == 1

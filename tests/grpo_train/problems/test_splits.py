@@ -12,8 +12,10 @@ from configs.schema.config import RegenerationConfig
 from configs.schema.problems import ProblemsConfig
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
 from grpo_train.problems import splits
+from grpo_train.problems.left_out import missing
 from grpo_train.problems.sources import read_source
 from grpo_train.problems.splits import ProblemSet, build_prompt, load_problems, shard_name
+from reward_training.transformer import rendering
 
 Write = Callable[..., dict[str, Any]]
 CHAIN_SUM = {
@@ -133,7 +135,7 @@ def test_sources_with_a_split_go_there_whole(write: Write, tokenizer: PreTrained
 
 
 def test_questions_that_stand_twice_are_counted_and_kept_once(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
-    doubled = [*_rows(0, 30), {"question": " SAY  3", "answer": "other"}, *_rows(5, 7)]
+    doubled = [*_rows(0, 30), {"question": " Say 3\n", "answer": "3.0"}, *_rows(5, 7)]
     found = _load(tokenizer, [write("a.jsonl", doubled)])
     assert (found.counts["loaded"], found.counts["duplicates"]) == (33, 3)
     assert sum(len(problems) for problems in found.by_split.values()) == 30
@@ -291,3 +293,107 @@ def test_overlong_prompts_are_dropped_and_counted(write: Write, tokenizer: PreTr
     assert found.counts["overlong"] == 1
     with pytest.raises(ConfigError, match=r"max_prompt_length=24 drops all 31 problems; the shortest prompt has 25"):
         _load(tokenizer, [write("a.jsonl", rows)], max_prompt_length=24)
+
+
+# ---- what is left out -----------------------------------------------------------------------------------------------
+
+
+def test_questions_that_differ_in_case_a_power_or_white_space_are_different(
+    write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """They were dropped as equal: NFKC makes 22 of a power of two, and indentation was one space."""
+    pairs = [("2²?", "4"), ("22?", "22"), ("Is aB right?", "no"), ("Is Ab right?", "yes"), ("x₁½", "a"), ("x11⁄2", "b")]
+    pairs += [("if a:\n  b\n  c", "2"), ("if a:\n  b\nc", "1")]
+    rows = [*_rows(0, 30), *({"question": question, "answer": answer} for question, answer in pairs)]
+    found = _load(tokenizer, [write("a.jsonl", rows)])
+    left_out = ("duplicates", "contradicting", "overlap_exact")
+    assert [found.counts[reason] for reason in left_out] == [0, 0, 0]
+    assert sum(map(len, found.by_split.values())) == 38
+
+
+def test_a_question_in_another_case_with_the_same_answer_is_a_copy_of_a_held_out_one(
+    write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    held_out = [{"question": f"SAY {i}", "answer": str(i + (i == 4))} for i in range(5)]  # the last has another answer
+    found = _load(tokenizer, [write("a.jsonl", _rows(0, 30)), write("t.jsonl", held_out, split="test")])
+    assert found.counts["overlap_exact"] == 4
+    assert "Say 4" in {q for name, split in found.by_split.items() if name != "test" for q in _questions(split)}
+
+
+@pytest.mark.parametrize(
+    ("golds", "kept", "duplicates", "contradicting"),
+    [
+        (["1/2", "0.5", r"\frac{1}{2}"], "1/2", 2, 0),
+        (["7", "8", "7.0"], "7", 1, 1),
+        (["8", "7", "7"], "7", 1, 1),
+        (["7", "8"], None, 0, 2),
+        ([["New York", "NYC"], "NYC"], "New York", 1, 0),
+    ],
+)
+def test_of_gold_answers_that_contradict_each_other_the_majority_stands(
+    golds: list[Any],
+    kept: str | None,
+    duplicates: int,
+    contradicting: int,
+    write: Write,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """The first of them stood, whatever it was."""
+    rows = [*_rows(0, 30), *({"question": "Which  one?", "answer": gold} for gold in golds)]
+    found = _load(tokenizer, [write("a.jsonl", rows)])
+    assert (found.counts["duplicates"], found.counts["contradicting"]) == (duplicates, contradicting)
+    asked = [p.answer for split in found.by_split.values() for p in split if "Which  one?" in str(p.prompt)]
+    assert asked == ([] if kept is None else [kept])
+    assert ("contradicting" in found.examples) == (contradicting > 0)
+
+
+def test_a_column_that_is_not_the_whole_question_is_refused(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [{"question": "Solve the task.", "answer": str(i)} for i in range(30)]
+    with pytest.raises(ConfigError, match=r"a\.jsonl: 30 of 30 .* 'Solve the task\.' with '0'; .* columns\.question"):
+        _load(tokenizer, [write("a.jsonl", rows)])
+
+
+def test_most_prompts_of_a_source_too_long_is_refused(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Nine of ten were left out, and the check said ok."""
+    rows = [{"question": "Say 7 " * n, "answer": "7"} for n in range(40, 50)]
+    enough, most = write("a.jsonl", _rows(0, 30)), write("b.jsonl", [*_rows(30, 39), *rows])
+    with pytest.raises(
+        ConfigError, match=r"b\.jsonl: 10 of 19 .*max_prompt_length=200; raise it \(\d+ takes half of them"
+    ):
+        _load(tokenizer, [enough, most], max_prompt_length=200)
+    half = write("b.jsonl", [*_rows(30, 40), *rows])
+    assert _load(tokenizer, [enough, half], max_prompt_length=200).counts["overlong"] == 10
+
+
+def test_what_the_template_does_not_write_and_what_is_not_asked_is_counted(write: Write) -> None:
+    deaf = build_tiny_tokenizer()
+    deaf.chat_template = "{% for m in messages if m.role != 'system' %}{{ m.content }}\n{% endfor %}"
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"from": "human", "value": "9 + 9?"},
+        {"from": "gpt", "value": "18"},
+    ]
+    source = write("a.jsonl", [*_rows(0, 30), {"question": turns, "answer": "18"}])
+    found = _load(deaf, [source])
+    assert (found.counts["unwritten"], found.counts["cut"], found.counts["loaded"]) == (1, 1, 31)
+    assert missing(found.counts, found.examples) == (
+        "kept: 1 conversations without what the assistant answers at their end, 1 prompts with a message that the chat "
+        "template does not write"
+    )
+
+
+def test_long_prompts_are_encoded_a_few_at_a_time(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of 10 MB took 4 GB: an encoding needs 400 bytes a token."""
+    counting, sizes = build_tiny_tokenizer(), []
+    call = type(counting).__call__
+
+    def counted(self: Any, text: list[str], **options: Any) -> Any:
+        sizes.append(sum(map(len, text)))
+        return call(self, text, **options)
+
+    monkeypatch.setattr(type(counting), "__call__", counted)
+    monkeypatch.setattr(rendering, "CHARACTERS", 300)
+    whole = _load(build_tiny_tokenizer(), [write("a.jsonl", _rows(0, 30))])
+    assert max(sizes) <= 300 < sum(sizes)
+    monkeypatch.setattr(rendering, "CHARACTERS", 10**6)
+    assert _load(counting, [write("a.jsonl", _rows(0, 30))]) == whole

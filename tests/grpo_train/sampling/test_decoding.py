@@ -11,12 +11,17 @@ from transformers import PreTrainedTokenizerFast
 from configs.records import Completion, Problem, Score
 from configs.schema.grpo import EarlyStopConfig
 from configs.schema.rewards import FormatRewardConfig
+from grpo_train.policies.model import load_tokenizer
+from grpo_train.policies.tiny_model import build_tiny_tokenizer
 from grpo_train.sampling.decoding import Decoder, begun_response
 from grpo_train.sampling.early_stop import EarlyStop
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.updating.step_advantages import token_steps
 from reward_training.answers.finding.thoughts import answer_of
 from reward_training.rewards.format import FormatReward
+from reward_training.rewards.sought import texts_sought
+from reward_training.transformer.loading.tokenizer import cleans_up
+from tests.reward_training.conftest import completion
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|eos|>{% endfor %}{% if add_generation_prompt %}<|bot|>BEGUN{% endif %}"
 
@@ -102,6 +107,75 @@ def test_a_mark_of_other_letters_stays_in_a_byte_level_text() -> None:
     assert Decoder(tokenizer)(ids(tokenizer, written)) == written
 
 
+# ---- what rewards look for ------------------------------------------------------------------------------------------
+
+TAGS = ["<answer>", "</answer>", "<tool>"]
+
+
+@BUILDERS
+def test_tags_that_a_reward_looks_for_stay_and_its_value_is_that_of_the_text(build) -> None:
+    """They were left out, so that the reward was 0 for ever, whatever the policy wrote."""
+    tokenizer = build([*TAGS, "<think>", "</think>"])
+    form = FormatRewardConfig(name="form", tags=["think", "answer"])
+    written = ids(tokenizer, "<think>7?</think><answer>8</answer><tool><|eos|>")
+    text = Decoder(tokenizer, texts_sought([form]))(written)
+    assert text.replace(" ", "") == "<think>7?</think><answer>8</answer>"
+    reward = FormatReward(form)
+    assert [reward([problem("?")], [completion(each)]) for each in (text, Decoder(tokenizer)(written))] == [
+        [1.0],
+        [0.0],
+    ]
+
+
+def test_what_ends_a_response_is_left_out_though_a_reward_looks_for_it() -> None:
+    tokenizer = byte_level(["<answer>", "<|im_end|>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    decode = Decoder(tokenizer, {"<answer>.*<|im_end|>", "<|eos|>"})
+    assert decode(ids(tokenizer, "<answer>8<|im_end|>")) == "<answer>8"
+    assert decode(ids(tokenizer, "<answer>8<|eos|>")) == "<answer>8"
+    assert decode.dropped_of(["<|im_end|><|eos|>"]) == ["<|eos|>", "<|im_end|>"]
+    assert decode.with_special(ids(tokenizer, "8<|im_end|>")) == "8<|im_end|>"
+
+
+def test_a_sampled_response_keeps_what_is_sought(tiny) -> None:
+    """Each token that the policy can write is special: the digits of the tiny model, for once."""
+    model, _ = tiny
+    tokenizer = build_tiny_tokenizer()
+    digits = [AddedToken(digit, special=True, normalized=False) for digit in "0123456789"]
+    tokenizer.add_special_tokens({"additional_special_tokens": digits}, replace_extra_special_tokens=False)
+    asked = [problem([{"role": "user", "content": "2 + 3 ="}])]
+    bare, kept = (
+        sample(model, tokenizer, asked, Sampling(16, 1.0, 16, sought=sought), seed=0, policy_id="x")
+        for sought in (frozenset(), frozenset({"7<|im_end|>"}))
+    )
+    assert [each.token_ids for each in bare] == [each.token_ids for each in kept]
+    sevens = tokenizer.convert_tokens_to_ids("7")
+    assert [each.text.count("7") for each in kept] == [each.token_ids.count(sevens) for each in kept]
+    assert any("7" in each.text for each in kept)
+    assert not any(digit in each.text for each in bare for digit in "0123456789")
+
+
+# ---- white space ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["x != y", "a , b .", "is n't ?", "( 'm )", "do n't 've !"])
+def test_text_is_decoded_as_it_was_written_whatever_the_tokenizer_cleans_up(text: str, tmp_path) -> None:
+    """`x != y` reached the rewards as `x!= y`: the files of Llama 3 ask for it."""
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.clean_up_tokenization_spaces = True
+    written = ids(tokenizer, text)
+    assert tokenizer.decode(written) != text
+    assert Decoder(tokenizer)(written) == text
+    assert Decoder(tokenizer).with_special(written) == text
+    tokenizer.save_pretrained(tmp_path)
+    assert cleans_up(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.decode(written) == text
+    loaded.save_pretrained(tmp_path)
+    assert not cleans_up(tmp_path)
+    assert PreTrainedTokenizerFast.from_pretrained(tmp_path).decode(written) == text
+
+
 def test_steps_are_counted_in_tokens_of_the_text_with_its_marks() -> None:
     tokenizer = byte_level(["<think>", "</think>"])
     written = ids(tokenizer, "<think>ab\n</think>8<|eos|>")
@@ -111,7 +185,7 @@ def test_steps_are_counted_in_tokens_of_the_text_with_its_marks() -> None:
         logprobs=[0.0] * len(written), policy_id="x", step=0, seed=0,
     )  # fmt: skip
     score = Score(parts={"steps": 0.5}, total=0.5, steps=[(len("<think>ab"), 1.0), (len(text), 0.0)])
-    assert token_steps(tokenizer, completion, score) == [(3, 1.0), (6, 0.0)]  # <think> a b, \n </think> 8
+    assert token_steps(Decoder(tokenizer), completion, score) == [(3, 1.0), (6, 0.0)]  # <think> a b, \n </think> 8
 
 
 @pytest.fixture

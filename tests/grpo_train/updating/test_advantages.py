@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grpo_train.groups import alike
@@ -174,6 +174,7 @@ def test_two_floors_cap_at_the_lower_cap():
     st.floats(-1, 1),
     st.floats(-1, 1),
 )
+@example([False] * 7 + [True], 0.0, 0.99, 0.99, 0.0).via("the mean of three 0.99 rounds to a number under 0.99")
 def test_equal_rows_have_zero_advantage_whatever_is_missing_and_whatever_the_floors(missing, a, b, below, cap):
     parts = np.array([[a, NAN if is_missing else b] for is_missing in missing])
     floors = np.array([NO_FLOOR, [below, cap]])

@@ -11,6 +11,7 @@ import torch
 
 from configs.records import Completion, Score
 from configs.schema.rewards import CombinationConfig
+from grpo_train.sampling.decoding import Decoder
 from grpo_train.updating.advantages import Advantages, group_advantages
 from grpo_train.updating.step_advantages import Steps, add_steps, token_steps
 from tests.grpo_train.updating.test_learner import gradient_of, learner, logprobs_of, written_by
@@ -90,10 +91,12 @@ def test_ends_in_the_text_become_ends_in_tokens(tiny_tokenizer) -> None:
         problem_key="p", index=0, prompt_ids=[1], token_ids=[*ids, tiny_tokenizer.eos_token_id], text=text,
         finish_reason="stop", logprobs=[0.0] * (len(ids) + 1), policy_id="p", step=1, seed=0,
     )  # fmt: skip
-    found = token_steps(tiny_tokenizer, completion, Score(parts={}, total=0.0, steps=[(9, 1.0), (len(text), 0.0)]))
+    found = token_steps(
+        Decoder(tiny_tokenizer), completion, Score(parts={}, total=0.0, steps=[(9, 1.0), (len(text), 0.0)])
+    )
     assert [value for _, value in found] == [1.0, 0.0]
     assert [tiny_tokenizer.decode(completion.token_ids[:end]) for end, _ in found] == [text[:9], text]
-    assert token_steps(tiny_tokenizer, completion, Score(parts={}, total=0.0)) == []
+    assert token_steps(Decoder(tiny_tokenizer), completion, Score(parts={}, total=0.0)) == []
 
 
 def test_each_token_is_pushed_by_its_own_advantage(tiny) -> None:
