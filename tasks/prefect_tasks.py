@@ -19,6 +19,8 @@ from tasks.stages import prepare as preparing
 from tasks.stages import promote as promoting
 from tasks.stages import regenerate as regenerating
 from tasks.stages import reward_model as rewarding
+from tasks.stages.cold_start import before as measuring
+from tasks.stages.cold_start import stage as beginning
 from tasks.stages.rounds import close_round
 
 HOUR_S = 3600
@@ -39,6 +41,14 @@ prepare = task(
     retry_condition_fn=_another_try_may_help,
     **NEVER_STORED,
 )(preparing.prepare)
+
+measure_before = task(
+    name="evaluate before the cold start", task_run_name="evaluate-before", timeout_seconds=2 * DAY_S, **NEVER_STORED
+)(measuring.measure_before)
+
+cold_start = task(name="cold start", task_run_name="cold-start", timeout_seconds=10 * DAY_S, **NEVER_STORED)(
+    beginning.cold_start
+)
 
 take_labels = task(
     name="take labels", task_run_name="labels-{round_index}", timeout_seconds=30 * DAY_S, **NEVER_STORED

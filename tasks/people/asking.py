@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from reward_training.pairs.review import label_items
 from tasks.people.review_desk import ReviewDesk
 from tasks.people.review_queue import MlflowReviewers
 from tasks.running.run import Run
-from tasks.runs.history import review_files
+from tasks.runs.lineage import review_files
 from tasks.runs.workspace import by_hand_folder
 
 
 def desk_of(run: Run, told_to_go_on: Callable[[], bool] = lambda: False) -> ReviewDesk:
     """The workspace's review desk, which also takes in the answers that people give in MLflow."""
-    return ReviewDesk(run.workspace, take_in=MlflowReviewers(run.tracking), told_to_go_on=told_to_go_on)
+    pause = run.clock.pausing(time.sleep)
+    return ReviewDesk(run.workspace, take_in=MlflowReviewers(run.tracking), told_to_go_on=told_to_go_on, sleep=pause)
 
 
 def ask_people(run: Run, items: list[ReviewItem]) -> None:

@@ -14,7 +14,7 @@ from tasks.people.asking import desk_of
 from tasks.people.review_desk import Answers, ReviewDesk
 from tasks.running.run import Run
 from tasks.running.stage import Context, StageSpec, run_stage
-from tasks.runs.history import PAIRS, pair_files, review_files
+from tasks.runs.lineage import PAIRS, pair_files, review_files
 from tasks.runs.stage_files import VERDICTS
 from tasks.runs.workspace import round_folder
 from tasks.showing.page import paused_for_people

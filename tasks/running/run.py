@@ -8,8 +8,11 @@ from pathlib import Path
 
 from configs.records import Policy
 from configs.schema.config import Config
+from tasks.alerting.alerts import Alerts
 from tasks.running.clock import Clock
+from tasks.runs.follow_on import chain_name, policy_model
 from tasks.runs.run_file import RunFile, read_run
+from tasks.runs.times import note_call
 from tasks.runs.workspace import problems_of_round
 from tasks.showing.terminal import Terminal
 from tasks.tracking.tracker import Tracking
@@ -17,7 +20,7 @@ from tasks.tracking.tracker import Tracking
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage of a run needs; the stages report to `tracking`, `console` and `clock`."""
+    """What every stage of a run needs; the stages report to `tracking`, `console`, `alerts` and `clock`."""
 
     config: Config
     name: str
@@ -25,9 +28,17 @@ class Run:
     workspace: Path
     tracking: Tracking
     console: Terminal
+    alerts: Alerts
     should_stop: Callable[[], bool]
     prefect_flow_run_id: str | None = None
     clock: Clock = field(default_factory=Clock)
+
+    def note_time(self, *, ended: bool = False) -> None:
+        """Put the time of this call so far on disk, and whether it is at its end; a full disk does not end the run."""
+        try:
+            note_call(self.folder, self.clock.now().model_copy(update={"ended": ended}))
+        except OSError as error:
+            self.console.warn(f"the time of this call could not be noted: {error}")
 
     @property
     def file(self) -> RunFile:
@@ -52,9 +63,9 @@ class Run:
 
     @property
     def policy_model(self) -> str:
-        """Name of the registered model that holds the run's policies."""
-        return f"{self.name}-policy"
+        """Name of the registered model that holds the policies of the run's chain."""
+        return policy_model(self.workspace, self.name)
 
     def reward_model(self, name: str) -> str:
-        """Name of the registered model that holds the reward model `name`."""
-        return f"{self.name}-reward-{name}"
+        """Name of the registered model that holds the chain's reward models `name`."""
+        return f"{chain_name(self.workspace, self.name)}-reward-{name}"

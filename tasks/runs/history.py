@@ -1,27 +1,27 @@
-"""Reads what earlier rounds left on disk: accepted reward models, pairs, finished rounds."""
+"""Reads what earlier rounds left on disk: accepted reward models, finished rounds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from configs.disk.files import read_manifest
+from configs.paths import StoredPath
 from configs.records import Policy, Record
-from tasks.runs.facts import ROUND_FILE, RoundFile, load
-from tasks.runs.stage_files import reward_model_report, train_result
+from tasks.runs.facts import ROUND_FILE, RoundFile, load, rollbacks
+from tasks.runs.stage_files import CURRICULUM, reward_model_report
 from tasks.runs.workspace import by_hand_folder, reward_model_folder, round_folder
 
-PAIRS, REVIEW = "pairs.jsonl", "review.jsonl"
-INHERITED_PAIRS = "inherited_pairs.jsonl"
-INHERITED_REVIEW = "inherited_review.jsonl"
+INHERITED_CURRICULUM = "inherited_curriculum.json"
 
 
 class ModelRef(Record):
     """A saved model: the content hash of its weights, and where it is."""
 
     id: str
-    path: str
+    path: StoredPath
 
 
 def accepted_model(folder: Path) -> ModelRef | None:
@@ -52,20 +52,6 @@ def last_accepted_models(
     return {name: model for name, model in models.items() if model is not None}
 
 
-def pair_files(run_dir: Path, *, before: int) -> list[Path]:
-    """Files of preference pairs from rounds before `before` and from earlier runs of the chain, oldest first.
-
-    People's labels of a round's samples are in the next round's folder, beside the reward model that learns from them.
-    """
-    files = [run_dir / INHERITED_PAIRS]
-    for round_index in range(before):
-        files += [
-            round_folder(run_dir, round_index) / "regenerate" / PAIRS,
-            round_folder(run_dir, round_index + 1) / "labels" / PAIRS,
-        ]
-    return [path for path in files if path.exists()]
-
-
 def left_out_file(pairs_file: Path) -> Path:
     """Beside a file of pairs, {reward model: {reason: rows of its preference file that made none of them}}."""
     return pairs_file.with_suffix(".left_out.json")
@@ -77,15 +63,54 @@ def left_out_of_file(pairs_file: Path) -> dict[str, dict[str, int]]:
     return json.loads(path.read_bytes()) if path.exists() else {}
 
 
-def review_files(run_dir: Path, *, before: int) -> list[Path]:
-    """Files of review items of reward models from rounds before `before` and from earlier runs, oldest first."""
-    asked = [round_folder(run_dir, round_index) / "regenerate" / REVIEW for round_index in range(before)]
-    return [path for path in [run_dir / INHERITED_REVIEW, *asked] if path.exists()]
+def closed_round(run_dir: Path, round_index: int) -> RoundFile | None:
+    """The round's `round.json` as it was closed, or None if the round is not finished."""
+    return load(round_folder(run_dir, round_index) / ROUND_FILE, RoundFile)
 
 
 def finished_round(run_dir: Path, round_index: int) -> RoundFile | None:
-    """The round's `round.json`, or None if the round is not finished."""
-    return load(round_folder(run_dir, round_index) / ROUND_FILE, RoundFile)
+    """The round's `round.json`, or None if the round is not finished; its champion is the one that stands after rollbacks."""
+    closed = closed_round(run_dir, round_index)
+    if closed is None or (champion := rolled_back_champion(run_dir, round_index)) is None:
+        return closed
+    return closed.model_copy(update={"state": closed.state.model_copy(update={"champion": champion})})
+
+
+def rolled_back_champion(run_dir: Path, round_index: int) -> Policy | None:
+    """The policy that a rollback made champion after that round, or None if there was none.
+
+    Its round is 0 if another run made it, or the given policy.
+    """
+    backs = [back for back in rollbacks(run_dir) if (back.after_round or 0) == round_index]
+    if not backs:
+        return None
+    to = backs[-1]
+    policy = policy_of(run_dir.with_name(to.to_run), to.to_round)
+    return policy.model_copy(update={"round": to.to_round if to.to_run == run_dir.name else 0})
+
+
+def policy_of(run_dir: Path, round_index: int) -> Policy:
+    """The policy of a finished round (round 0: the given one), with its current path."""
+    closed, start = closed_round(run_dir, round_index), closed_round(run_dir, 0)
+    assert closed is not None, f"{run_dir} has finished round {round_index}"
+    assert start is not None, f"{run_dir} has finished round 0"
+    return round_policy(run_dir, start.state.policy, round_index, closed.state.policy.id)
+
+
+def last_champion(run_dir: Path) -> Policy | None:
+    """The champion after the last finished round, with its current path; None before the first."""
+    last = last_finished_round(run_dir)
+    if last is None:
+        return None
+    champion, given = last.state.champion, policy_of(run_dir, 0)
+    if is_of_another_run(champion, given):
+        return champion
+    return round_policy(run_dir, given, champion.round, champion.id)
+
+
+def is_of_another_run(champion: Policy, given: Policy) -> bool:
+    """Whether a rollback went back past the policy that the run started from."""
+    return champion.round == 0 and champion.id != given.id
 
 
 def last_finished_round(run_dir: Path) -> RoundFile | None:
@@ -96,20 +121,16 @@ def last_finished_round(run_dir: Path) -> RoundFile | None:
     return last
 
 
-def rounds_wanted(run_dir: Path, rounds: int) -> int:
-    """The number of rounds after round 0 that the run has so far.
-
-    That is `rounds`, and one more whenever a watch rule with `extra_rounds` left ended the training of the last one.
-    """
-    wanted = rounds
-    while _extra_rounds(round_folder(run_dir, wanted) / "policy") > wanted - rounds:
-        wanted += 1
-    return wanted
-
-
-def _extra_rounds(policy_dir: Path) -> int:
-    result = train_result(policy_dir) if read_manifest(policy_dir) is not None else None
-    return result.extra_rounds if result is not None else 0
+def curriculum_before(
+    run_dir: Path, round_index: int, *, inherited: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Epoch and pass rates that the training of a round starts from: those at the end of the training before; in the first
+    round the predecessor's, which older versions wrote into `run.json` (`inherited`); None before the first training."""
+    if round_index > 1:
+        path, otherwise = round_folder(run_dir, round_index - 1) / "policy" / CURRICULUM, None
+    else:
+        path, otherwise = run_dir / INHERITED_CURRICULUM, inherited
+    return json.loads(path.read_bytes()) if path.exists() else otherwise
 
 
 def round_policy(run_dir: Path, given: Policy, round_index: int, policy_id: str) -> Policy:

@@ -9,12 +9,15 @@ from typing import Any
 from configs.disk.files import JOURNAL, MANIFEST, Journal, JournalLine, Manifest, read_manifest, read_rows
 from configs.records import Estimate, EvalReport, RewardModelReport
 from grpo_train.measuring.promotion import Decision
+from grpo_train.measuring.retention.changes import RetentionReport
 from grpo_train.train_result import TrainResult
 from tasks.runs.workspace import BY_HAND
 
-REPORT, RESULTS, EXAMPLES = "report.json", "results.jsonl", "examples.jsonl"
+REPORT, RESULTS, EXAMPLES, RESPONSES = "report.json", "results.jsonl", "examples.jsonl", "responses.jsonl"
+RETENTION, RETENTION_ROWS = "retention.json", "retention.jsonl"
 DECISION, COMPARISON = "decision.json", "comparison.json"
 RESULT, CURRICULUM, ROLLOUTS = "result.json", "curriculum.json", "rollouts.jsonl"
+KNOWN = "known_tokens.jsonl"
 COMPLETIONS, SCORES = "completions.jsonl", "scores.jsonl"
 ITEMS, VERDICTS = "items.jsonl", "verdicts.jsonl"
 
@@ -39,6 +42,12 @@ def evaluation_reports(stage_dir: Path) -> dict[str, EvalReport]:
     """{split: report} of a policy's evaluation."""
     data = _read_json(stage_dir / REPORT) or {}
     return {split: EvalReport.model_validate(report) for split, report in data.items()}
+
+
+def retention_report(stage_dir: Path) -> RetentionReport | None:
+    """What was measured of a policy's old abilities; None where there are no suites."""
+    data = _read_json(stage_dir / RETENTION)
+    return None if data is None else RetentionReport.model_validate(data)
 
 
 def reward_model_report(stage_dir: Path) -> RewardModelReport | None:

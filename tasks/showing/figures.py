@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import matplotlib
 import numpy as np
@@ -25,7 +26,7 @@ from tasks.runs.run_records import RoundRecords, RunRecords
 INK = "#123456"
 """placeholder for the page's text colour; replaced by `currentColor`"""
 COLOURS = ("#3d85c6", "#d9782d", "#3f9d6b", "#a46bb8", "#c94f5d", "#8c8c3c", "#4ba3a8", "#b07d56")
-PANEL_WIDTH, PANEL_HEIGHT = 3.55, 2.1  # inches; three panels fill the page
+PANEL_WIDTH, PANEL_HEIGHT = 3.55, 2.25  # inches: about as wide as a telephone, and a third of the page
 
 STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
@@ -87,7 +88,7 @@ def over_rounds(records: RunRecords, title: str, lines: Sequence[Line]) -> Panel
         axes.set_xlim(min(r.index for r in records.rounds) - 0.35, max(r.index for r in records.rounds) + 0.35)
         axes.set_xlabel("round")
         if len(lines) > 1:
-            _legend_below(axes)
+            legend_below(axes)
 
     return Panel(title, draw)
 
@@ -109,14 +110,14 @@ def over_steps(records: RunRecords, title: str, keys: dict[str, str]) -> Panel |
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
         if len(keys) > 1:
-            _legend_below(axes)
+            legend_below(axes)
 
     return Panel(title, draw)
 
 
 def advantage_shares(records: RunRecords) -> Panel | None:
-    """Each objective's share of the advantages, one bar per round; None until the first training is finished."""
-    rounds = [record for record in records.rounds if record.training]
+    """Each objective's share of the advantages, one bar per round; None until a training that has advantages is finished."""
+    rounds = [record for record in records.rounds if record.training and record.training.advantage_share]
     objectives = [reward.name for reward in records.config.rewards]
     if not rounds:
         return None
@@ -132,7 +133,7 @@ def advantage_shares(records: RunRecords) -> Panel | None:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(axis="y", visible=False)
-        _legend_below(axes)
+        legend_below(axes)
 
     return Panel("share of the advantage", draw)
 
@@ -202,35 +203,48 @@ def is_beaten(point: tuple[float, float], points: Sequence[tuple[float, float]])
     return any(other[0] >= point[0] and other[1] >= point[1] and other != point for other in points)
 
 
-def svg(panels: Sequence[Panel | None], *, columns: int = 3, label: str) -> Markup:
-    """A figure of the panels that are not None, `columns` to a row; empty if there are none."""
+def figures(panels: Sequence[Panel | None], *, label: str) -> Markup:
+    """A figure for each panel that is not None, side by side as far as the page is wide; empty if there are none.
+
+    `label` says of all of them what they show.
+    """
     shown = [panel for panel in panels if panel is not None]
     if not shown:
         return Markup("")
-    rows = -(-len(shown) // columns)
+    drawn = Markup("\n").join(
+        Markup("<figure>{}</figure>").format(
+            _inline(_svg(panel), f"{panel.title}: {label}", f"{crc32(label.encode()):08x}-{i}-")
+        )
+        for i, panel in enumerate(shown)
+    )
+    return Markup('<div class="figures">{}</div>').format(drawn)
+
+
+def _svg(panel: Panel) -> str:
+    """The panel as an SVG file."""
     with matplotlib.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09)
-        figure = Figure(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows), layout=layout)
-        for i, panel in enumerate(shown):
-            axes = figure.add_subplot(rows, columns, i + 1)
-            axes.grid(visible=True)
-            axes.set_axisbelow(True)
-            axes.margins(y=0.14)
-            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-            panel.draw(axes)
-            if axes.dataLim.y0 >= 0:
-                axes.set_ylim(0, 1.15 * axes.dataLim.y1 or 1)
-            axes.set_title(panel.title)
+        layout = ConstrainedLayoutEngine(h_pad=0.05, w_pad=0.05)
+        figure = Figure(figsize=(PANEL_WIDTH, PANEL_HEIGHT), layout=layout)
+        axes = figure.add_subplot()
+        axes.grid(visible=True)
+        axes.set_axisbelow(True)
+        axes.margins(y=0.14)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        panel.draw(axes)
+        if axes.dataLim.y0 >= 0:
+            axes.set_ylim(0, 1.15 * axes.dataLim.y1 or 1)
+        axes.set_title(panel.title)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue(), label)
+    return buffer.getvalue()
 
 
-def _inline(text: str, label: str) -> Markup:
-    """An SVG file as an inline element: no prologue, no fixed size, the page's text colour, no group ids to clash."""
+def _inline(text: str, label: str, prefix: str) -> Markup:
+    """An SVG file as an inline element: no prologue, no fixed size, the page's text colour, ids that clash with no other's."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}", text)
     text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = text.replace(INK, "currentColor").replace(
@@ -253,7 +267,15 @@ def _draw_estimates(
     axes.vlines(xs, [e.low for _, e in points], [e.high for _, e in points], color=colour, linewidth=1)
     for x, (record, estimate) in zip(xs, points, strict=True):
         refused = record.decision is not None and not record.decision.promoted
-        axes.plot(x, estimate.estimate, "o", color=colour, markersize=4.5, fillstyle="none" if refused else "full")
+        axes.plot(
+            x,
+            estimate.estimate,
+            "o",
+            color=colour,
+            markersize=4.5,
+            fillstyle="none" if refused else "full",
+            clip_on=False,
+        )
 
 
 def _draw_steps(axes: Axes, points: list[tuple[int, float]], start: int, label: str | None, colour: str) -> None:
@@ -265,10 +287,17 @@ def _draw_steps(axes: Axes, points: list[tuple[int, float]], start: int, label: 
     )
 
 
-def _legend_below(axes: Axes) -> None:
+def legend_below(axes: Axes) -> None:
     """Put the legend below the plot, where it covers no line."""
     ticks_and_label = 0.3 if axes.get_xlabel() else 0.2
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -ticks_and_label), ncols=3, handlelength=1, columnspacing=1.2)
+    longest = max(len(text) for text in axes.get_legend_handles_labels()[1])
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -ticks_and_label),
+        ncols=max(1, min(3, 36 // longest)),
+        handlelength=1,
+        columnspacing=1.2,
+    )
 
 
 def _name_round(axes: Axes, record: RoundRecords, start: int) -> None:

@@ -7,23 +7,31 @@ untrusted: they are escaped, and the page's content security policy blocks scrip
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from configs.disk.files import write_atomic
-from configs.records import Estimate, Prompt
+from configs.records import Estimate, Problem, Prompt
 from configs.schema.rewards import ModelRewardConfig
 from grpo_train.observers.token_ledger import CLASSES
 from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
-from tasks.runs.stage_files import Row
+from tasks.runs.times import run_time
 from tasks.showing.by_source import accuracies_by_source
-from tasks.showing.figures import Line, advantage_shares, over_distance, over_rounds, over_steps, svg, trade_off
+from tasks.showing.changes import Changes, changes, compared_rounds, verdicts
+from tasks.showing.figures import Line, advantage_shares, figures, over_distance, over_rounds, over_steps, trade_off
+from tasks.showing.old_abilities import kept_of
 
 REPORT_PAGE = "report.html"
+SPLIT = "test"
+"""whose problems are shown with their texts"""
+NUM_CHANGED = 3
+"""examples of what was learned, and of what was unlearned"""
+MLFLOW_PAGE = "http://127.0.0.1:5000"
+"""where `regroup ui` shows a store without a server of its own"""
 MISSING = Markup('<span class="missing" title="not there">–</span>')
 
 
@@ -41,15 +49,18 @@ class Sample:
     before_samples: list[str]
 
 
-def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into the run's folder from the files there so far; returns its path."""
-    path = run_folder / REPORT_PAGE
+def write_report(run_folder: Path, mlflow: Mapping[str, str | None] | None = None, *, into: Path | None = None) -> Path:
+    """Write `report.html` into a folder, by default the run's, from the run's files so far; returns its path.
+
+    `mlflow` says where the run is in MLflow, as `summary.json` does. The same files give the same page.
+    """
+    path = (into or run_folder) / REPORT_PAGE
     # a tokenizer may decode to lone surrogates, which UTF-8 cannot encode
-    write_atomic(path, render(read_run_records(run_folder)).encode(errors="replace"))
+    write_atomic(path, render(read_run_records(run_folder), mlflow or {}).encode(errors="replace"))
     return path
 
 
-def render(records: RunRecords) -> str:
+def render(records: RunRecords, mlflow: Mapping[str, str | None]) -> str:
     """The page as HTML."""
     environment = Environment(
         loader=PackageLoader("tasks.showing", "."),
@@ -58,12 +69,19 @@ def render(records: RunRecords) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "estimate": estimate, "duration": duration, "share": share}
+    environment.filters |= {
+        "number": number,
+        "estimate": estimate,
+        "duration": duration,
+        "share": share,
+        "moment": moment,
+    }
     return environment.get_template("report.html.jinja").render(
         records=records,
         config=records.config,
         missing=MISSING,
-        outcome=outcome(records),
+        outcome=outcome(records) + _rolled_back(records),
+        first_policy=first_policy(records),
         alarms=records.alarms(),
         metrics=_rounds_metrics(records),
         by_source=_by_source(records),
@@ -71,23 +89,50 @@ def render(records: RunRecords) -> str:
         token_classes=CLASSES,
         figures=_figures(records),
         samples=_samples(records),
-        made=time.strftime("%Y-%m-%d %H:%M"),
+        kept=[(record, kept_of(records, record)) for record in records.rounds if record.retention is not None],
+        changed=_changed(records),
+        changed_samples=_changed_samples(records),
+        mlflow=mlflow,
+        mlflow_url=_mlflow_url(mlflow),
+        took=run_time(records.folder),
+        in_rounds=sum(sum(record.seconds.values()) for record in records.rounds),
     )
 
 
+def _mlflow_url(mlflow: Mapping[str, str | None]) -> str | None:
+    """Address of the run's page in MLflow; None where MLflow does not know the run, or was away when the report was written."""
+    if not mlflow.get("run_id") or not mlflow.get("experiment_id"):
+        return None
+    uri = mlflow.get("tracking_uri") or ""
+    server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else MLFLOW_PAGE
+    page = f"#/experiments/{mlflow['experiment_id']}/runs/{mlflow['run_id']}"
+    return f"{server}/{page}?workflowType=machine_learning"  # MLflow's pages of training runs, not of applications
+
+
 def outcome(records: RunRecords) -> Markup:
-    """One sentence on the champion's gain in greedy accuracy over the given policy, on test."""
+    """One sentence on the champion's gain in greedy accuracy over the policy that round 0 measured, on test."""
     before, after = (_test_accuracy(record) for record in (records.baseline, records.champion))
     if before is None or records.champion is None:
         return Markup("Nothing was measured yet.")
     if after is None or records.champion is records.baseline:
         verdict = "No challenger was promoted" if records.is_finished else "No challenger was promoted so far"
-        return Markup("{}: greedy accuracy on test is that of the given policy, {}.").format(verdict, estimate(before))
+        told = "{}: greedy accuracy on test is that of {}, {}."
+        return Markup(told).format(verdict, first_policy(records), estimate(before))
     sentence = Markup("Greedy accuracy on test {} over {} problems").format(
         _change(before.estimate, after.estimate), after.n
     )
     gain = records.paired_gain("test", "greedy_accuracy")
     return sentence + (Markup(": a paired gain of {}.").format(estimate(gain, signed=True)) if gain else Markup("."))
+
+
+def first_policy(records: RunRecords) -> str:
+    """What to call the policy that round 0 measured."""
+    return "the given policy" if records.cold_start is None else "the policy after the cold start"
+
+
+def _rolled_back(records: RunRecords) -> Markup:
+    """A sentence for each rollback, empty without one."""
+    return Markup("").join(Markup(" The run was {}.").format(str(back)) for back in records.rollbacks)
 
 
 def _change(before: float, after: float) -> Markup:
@@ -125,6 +170,14 @@ def share(value: float | None) -> Markup:
     return MISSING if value is None else Markup('<data value="{}">{}</data>').format(repr(value), f"{value:.0%}")
 
 
+def moment(ms: int | None) -> Markup:
+    """A time as `2026-03-01 04:30 UTC`."""
+    if ms is None:
+        return MISSING
+    text = time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
+    return Markup('<time datetime="{}">{} UTC</time>').format(text.replace(" ", "T") + "Z", text)
+
+
 def duration(seconds: float | None) -> Markup:
     if seconds is None:
         return MISSING
@@ -157,7 +210,7 @@ def _figures(records: RunRecords) -> dict[str, Markup]:
         "rounds": _rounds_figure(records),
         "by_source": _by_source_figure(records),
         "steps": _steps_figure(records),
-        "shares": svg([advantage_shares(records)], columns=2, label="Each objective's share of the advantage by round"),
+        "shares": figures([advantage_shares(records)], label="each objective's share of the advantage by round"),
         "proxy": _proxy_figure(records),
         "trade_offs": _trade_offs_figure(records),
     }
@@ -177,7 +230,7 @@ def _rounds_figure(records: RunRecords) -> Markup:
             for name in _measured(records)
         ),
     ]
-    return svg(panels, label="Held-out measurements over rounds with 95% intervals")
+    return figures(panels, label="held-out measurements over rounds with 95% intervals")
 
 
 def _by_source_figure(records: RunRecords) -> Markup:
@@ -186,7 +239,7 @@ def _by_source_figure(records: RunRecords) -> Markup:
         over_rounds(records, f"greedy accuracy, {split}", [Line(name, split, key) for name, key in metrics.items()])
         for split in ("test", "dev")
     ]
-    return svg(panels, columns=2, label="Greedy accuracy by source over rounds with 95% intervals")
+    return figures(panels, label="greedy accuracy by source over rounds with 95% intervals")
 
 
 def _measured(records: RunRecords) -> list[str]:
@@ -231,9 +284,13 @@ def _steps_figure(records: RunRecords) -> Markup:
         over_steps(records, "gradient norm", {"norm": "policy/grad_norm"}),
         over_steps(records, "share of tokens", {name: f"tokens/{name}_share" for name in CLASSES}),
         over_steps(records, "refused groups", {"refused": "groups/refused"}),
+        over_steps(records, "pairs in the right order (share)", {"share": "dpo/accuracy"}),
+        over_steps(
+            records, "implied reward", {"better": "dpo/chosen", "worse": "dpo/rejected", "margin": "dpo/margin"}
+        ),
         over_steps(records, "problems that fit the curriculum", {"share": "curriculum/eligible_share"}),
     ]
-    return svg(panels, label="Training metrics by step, the rounds one after the other")
+    return figures(panels, label="training metrics by step, the rounds one after the other")
 
 
 def _proxy_figure(records: RunRecords) -> Markup:
@@ -260,15 +317,15 @@ def _proxy_figure(records: RunRecords) -> Markup:
         over_distance(records, f"{name} by distance", f"objective/{name}/mean", i % 8)
         for i, name in enumerate([*models, *checkers])
     ]
-    return svg(panels, columns=2, label="Reward models beside the checker")
+    return figures(panels, label="reward models beside the checker")
 
 
 def _trade_offs_figure(records: RunRecords) -> Markup:
     """Each other objective against the checker, by round."""
     checkers, others = records.config.checkers, _measured(records)
-    return svg(
+    return figures(
         [trade_off(records, checker, name) for checker in checkers for name in others],
-        label="Objectives against the checker by round",
+        label="objectives against the checker by round",
     )
 
 
@@ -276,34 +333,53 @@ def _samples(records: RunRecords) -> list[Sample]:
     """Test problems that are among the examples of both round 0 and the champion's round."""
     if records.baseline is None or records.champion is None or records.champion is records.baseline:
         return []
-    after = {row["problem_key"]: row for row in records.champion.examples if row["split"] == "test"}
-    rows = [row for row in records.baseline.examples if row["split"] == "test" and row["problem_key"] in after]
-    return [_sample(records.baseline, records.champion, row, after[row["problem_key"]]) for row in rows]
+    after = {row["problem_key"]: row for row in records.champion.examples if row["split"] == SPLIT}
+    rows = [row for row in records.baseline.examples if row["split"] == SPLIT and row["problem_key"] in after]
+    right = [verdicts(record, SPLIT) for record in (records.baseline, records.champion)]
+    return [
+        Sample(
+            prompt=_turns(row["prompt"]),
+            answer=row["answer"],
+            before=row["greedy"],
+            after=after[row["problem_key"]]["greedy"],
+            before_right=right[0].get(row["problem_key"]),
+            after_right=right[1].get(row["problem_key"]),
+            before_samples=row["samples"],
+            after_samples=after[row["problem_key"]]["samples"],
+        )
+        for row in rows
+    ]
 
 
-def _sample(before: RoundRecords, after: RoundRecords, old: Row, new: Row) -> Sample:
-    return Sample(
-        prompt=_turns(old["prompt"]),
-        answer=old["answer"],
-        before=old["greedy"],
-        after=new["greedy"],
-        before_right=_is_right(before, old["problem_key"]),
-        after_right=_is_right(after, new["problem_key"]),
-        before_samples=old["samples"],
-        after_samples=new["samples"],
-    )
+def _changed(records: RunRecords) -> list[Changes]:
+    """What became of the problems of dev and of test, for each two policies that are compared."""
+    return [changes(*pair, split) for pair in compared_rounds(records) for split in ("test", "dev")]
+
+
+def _changed_samples(records: RunRecords) -> dict[str, list[Sample]]:
+    """Test problems that the last compared policy has learned and unlearned, the first ones of the split of each kind."""
+    pairs = compared_rounds(records)
+    if not pairs:
+        return {}
+    found = changes(*pairs[-1], SPLIT)
+    problems = records.problems(SPLIT)
+    return {
+        "learned": list(_texts(found, found.learned, problems, before_right=False)),
+        "unlearned": list(_texts(found, found.unlearned, problems, before_right=True)),
+    }
+
+
+def _texts(found: Changes, keys: list[str], problems: dict[str, Problem], *, before_right: bool) -> Iterator[Sample]:
+    """The first problems among `keys` whose texts were kept."""
+    texts = [(key, found.before.responses.get((SPLIT, key)), found.after.responses.get((SPLIT, key))) for key in keys]
+    kept = [
+        (problems[key], old, new) for key, old, new in texts if key in problems and old is not None and new is not None
+    ]
+    for problem, old, new in kept[:NUM_CHANGED]:
+        yield Sample(_turns(problem.prompt), problem.answer, old, new, before_right, not before_right, [], [])
 
 
 def _turns(prompt: Prompt) -> list[tuple[str, str]]:
     if isinstance(prompt, str):
         return [("text", prompt)]
     return [(message["role"], message["content"]) for message in prompt]
-
-
-def _is_right(record: RoundRecords, problem_key: str) -> bool | None:
-    values: list[Any] = [
-        row.get("greedy_accuracy")
-        for row in record.results
-        if (row["split"], row["problem_key"]) == ("test", problem_key)
-    ]
-    return bool(values[0]) if values and values[0] is not None else None

@@ -52,7 +52,9 @@ class StageProgress:
         self._show = show
 
     def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
-        """Set how many units are done in all."""
+        """Set how many units are done in all. A note was of what came before, if more are."""
+        if done > self.done:
+            self.note = ""
         self.done = done
         self.total = self.total if total is None else total
         self.unit = self.unit if unit is None else unit
@@ -115,6 +117,7 @@ class Terminal:
         self.out = out or _console(stderr=False)
         self.err = err or _console(stderr=True)
         self.quiet = quiet
+        self._warned_of: set[str] = set()
 
     def print(self, *objects: Any) -> None:
         """Print to standard output."""
@@ -134,6 +137,12 @@ class Terminal:
         """Print a warning to standard error, even when `quiet`, and log it."""
         logger.warning(text)
         self.err.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
+
+    def warn_once(self, text: str) -> None:
+        """The same, unless it was warned of before."""
+        if text not in self._warned_of:
+            self._warned_of.add(text)
+            self.warn(text)
 
     def skipped(self, title: str) -> None:
         """Say that an earlier call finished the stage."""

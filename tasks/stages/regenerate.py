@@ -18,9 +18,8 @@ from configs.schema.preferences import FileLabeler
 from configs.schema.reward_models import PeopleLabeler
 from configs.seeds import rng_for, seed_for
 from grpo_train.groups import CheckerOf
-from grpo_train.policies.model import load_for_sampling
 from grpo_train.problems.splits import shard_name
-from grpo_train.sampling.generation import Sampling, sample
+from grpo_train.sampling.asked import groups_of
 from reward_training.pairs.building import build_pairs
 from reward_training.pairs.review import build_items
 from reward_training.preferences.reading import Preferences, draw_preferences, read_preferences
@@ -30,10 +29,12 @@ from reward_training.weighing import Weighing
 from tasks.people.asking import ask_people
 from tasks.running.run import Run
 from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
-from tasks.runs.history import PAIRS, REVIEW, left_out_file
+from tasks.runs.history import left_out_file
+from tasks.runs.lineage import PAIRS, REVIEW
 from tasks.runs.stage_files import COMPLETIONS, SCORES
 from tasks.runs.workspace import round_folder
-from tasks.stages.reward_ids import model_ids, rubric_ids
+from tasks.stages.reward_ids import OF_REWARDS, model_ids, reward_ids, scoring_packages
+from tasks.stages.writing import writing
 
 
 def regenerate(
@@ -58,10 +59,19 @@ def regenerate(
 class RegenerateSpec(StageSpec):
     """Which policies respond to which problems: the champion, and a refused challenger too, to collect its exploits."""
 
+    TOLD = OF_REWARDS
+    """what was sampled and labelled stays, since models are trained on it"""
+
     policies: list[Policy]
     problems: str
     """file of the round's shard of problems"""
     reward_models: dict[str, RewardModelSource]
+
+    def scorers(self) -> dict[str, str]:
+        return reward_ids(self.config.rewards)
+
+    def scored_with(self) -> dict[str, str]:
+        return scoring_packages(self.config.rewards)
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "rewards", "combination", "reward_models", "grpo_config", "regeneration", *TEMPLATE)
@@ -72,7 +82,7 @@ class RegenerateSpec(StageSpec):
             policies
             | {"problems": digest(Path(self.problems))}
             | model_ids(self.reward_models)
-            | rubric_ids(self.config.rewards)
+            | self.scorers()
             | self._preference_files()
         )
 
@@ -103,7 +113,7 @@ def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
     completions = _sample_completions(spec, list(problems.values()), context)
     aligned_problems = [problems[completion.problem_key] for completion in completions]
     context.progress.say("scoring")
-    with build_rewards(spec.config.rewards, spec.reward_models) as rewards:
+    with build_rewards(spec.config.rewards, spec.reward_models, context.waiting) as rewards:
         scores = score(aligned_problems, completions, rewards, Weighing.at(spec.config.rewards, spec.round))
         reward_metrics = take_metrics(rewards)
     check_unscored(scores, spec.config.combination.max_unscored_share)
@@ -122,15 +132,7 @@ def body(spec: RegenerateSpec, out_dir: Path, context: Context = ALONE) -> None:
 
 def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: Context) -> list[Completion]:
     """The completions of each policy to all problems, one policy after the other."""
-    regeneration, grpo = spec.config.regeneration, spec.config.grpo_config
-    sampling = Sampling(
-        group_size=regeneration.group_size,
-        temperature=regeneration.temperature,
-        max_response_length=grpo.max_response_length,
-        top_p=regeneration.top_p,
-        top_k=regeneration.top_k,
-        max_rows=grpo.generation_rows,
-    )
+    regeneration = spec.config.regeneration
     total, done = len(problems) * regeneration.group_size * len(spec.policies), 0
 
     def on_progress(num_rows: int) -> None:
@@ -140,19 +142,15 @@ def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: 
 
     completions = []
     for policy_index, policy in enumerate(spec.policies):
-        model, tokenizer = load_for_sampling(
-            policy.path, spec.config.grpo_config.precision, spec.config.template_settings
-        )
-        completions += sample(
-            model,
-            tokenizer,
-            problems,
-            sampling,
-            seed=seed_for(spec.config.seed, "regenerate", round_index=spec.round, index=policy_index),
-            policy_id=policy.id,
-            should_stop=context.should_stop,
-            on_progress=on_progress,
-        )
+        with writing(spec.config, policy, context) as write:
+            completions += write(
+                problems,
+                groups_of(regeneration, spec.config),
+                seed=seed_for(spec.config.seed, "regenerate", round_index=spec.round, index=policy_index),
+                policy_id=policy.id,
+                should_stop=context.should_stop,
+                on_progress=on_progress,
+            )
     return completions
 
 
@@ -251,8 +249,9 @@ def _metrics(
         "regenerate/completions": float(len(completions)),
         "regenerate/truncated_share": fmean(completion.finish_reason == "length" for completion in completions),
         "regenerate/response_length": fmean(len(completion.token_ids) for completion in completions),
-        "regenerate/reward_mean": fmean(row.total for row in scores),
     }
+    if totals := [row.total for row in scores if not row.unscored]:
+        values["regenerate/reward_mean"] = fmean(totals)
     for name in dict.fromkeys(name for row in scores for name in row.parts):
         its_scores = [row for row in scores if name in row.parts]
         if parts := [part for row in its_scores if (part := row.parts[name]) is not None]:

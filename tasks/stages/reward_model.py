@@ -9,7 +9,7 @@ from configs.disk.files import JOURNAL, Journal, digest, read_jsonl, write_json,
 from configs.errors import ConfigError
 from configs.records import Policy, PreferencePair, RewardModelReport, RoundState
 from configs.schema.preferences import FileLabeler
-from configs.schema.reward_models import FrozenRewardModel, RewardModel, TrainedRewardModel
+from configs.schema.reward_models import FrozenRewardModel, RewardModel, ServedRewardModel, TrainedRewardModel
 from configs.seeds import rng_for, seed_for
 from grpo_train.policies.model_source import prepare_policy
 from reward_training.pairs.building import count_settled, select_training_pairs, settle
@@ -19,6 +19,7 @@ from reward_training.reward_models.check import check_reward_model
 from reward_training.reward_models.distinct import distinct_pairs
 from reward_training.reward_models.train import NUM_ANCHORS, train_reward_model
 from reward_training.scorer import RewardModelSource
+from tasks.alerting.happenings import tell_refused_model
 from tasks.people.asking import labels_by_hand
 from tasks.running.launcher import launched
 from tasks.running.run import Run
@@ -31,10 +32,10 @@ from tasks.runs.history import (
     last_finished_round,
     left_out_file,
     left_out_of_file,
-    pair_files,
 )
+from tasks.runs.lineage import pair_files
 from tasks.runs.stage_files import REPORT, reward_model_report
-from tasks.runs.workspace import by_hand_folder, models_folder, reward_model_folder
+from tasks.runs.workspace import by_hand_folder, models_folder, reward_model_folder, served_file
 from tasks.showing.page import show
 from tasks.stages.prepare import given_policy
 from tasks.stages.regenerate import preferences
@@ -80,7 +81,7 @@ def usable_models(run: Run, round_index: int) -> dict[str, RewardModelSource]:
     """The reward models that a round scores with, once its own are trained.
 
     A refused one is replaced by the last accepted one or left out, as `when_refused` says. Round 0 trains none: it uses
-    the frozen ones and, in a follow-on, the last accepted ones of the predecessor.
+    the frozen and the served ones and, in a follow-on, the last accepted ones of the predecessor.
     """
     sources = {name: _source(run, round_index, name, model) for name, model in run.config.reward_models.items()}
     return {name: source for name, source in sources.items() if source is not None}
@@ -91,6 +92,15 @@ def _source(run: Run, round_index: int, name: str, model: RewardModel) -> Reward
     if isinstance(model, FrozenRewardModel):
         return RewardModelSource(
             path=model.path, max_length=model.max_length, revision=model.revision, template=template
+        )
+    if isinstance(model, ServedRewardModel):
+        return RewardModelSource(
+            path=model.path,
+            max_length=model.max_length,
+            revision=model.revision,
+            template=template,
+            served=model,
+            record=served_file(run.folder, name),
         )
     accepted = accepted_model(reward_model_folder(run.folder, round_index, name))
     if accepted is None and (round_index == 0 or model.when_refused == "last_accepted"):
@@ -150,7 +160,7 @@ def _run_training(
         run,
         spec,
         stage_dir,
-        launched(run.config.launcher, "reward_model", body),
+        launched(run.config.launcher, "reward_model", body, run.folder),
         datasets=[dataset_fact(run, path, "training", f"pairs of {path.parent.parent.name}") for path in new],
         outcome=lambda: _outcome(run, name, _report(stage_dir), base),
         tags={"regroup.base_model": base.id},
@@ -184,6 +194,7 @@ def _say_refused(run: Run, round_index: int, name: str, report: RewardModelRepor
     used = usable_models(run, round_index).get(name)
     instead = f"the last accepted one ({used.path}) is used" if used else "the round goes on without it"
     run.console.warn(f"round {round_index}: reward model {name!r} is refused ({'; '.join(report.reasons)}); {instead}")
+    tell_refused_model(run.alerts, round_index, name, report, instead)
 
 
 class RewardModelSpec(StageSpec):

@@ -6,18 +6,23 @@ Each stage's `.tracking.json` says what was sent; what is left follows from its 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from configs.disk.files import JOURNAL, JournalLine, whole_lines
+from configs.disk.files import JOURNAL, MANIFEST, JournalLine, read_manifest, whole_lines
 from configs.records import Record
-from tasks.runs.facts import Outcome, StageFacts, Status, load
+from tasks.runs.cleaned import cleaned_files
+from tasks.runs.facts import ROUND_FILE, Outcome, RoundFile, StageFacts, Status, load, save
+from tasks.runs.run_file import RunFile, run_files
 from tasks.runs.stage_files import COMPLETIONS, EXAMPLES, ROLLOUTS, SCORES
+from tasks.runs.workspace import run_folder
 
 TRACKING = ".tracking.json"
 TABLE_ROWS = 512
@@ -39,10 +44,13 @@ class StageTracking(Record):
     """whether parameters and data sets were sent"""
     journal_offset: int = 0
     """number of bytes of journal.jsonl that were sent"""
+    ended: bool = False
+    """whether the final status and tags were sent, after all metrics"""
     rollouts_offset: int = 0
     tables: list[str] = Field(default_factory=list)
     files: list[str] = Field(default_factory=list)
     done: bool = False
+    """whether everything was sent, files and registered model too"""
 
     def under(self, parent_id: str) -> StageTracking:
         """This record, or one in which nothing was sent if MLflow's parent run has changed."""
@@ -69,18 +77,117 @@ class RoundTracking(Record):
 class RunTracking(Record):
     """`.tracking.json` of a run."""
 
-    parent_id: str
+    parent_id: str | None = None
     status: Status
+    """what the run's last call ended with; RUNNING while it works, or if it was killed"""
     files: dict[str, str] = Field(default_factory=dict)
     """{artifact path: sha256} of what was sent"""
+    complete: bool = True
+    """whether everything was sent"""
 
 
-def stage_folders(run_dir: Path) -> list[Path]:
-    """Folders of the run's stages, in the order in which the stages started."""
-    tracked = [(load(path, StageTracking), path.parent) for path in run_dir.glob(f"**/{TRACKING}")]
-    return [
-        folder for record, folder in sorted(((r.facts.started_ms, f) for r, f in tracked if r), key=lambda pair: pair)
-    ]
+class Artifact(NamedTuple):
+    """A file and its path among a run's artifacts."""
+
+    source: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Lack:
+    """How much of a run MLflow lacks."""
+
+    runs: int = 0
+    metrics: int = 0
+    files: int = 0
+    models: int = 0
+
+    def __add__(self, other: Lack) -> Lack:
+        return Lack(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __bool__(self) -> bool:
+        return any(astuple(self))
+
+    def __str__(self) -> str:
+        """For instance `2 runs, 1,157 values of metrics and 1 file`."""
+        counts = {"run": self.runs, "value": self.metrics, "file": self.files, "registered model": self.models}
+        parts = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
+        parts = [re.sub(r"values?$", r"\g<0> of metrics", part) for part in parts]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def stage_records(run_dir: Path) -> list[tuple[Path, StageTracking]]:
+    """(folder, record) of the run's stages, in the order in which the stages started."""
+    tracked = [(path.parent, load(path, StageTracking)) for path in run_dir.glob(f"**/{TRACKING}")]
+    found = [(folder, record) for folder, record in tracked if record is not None]
+    return sorted(found, key=lambda pair: (pair[1].facts.started_ms, pair[0]))
+
+
+def unsent_stages(run_dir: Path) -> list[Path]:
+    """Folders of the stages of which MLflow lacks something, in the order in which the stages started."""
+    return [folder for folder, record in stage_records(run_dir) if not record.done]
+
+
+def end_dead_stages(run_dir: Path) -> None:
+    """Write down that the stages of a run that nobody works on were killed, if they had not ended."""
+    for folder, record in stage_records(run_dir):
+        if record.status == "RUNNING":
+            ended_ms = int(1000 * (folder / TRACKING).stat().st_mtime)
+            save(folder / TRACKING, record.model_copy(update={"status": "KILLED", "ended_ms": ended_ms}))
+
+
+def incomplete_runs(root: Path) -> list[RunFile]:
+    """The runs of the workspace of which MLflow lacks something, oldest first."""
+    return [file for file in run_files(root) if _is_incomplete(run_folder(root, file.name))]
+
+
+def _is_incomplete(run_dir: Path) -> bool:
+    record = load(run_dir / TRACKING, RunTracking)
+    return not record.complete if record is not None else bool(stage_records(run_dir))
+
+
+def changed_rounds(run_dir: Path) -> list[Path]:
+    """Folders of the finished rounds that were closed, or closed again, since they were last sent."""
+    rounds = [(path.parent, load(path, RoundFile)) for path in sorted(run_dir.glob(f"round_*/{ROUND_FILE}"))]
+    sent = {folder: load(folder / TRACKING, RoundTracking) for folder, _ in rounds}
+    return [folder for folder, file in rounds if file and getattr(sent[folder], "ended_ms", None) != file.ended_ms]
+
+
+def unsent_files(stage_dir: Path, record: StageTracking) -> list[Artifact]:
+    """The files of a finished stage that were not sent yet: those of its manifest, and those of a model elsewhere.
+
+    Files that were cleaned away cannot be sent any more.
+    """
+    manifest = read_manifest(stage_dir) if record.status == "FINISHED" else None
+    if manifest is None or record.done:
+        return []
+    artifacts = [Artifact(stage_dir / name, name) for name in [*manifest.outputs, MANIFEST]]
+    model = record.outcome.model
+    if model is not None and model.source is not None:
+        source = Path(model.source)
+        paths = sorted(path for path in source.rglob("*") if path.is_file())
+        artifacts += [Artifact(path, f"{model.folder}/{path.relative_to(source).as_posix()}") for path in paths]
+    gone = {*record.files, *cleaned_files(stage_dir)}
+    return [artifact for artifact in artifacts if artifact.name not in gone]
+
+
+def lacking(run_dir: Path) -> Lack:
+    """What MLflow lacks of a run, by the run's own files."""
+    records, run = stage_records(run_dir), load(run_dir / TRACKING, RunTracking)
+    known = (run is not None and run.parent_id) or any(record.parent_id for _, record in records)
+    of_stages = [_lacking_of(folder, record) for folder, record in records if not record.done]
+    return sum(of_stages, Lack(runs=len(changed_rounds(run_dir)) + int(not known)))
+
+
+def _lacking_of(stage_dir: Path, record: StageTracking) -> Lack:
+    lines, _ = _lines_from(stage_dir / JOURNAL, record.journal_offset)
+    tables = rollout_tables(stage_dir, record.rollouts_offset)
+    return Lack(
+        runs=int(not record.ended),
+        metrics=len(lines),
+        files=len(unsent_files(stage_dir, record)) + len(tables),
+        models=int(record.outcome.model is not None),
+    )
 
 
 # ---- journal and tables ---------------------------------------------------------------------------------------------
@@ -97,16 +204,27 @@ def _lines_from(path: Path, offset: int) -> tuple[list[bytes], int]:
     return lines, offset + sum(map(len, lines))
 
 
-def rollout_tables(folder: Path, offset: int) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """{artifact path: rows}, a table per step, of the rollouts from byte `offset` on, and the offset after them."""
-    lines, end = _lines_from(folder / ROLLOUTS, offset)
-    rows = [json.loads(line) for line in lines]
-    steps = groupby(rows, key=lambda row: row["step"])
-    return {f"completions/{step:06d}.json": [flat_row(row) for row in group] for step, group in steps}, end
+class Table(NamedTuple):
+    """A table artifact: its path and rows, and the offset in the rollouts after it."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    end: int = 0
 
 
-def final_tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """{artifact path: rows} of the tables of a finished evaluation or regeneration."""
+def rollout_tables(folder: Path, offset: int) -> list[Table]:
+    """A table for each step of the rollouts from byte `offset` on."""
+    lines, _ = _lines_from(folder / ROLLOUTS, offset)
+    tables = []
+    for step, group in groupby(((json.loads(line), len(line)) for line in lines), key=lambda pair: pair[0]["step"]):
+        rows, lengths = zip(*group, strict=True)
+        offset += sum(lengths)
+        tables.append(Table(f"completions/{step:06d}.json", [flat_row(row) for row in rows], offset))
+    return tables
+
+
+def final_tables(folder: Path) -> list[Table]:
+    """The tables of a finished evaluation or regeneration."""
     tables = {"tables/examples.json": _rows(folder / EXAMPLES)}
     completions, scores = _rows(folder / COMPLETIONS), _rows(folder / SCORES)
     shown = ("problem_key", "index", "text", "finish_reason", "policy_id")
@@ -114,7 +232,7 @@ def final_tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
         {name: completion[name] for name in shown} | {"parts": score["parts"], "total": score["total"]}
         for completion, score in zip(completions, scores, strict=True)
     ]
-    return {path: [flat_row(row) for row in rows] for path, rows in tables.items() if rows}
+    return [Table(path, [flat_row(row) for row in rows]) for path, rows in tables.items() if rows]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One run in MLflow: its experiment, its tree of runs, metrics, parameters, artifacts and registered models.
+"""One run in MLflow: its experiment, its tree of runs, metrics, parameters and artifacts.
 
 There is a parent run per Regroup run, a child per round and a grandchild per stage, each found again by a tag of ours.
 All calls go through one client with explicit run ids. Errors of the client, for instance while the server is away, are
@@ -10,16 +10,21 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.disk.files import link_or_copy
 from configs.schema.config import Config
 from configs.schema.operational import flatten, without_operational
-from tasks.runs.facts import AliasFact, DatasetFact, ModelFact, Status
+from tasks.runs.facts import DatasetFact, Status
+from tasks.runs.follow_on import runs_of_chain
 from tasks.runs.versions import program_tags
+from tasks.tracking.aliases import Aliases
+from tasks.tracking.database import make_ready
 from tasks.tracking.outbox import StageTracking, in_batches
-from tasks.tracking.server import local_folder, tracking_uri
+from tasks.tracking.registry import ATTEMPT, KEY, WORKSPACE, Registry, pages
+from tasks.tracking.server import local_folder, tracking_uri, uploading
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,13 +34,25 @@ METRICS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
 PARAM_LENGTH = 6000
 DIGEST_LENGTH = 36
-KEY, ATTEMPT, WORKSPACE = "regroup.key", "regroup.attempt", "regroup.workspace"
+RUNS_PER_PAGE = 1000
+PARENT = "mlflow.parentRunId"
+REPLACED = "regroup.replaced"
+"""tag of a run that we deleted since another took its place"""
 
 
 class Store:
     """Reads and writes what MLflow holds of one run."""
 
-    def __init__(self, root: Path, *, name: str, uid: str, config: Config, uri: str | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        name: str,
+        uid: str,
+        config: Config,
+        uri: str | None = None,
+        warn: Callable[[str], None],
+    ) -> None:
         self.root = root
         self.name = name
         self.uid = uid
@@ -45,20 +62,33 @@ class Store:
         """tags of every MLflow run that is created from now on"""
         self.ids: dict[str, str] = {}
         """MLflow's run ids by our keys: an empty string for the parent run, `round_001` for a round"""
+        self.aliases_set: Aliases = {}
+        """what the aliases of registered models were set to by this process"""
         self.experiment_id: str | None = None
         """None until the server was first reached"""
+        self._warn = warn
         self._client: MlflowClient | None = None
+        self._registry: Registry | None = None
         self._folders: dict[str, Path | None] = {}
         """folder of each run's artifacts by run id, None if they are not local"""
 
     @property
     def client(self) -> MlflowClient:
         if self._client is None:
+            make_ready(self.uri, self._warn)
             from mlflow import MlflowClient
 
             registry = os.environ.get("MLFLOW_REGISTRY_URI") or self.uri
             self._client = MlflowClient(tracking_uri=self.uri, registry_uri=registry)
         return self._client
+
+    @property
+    def registry(self) -> Registry:
+        """The registered models of the run's chain."""
+        if self._registry is None:
+            uids = [file.uid for file in runs_of_chain(self.root, self.name)] or [self.uid]
+            self._registry = Registry(self.client, chain_ids=uids, workspace=self._workspace)
+        return self._registry
 
     def experiment(self) -> str:
         """Id of the configured experiment, which is created if missing and restored if deleted."""
@@ -75,9 +105,15 @@ class Store:
         assert self.experiment_id is not None
         return self.experiment_id
 
-    def search(self, filter_string: str) -> list[MlflowRun]:
-        runs = self.client.search_runs([self.experiment()], filter_string, max_results=1000)
-        return list(runs)
+    def search(self, filter_string: str, *, deleted: bool = False) -> list[MlflowRun]:
+        """The runs of the experiment that fit, or those of its deleted ones."""
+        from mlflow.entities import ViewType
+
+        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+        experiments = [self.experiment()]
+        return pages(
+            lambda token: self.client.search_runs(experiments, filter_string, view, RUNS_PER_PAGE, page_token=token)
+        )
 
     # ---- the tree of runs ----
 
@@ -89,6 +125,30 @@ class Store:
     @property
     def _workspace(self) -> str:
         return f"{socket.gethostname()}:{self.root.absolute()}".replace("'", "_")
+
+    def was_deleted(self) -> bool:
+        """Whether somebody deleted the parent run in MLflow."""
+        return not self._named("") and bool(self._named("", deleted=True))
+
+    def restore(self, attempts: Collection[str]) -> None:
+        """Restore what somebody deleted of this run in MLflow: parent, rounds, and the stages' runs of `attempts`."""
+        self.ids.clear()
+        for run in self.search(f"tags.`regroup.uid` = '{self.uid}'", deleted=True):
+            if REPLACED not in run.data.tags and run.data.tags.get(ATTEMPT) in {None, *attempts}:
+                self.client.restore_run(run.info.run_id)
+
+    def parent_is_there(self) -> bool:
+        """Whether the parent run is known and not deleted. Raises what the client raises if the server is away."""
+        from mlflow.exceptions import MlflowException
+
+        if (run_id := self.ids.get("")) is None:
+            return False
+        try:
+            return str(self.client.get_run(run_id).info.lifecycle_stage) == "active"
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     def parent_run(self) -> str:
         """Id of the parent run, which is found or created."""
@@ -102,20 +162,46 @@ class Store:
         """Id of a round's run, which is found or created; `key` is for instance `round_001`."""
         return self._find_or_create(key, key.replace("_", " "), parent=self.parent_run())
 
+    def replace_run(self, key: str) -> str:
+        """Put a new run in the place of the parent's or a round's, whose metrics are out of date, and return its id.
+
+        Metrics cannot be taken back. The runs under the old one move to the new one.
+        """
+        for run in self._named(key):
+            self._mark_replaced(run)
+        self.ids.pop(key, None)
+        new_id = self.round_run(key) if key else self.parent_run()
+        self.delete_replaced()
+        return new_id
+
+    def delete_replaced(self) -> None:
+        """Delete the runs that are marked as replaced, once the runs under them hang under what took their place.
+
+        A process that was killed may have left some.
+        """
+        for run in self.search(f"tags.`regroup.uid` = '{self.uid}' and tags.`{REPLACED}` = 'true'"):
+            for child in self.search(f"tags.`{PARENT}` = '{run.info.run_id}'"):
+                key = run.data.tags[KEY].removeprefix(self.uid).removeprefix("/")
+                self._under(child, self.round_run(key) if key else self.parent_run())
+            self.client.delete_run(run.info.run_id)
+
+    def _mark_replaced(self, run: MlflowRun) -> None:
+        if run.info.status == "RUNNING":
+            self.client.set_terminated(run.info.run_id, "KILLED")
+        self.client.set_tag(run.info.run_id, REPLACED, "true")
+
     def stage_run(self, record: StageTracking) -> str:
         """Id of the run of a stage's attempt, which is found or created; runs of other attempts are deleted."""
-        run_id = None
-        for run in self.search(f"tags.`{KEY}` = '{self._full(record.facts.key)}'"):
+        run_id, head, rest = None, *record.facts.key.partition("/")[::2]
+        parent = self.round_run(head) if rest else self.parent_run()
+        for run in self._named(record.facts.key):
             if run.data.tags.get(ATTEMPT) == record.attempt:
-                run_id = str(run.info.run_id)
+                run_id = self._under(run, parent)
             else:
-                if run.info.status == "RUNNING":
-                    self.client.set_terminated(run.info.run_id, "KILLED")
+                self._mark_replaced(run)
                 self.client.delete_run(run.info.run_id)
         if run_id is not None:
             return run_id
-        head, _, rest = record.facts.key.partition("/")
-        parent = self.round_run(head) if rest else self.parent_run()
         tags = record.facts.tags | {ATTEMPT: record.attempt}
         return self._create(record.facts.key, rest or head, parent, tags, record.facts.started_ms)
 
@@ -128,20 +214,43 @@ class Store:
     def _find_or_create(self, key: str, run_name: str, *, parent: str | None) -> str:
         """Id of the run with our key; `key` is "" for the parent run, `round_001` for a round."""
         if key not in self.ids:
-            runs = self.search(f"tags.`{KEY}` = '{self._full(key)}'")
-            self.ids[key] = runs[0].info.run_id if runs else self._create(key, run_name, parent, {}, None)
+            runs = self._named(key)
+            self.ids[key] = self._under(runs[0], parent) if runs else self._create(key, run_name, parent, {}, None)
         return self.ids[key]
 
+    def _named(self, key: str, *, deleted: bool = False) -> list[MlflowRun]:
+        found = self.search(f"tags.`{KEY}` = '{self.full_key(key)}'", deleted=deleted)
+        return [run for run in found if REPLACED not in run.data.tags]
+
+    def _under(self, run: MlflowRun, parent: str | None) -> str:
+        """Id of a run that was found, once it hangs under `parent`."""
+        if parent is not None and run.data.tags.get(PARENT) != parent:
+            self.client.set_tag(run.info.run_id, PARENT, parent)
+        return str(run.info.run_id)
+
     def _create(self, key: str, run_name: str, parent: str | None, tags: dict[str, str], started_ms: int | None) -> str:
-        ours = {KEY: self._full(key), "regroup.uid": self.uid, "regroup.run": self.name, WORKSPACE: self._workspace}
-        tags = program_tags() | self.tags | ours | tags
+        tags = program_tags() | self.tags | self._our_tags(key) | tags
         if parent is not None:
-            tags["mlflow.parentRunId"] = parent
+            tags[PARENT] = parent
         run = self.client.create_run(self.experiment(), start_time=started_ms, tags=tags, run_name=run_name)
         return str(run.info.run_id)
 
-    def _full(self, key: str) -> str:
+    def _our_tags(self, key: str) -> dict[str, str]:
+        return {
+            KEY: self.full_key(key),
+            "regroup.uid": self.uid,
+            "regroup.run": self.name,
+            WORKSPACE: self._workspace,
+        }
+
+    def full_key(self, key: str) -> str:
         return f"{self.uid}/{key}" if key else self.uid
+
+    def version_tags(self, record: StageTracking) -> dict[str, str]:
+        """The tags of the model that a stage's attempt made: run, round, workspace, and what it is found by."""
+        round_index = record.facts.tags.get("regroup.round")
+        of_round = {} if round_index is None else {"regroup.round": round_index}
+        return self._our_tags(record.facts.key) | of_round | {ATTEMPT: record.attempt}
 
     def _run_params(self) -> dict[str, str]:
         """The parent run's parameters. MLflow's cannot change, so fields that a resumed run may change are left out."""
@@ -190,7 +299,8 @@ class Store:
             link_or_copy(source.resolve(), folder / name)
             return
         path = str(PurePosixPath(name).parent)
-        self.client.log_artifact(run_id, str(source), None if path == "." else path)
+        with uploading():
+            self.client.log_artifact(run_id, str(source), None if path == "." else path)
 
     def end_run(self, run_id: str, status: Status, ended_ms: int | None = None) -> None:
         self.client.set_terminated(run_id, status, end_time=ended_ms)
@@ -200,35 +310,3 @@ class Store:
         for run in self.search(f"tags.`regroup.uid` = '{self.uid}' and attributes.status = 'RUNNING'"):
             self.client.set_terminated(run.info.run_id, status)
         self.client.set_terminated(self.parent_run(), status)
-
-    # ---- the registry ----
-
-    def register(self, run_id: str, model: ModelFact, key: str, attempt: str) -> None:
-        """Register the model of a stage's attempt and set its alias; versions of other attempts are deleted."""
-        if not self.client.search_registered_models(f"name = '{model.name}'"):
-            self.client.create_registered_model(model.name)
-        version = None
-        for existing in self._versions(model.name, key):
-            if existing.tags.get(ATTEMPT) == attempt and existing.run_id == run_id:
-                version = existing.version
-            else:
-                self.client.delete_model_version(model.name, existing.version)
-        if version is None:
-            source = f"runs:/{run_id}/{model.folder}"
-            tags = model.tags | {KEY: self._full(key), ATTEMPT: attempt}
-            created = self.client.create_model_version(model.name, source, run_id, tags=tags, await_creation_for=0)
-            version = created.version
-        self.client.set_registered_model_alias(model.name, model.alias, str(version))
-
-    def set_alias(self, alias: AliasFact) -> None:
-        """Point an alias at the version that a stage made, or remove it if its `key` is None."""
-        if alias.key is None:
-            if self.client.search_registered_models(f"name = '{alias.name}'"):
-                self.client.delete_registered_model_alias(alias.name, alias.alias)
-            return
-        for version in self._versions(alias.name, alias.key):
-            self.client.set_registered_model_alias(alias.name, alias.alias, str(version.version))
-
-    def _versions(self, name: str, key: str) -> list[Any]:
-        versions = self.client.search_model_versions(f"name = '{name}'", max_results=1000)
-        return [version for version in versions if version.tags.get(KEY) == self._full(key)]

@@ -10,14 +10,17 @@ from rich.console import Console
 
 from configs.disk.files import JOURNAL, Journal, append_jsonl, write_jsonl
 from configs.reader import load_config
-from configs.records import Problem
+from configs.records import Completion, Policy, Problem, Score
 from configs.schema.config import Config
+from tasks.alerting.alerts import Alerts
 from tasks.running.run import Run
 from tasks.running.stage import Context, StageSpec
 from tasks.runs.facts import Outcome, StageFacts, Status
 from tasks.runs.run_file import open_run
+from tasks.runs.stage_files import COMPLETIONS, SCORES
 from tasks.runs.workspace import run_folder
 from tasks.showing.terminal import Terminal
+from tasks.stages.samples import Samples
 from tasks.tracking.tracker import Tracking
 from tests.paths import TINY
 
@@ -34,6 +37,25 @@ def write_sums(root: Path) -> Path:
         path, [Problem(key=f"{i}", prompt=prompts[i], answer=f"{2 * i}", source="s", split="train") for i in range(8)]
     )
     return path
+
+
+def write_samples(root: Path, policy: Policy) -> Samples:
+    """What a regeneration wrote: eight responses of the policy with totals from 0 to 7, one of another policy, and
+    one that nobody could score."""
+    folder = root / "regenerate"
+    folder.mkdir(exist_ok=True)
+    completions = [
+        Completion(
+            problem_key=f"{i}", index=0, prompt_ids=[3, 40 + i], token_ids=[5 + i, 4], text=f"{i}", finish_reason="stop",
+            logprobs=[-1.0, -1.0], policy_id="another" if i == 8 else policy.id, step=0, seed=0,
+        )
+        for i in range(10)
+    ]  # fmt: skip
+    scores = [Score(parts={"digits": float(i) if i < 9 else None}, total=float(i) if i < 9 else 0.0) for i in range(10)]
+    write_jsonl(folder / COMPLETIONS, completions)
+    write_jsonl(folder / SCORES, scores)
+    (folder / "problems.jsonl").touch()
+    return Samples(**{name: str(folder / f"{name}.jsonl") for name in ("problems", "completions", "scores")})
 
 
 def nobody_stops() -> bool:
@@ -74,12 +96,13 @@ def open_in(
     said = warnings if warnings is not None else []
     tracking = Tracking(root, folder, name=file.name, uid=file.uid, config=config, warn=said.append, uri=uri)
     console = Terminal(out=Console(quiet=True), err=Console(quiet=True))
-    return Run(config, file.name, folder, root, tracking, console, nobody_stops)
+    alerts = Alerts(root, config.alerts, run=file.name, uid=file.uid, warn=said.append)
+    return Run(config, file.name, folder, root, tracking, console, alerts, nobody_stops)
 
 
-def open_untold(root: Path) -> Run:
+def open_untold(root: Path, config: Config | None = None) -> Run:
     """The same without MLflow."""
-    return replace(open_in(root, uri="sqlite://"), tracking=Untold())
+    return replace(open_in(root, config, uri="sqlite://"), tracking=Untold())
 
 
 class LetterSpec(StageSpec):

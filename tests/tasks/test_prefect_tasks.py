@@ -20,12 +20,13 @@ from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenize
 from tasks import prefect_tasks as stages
 from tasks.running.run import Run
 from tasks.runs.follow_on import follow_on
-from tasks.runs.history import last_finished_round
-from tasks.runs.run_file import read_run, stored_config
+from tasks.runs.history import INHERITED_CURRICULUM, curriculum_before, last_finished_round
+from tasks.runs.run_file import read_run, stored_config, write_run
 from tasks.runs.workspace import read_champion
-from tasks.stages.policy import _curriculum
+from tasks.stages.cold_start.stage import begins_cold
+from tasks.stages.policy import _curriculum, _start
 from tasks.stages.reward_model import usable_models
-from tasks.stages.rounds import first_state, round_state
+from tasks.stages.rounds import first_state, handed_on, round_state
 from tests.tasks.stage_kit import open_in, tiny
 
 ONE_ROUND = (
@@ -39,8 +40,11 @@ ONE_ROUND = (
 
 def baseline(run: Run) -> RoundState:
     stages.prepare.fn(run)
-    state = first_state(run)
     models = usable_models(run, 0)
+    if begins_cold(run):
+        stages.measure_before.fn(run)
+        stages.cold_start.fn(run, models)
+    state = first_state(run)
     stages.evaluate.fn(run, 0, state.policy, models)
     stages.regenerate.fn(run, 0, [state.policy], models)
     stages.finish_round.fn(run, state)
@@ -88,6 +92,25 @@ def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(finished, root)
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ppo_begins_from_the_rounds_reward_model_and_the_samples_before_it(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    run = whole(tmp_path, tiny(*ONE_ROUND, "method={kind: ppo, value_model: taste, value_warmup_updates: 2}"))
+    stage, before = run.folder / "round_001" / "policy", run.folder / "round_000" / "regenerate"
+    manifest = read_manifest(stage)
+    assert manifest is not None
+    for name in ("completions", "scores"):
+        assert manifest.inputs[f"samples/{name}"] == digest(before / f"{name}.jsonl")
+    lines = [json.loads(line) for line in (stage / "journal.jsonl").read_text().splitlines()]
+    explained = [line["value"] for line in lines if line["key"] == "value/explained_variance"]
+    assert len(explained) == 2
+    assert manifest.inputs["reward_model/taste"] == weights_id(run.folder / "round_001/reward_model/taste/model")
 
 
 def manifests(root: Path) -> dict[str, float]:
@@ -167,7 +190,8 @@ def test_raising_rounds_goes_on_where_the_run_ended(copied: Path) -> None:
     assert last.round == 2
     assert_curriculum_goes_on(run)
     following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
-    assert first_state(open_in(copied, stored_config(following))).curriculum == last.state.curriculum
+    assert curriculum_before(copied / "runs" / following.name, 1) == curriculum_before(run.folder, 3)
+    assert following.curriculum is None
 
 
 def assert_curriculum_goes_on(run: Run) -> None:
@@ -179,18 +203,18 @@ def assert_curriculum_goes_on(run: Run) -> None:
     assert second["epoch"] == pytest.approx(first["epoch"] + 8 / sizes[1])
     read = [read_manifest(folder) for folder in folders]
     assert [manifest.inputs["curriculum"] for manifest in read if manifest] == [digest_json(None), digest_json(first)]
-    assert last_state(run).curriculum == second
+    assert [curriculum_before(run.folder, round_index) for round_index in (1, 2, 3)] == [None, first, second]
 
 
 def test_pass_rates_of_the_regeneration_reach_the_next_rounds_curriculum(copied: Path) -> None:
     run = open_in(copied, tiny(*ONE_ROUND))
     asking = replace(run, config=tiny(*ONE_ROUND, "curriculum={kind: threshold, difficulty: policy}"))
-    state = last_state(run)
-    found = _curriculum(asking, 2, state)
+    champion, before = last_state(run).champion, curriculum_before(run.folder, 2)
+    found = _curriculum(asking, 2, champion)
     assert found is not None
-    assert {name: value for name, value in found.items() if name != "sources"} == state.curriculum
+    assert {name: value for name, value in found.items() if name != "sources"} == before
     assert found["sources"].keys() == {"chain_sum"}
-    assert _curriculum(run, 2, state) == state.curriculum
+    assert _curriculum(run, 2, champion) == before
 
 
 def test_the_next_round_starts_from_a_reward_model_made_by_hand(copied: Path) -> None:
@@ -227,6 +251,47 @@ def test_a_follow_on_starts_from_the_champion_and_the_accepted_reward_model(copi
     assert report.num_replayed_pairs > 0
     old, new = (copied / "runs" / name / "problems" / "regenerate_000.jsonl" for name in ("tiny", "tiny-0002"))
     assert digest(old) != digest(new)
+
+
+def test_a_round_that_starts_anew_trains_the_given_policy_and_mlflow_says_so(copied: Path) -> None:
+    """At a learning rate of 1e-30 no float32 weight changes, so what was trained is what training started from."""
+    still = (*ONE_ROUND, "rounds=2", "grpo_config.learning_rate=1e-30")
+    run = open_in(copied, tiny(*ONE_ROUND, "rounds=2"))
+    run.tracking.start()
+    stages.prepare.fn(run)
+    state, given = last_state(run), run.given_policy
+    assert state.champion.id != given.id
+    for start, policy_id in (("given", given.id), ("champion", state.champion.id)):
+        asking = replace(run, config=tiny(*still, f"policy.start_from={start}"))
+        assert stages.train_policy.fn(asking, 2, state, usable_models(run, 1)).id == policy_id
+        manifest = read_manifest(run.folder / "round_002" / "policy")
+        assert manifest is not None
+        assert manifest.inputs["policy"] == policy_id
+        told = MlflowClient(f"sqlite:///{copied / 'mlflow.db'}").get_run(manifest.mlflow_run_id)
+        assert told.data.tags["regroup.parent_policy"] == policy_id
+        assert told.data.params.get("policy.start_from") == (start if start == "given" else None)
+
+
+def test_a_round_that_starts_anew_has_the_curriculum_of_the_first(copied: Path) -> None:
+    """Pass rates of what round 1 trained would make problems wait that the given policy cannot answer yet."""
+    anew = ("policy.start_from=given", "curriculum={kind: threshold, difficulty: policy}")
+    run = replace(open_in(copied, tiny(*ONE_ROUND)), config=tiny(*ONE_ROUND, *anew))
+    policy, curriculum = _start(run, 2, last_state(run).champion)
+    assert policy == run.given_policy
+    assert curriculum == _curriculum(run, 1, run.given_policy)
+    assert curriculum is not None
+    assert (curriculum["epoch"], curriculum["rates"], list(curriculum["sources"])) == (0.0, {}, ["chain_sum"])
+
+
+def test_the_given_policy_of_a_follow_on_is_the_champion_that_it_follows_on_from(copied: Path) -> None:
+    champion = read_champion(copied)
+    assert champion is not None
+    file = follow_on(copied, tiny(*ONE_ROUND, "policy.start_from=given"), "tiny")
+    run = open_in(copied, stored_config(file))
+    policy, curriculum = _start(run, 2, Policy(path="later", id="later", round=1))
+    assert policy.id == champion.policy_id != run.initial_policy.id
+    assert curriculum == curriculum_before(run.folder, 1)  # what the predecessor's last training handed on
+    assert curriculum is not None
 
 
 def test_a_refused_challenger_is_sampled_too_and_the_champion_stays(
@@ -299,3 +364,33 @@ def test_by_default_a_reward_model_is_trained_on_from_the_last_accepted_one(copi
     manifest = read_manifest(run.folder / "round_001" / "reward_model_by_hand" / "taste")
     assert manifest is not None
     assert manifest.inputs["base"] == weights_id(last / "model")
+
+
+def test_a_round_begins_from_what_the_one_before_left_on_disk(copied: Path, tmp_path: Path) -> None:
+    """Also in a workspace that was moved: ids come from `round.json`, paths are those of today."""
+    before = last_state(open_in(copied, tiny(*ONE_ROUND)))
+    moved = tmp_path / "moved"
+    shutil.move(copied, moved)
+    run = open_in(moved, tiny(*ONE_ROUND))
+    state = handed_on(run, 1)
+    assert (state.round, state.policy.id, state.champion.id) == (1, before.policy.id, before.champion.id)
+    assert state.champion.path == str(run.folder / "round_001" / "policy" / "model")
+    assert Path(state.champion.path).exists()
+
+
+def test_runs_of_versions_that_kept_the_pass_rates_in_their_state_go_on(copied: Path) -> None:
+    """Such a `round.json` and `run.json` hold them inline; a stage's inputs have the same digests as before."""
+    path = copied / "runs" / "tiny" / "round_001" / "round.json"
+    curriculum = json.loads((copied / "runs" / "tiny" / "round_001" / "policy" / "curriculum.json").read_bytes())
+    old = json.loads(path.read_bytes())
+    old["state"]["curriculum"] = curriculum
+    path.write_text(json.dumps(old))
+    run = open_in(copied, tiny(*ONE_ROUND))
+    assert last_state(run).champion.id == handed_on(run, 1).champion.id
+    assert digest_json(_curriculum(run, 2, handed_on(run, 1).champion)) == digest_json(curriculum)
+
+    following = follow_on(copied, tiny(*ONE_ROUND), "tiny")
+    (copied / "runs" / following.name / INHERITED_CURRICULUM).unlink()
+    write_run(copied, following.model_copy(update={"curriculum": curriculum}))
+    followed = open_in(copied, stored_config(following))
+    assert digest_json(_curriculum(followed, 1, followed.given_policy)) == digest_json(curriculum)

@@ -1,4 +1,8 @@
-"""SIGKILL at a named point, or after some time, in a forked child: everything is imported already, so that a kill costs little."""
+"""SIGKILL at a named point, or after some time, in a child of a process that has imported everything, so that a kill costs little.
+
+That process does nothing else: a fork of the tests' own would inherit the locks of threads that it has not, and libraries'
+pools of threads without the threads.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,17 @@ import signal
 import time
 from collections.abc import Callable
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-TIMEOUT_S = 120
+import cloudpickle
+
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(
+    ["flows.align", "mlflow", "tasks.stages.offline_policy", "tasks.stages.policy", "tasks.stages.reward_model"]
+)
+TIMEOUT_S = 300
 KILLED = -signal.SIGKILL
 
 
@@ -19,10 +30,23 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_child(work: Callable[[], object], *, kill_after_s: float | None = None) -> int | None:
-    """The exit code of a forked child that does `work`: -9 where it was killed."""
-    child = multiprocessing.get_context("fork").Process(target=work)
+def child_that_does(work: Callable[[], object]) -> BaseProcess:
+    """A child that was just begun, in this process' folder and environment. What the tests patched in this process, it does not see."""
+    child = CHILDREN.Process(target=_do, args=(cloudpickle.dumps(work), os.getcwd(), dict(os.environ)))
     child.start()
+    return child
+
+
+def _do(work: bytes, folder: str, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    cloudpickle.loads(work)()
+
+
+def in_child(work: Callable[[], object], *, kill_after_s: float | None = None) -> int | None:
+    """The exit code of a child that does `work`: -9 where it was killed."""
+    child = child_that_does(work)
     if kill_after_s is not None:
         time.sleep(kill_after_s)
         child.kill()

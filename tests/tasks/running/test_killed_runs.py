@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.disk.files import JOURNAL, Journal, read_manifest
+from configs.disk.files import JOURNAL, OF_PROCESS, Journal, digest_json, read_manifest
 from configs.schema.config import Config
+from grpo_train.methods.offline_best_of_n import ImitationTrainer
 from grpo_train.updating.learner import Learner
 from reward_training.reward_models.trainer import PackedRewardTrainer
+from tasks.runs.run_file import read_run
 from tests.tasks.running.kills import KILLED, arm, in_child
 from tests.tasks.stage_kit import tiny
 from tests.tasks.test_prefect_tasks import ONE_ROUND, whole
@@ -44,7 +46,7 @@ def go_on(root: Path, config: Config, trap: Callable[[], None] = nothing) -> Cal
 
 
 def left_behind(root: Path) -> dict[str, object]:
-    """All that two runs of one configuration have in common: digests of files, and journals without times."""
+    """All that two runs of one configuration have in common: digests of files, and journals without what tells of the process."""
     found: dict[str, object] = {}
     for path in sorted((root / "runs" / "tiny").rglob("manifest.json")):
         manifest = read_manifest(path.parent)
@@ -52,7 +54,7 @@ def left_behind(root: Path) -> dict[str, object]:
         lines = Journal(path.parent / JOURNAL).read()
         found[manifest.stage, manifest.round] = (
             {name: value for name, value in manifest.outputs.items() if name != JOURNAL},
-            [(line.key, line.step, line.value) for line in lines if not line.key.startswith("time/")],
+            [(line.key, line.step, line.value) for line in lines if not line.key.startswith(OF_PROCESS)],
         )
     return found
 
@@ -92,6 +94,33 @@ def test_a_run_killed_in_both_trainings_ends_as_if_it_had_not_been(
     assert in_child(go_on(root, config)) == 0
     assert left_behind(root) == undisturbed(config)
     assert_told_once(root)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_run_whose_rounds_start_anew_and_that_is_killed_in_the_second_ends_as_if_it_had_not_been(
+    tmp_path: Path, empty_store: Path, undisturbed: Callable[[Config], dict[str, object]]
+) -> None:
+    """And in the second half of its cold start before."""
+    anew = ("rounds=2", "grpo_config.max_updates=4", "curriculum.kind=band", "policy.start_from=given")
+    cold = "cold_start={own_samples: {num_problems: 16, group_size: 2}, learning_rate: 1.0e-3, batch_size: 3}"
+    root, config = workspace(tmp_path / "root", empty_store), tiny(*ONE_ROUND, *anew, cold)
+    assert in_child(go_on(root, config, lambda: arm(ImitationTrainer, "_save_checkpoint", 2, "after"))) == KILLED
+    assert in_child(go_on(root, config, lambda: arm(Learner, "update", 7, "after"))) == KILLED  # the third of round 2
+    assert in_child(go_on(root, config)) == 0
+    assert left_behind(root) == undisturbed(config)
+    assert_told_once(root)
+    manifests = [read_manifest(root / "runs" / "tiny" / f"round_00{index}" / "policy") for index in (1, 2)]
+    inputs = [manifest.inputs for manifest in manifests if manifest is not None]
+    file = read_run(root, "tiny")
+    given, before = file.given_policy, file.before_cold_start
+    assert given is not None
+    assert before is not None
+    assert given.id != before.id
+    # the policy of round 1 was promoted, and round 2 has nothing of it but its pairs
+    assert [each["policy"] for each in inputs] == [given.id, given.id]
+    assert [each["curriculum"] for each in inputs] == [digest_json(None), digest_json(None)]
+    assert [each["initial_policy"] for each in inputs] == [given.id, given.id]
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ import configs.disk.checkpoints
 import configs.disk.files
 import grpo_train.rollouts
 import grpo_train.updating.checkpoint
+import grpo_train.updating.critic
 import grpo_train.updating.learner
 import tasks.running.stage
 import tasks.stages.policy as policy_stage
 import tasks.stages.reward_model as reward_model_stage
 from configs.disk.checkpoints import saved_steps
-from configs.disk.files import Journal, digest, weights_id, write_jsonl
+from configs.disk.files import OF_PROCESS, Journal, digest, weights_id, write_jsonl
 from configs.records import Policy, PreferencePair
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model
@@ -29,7 +30,7 @@ from tasks.runs.history import ModelRef
 from tasks.stages.policy import PolicySpec
 from tasks.stages.reward_model import RewardModelSpec
 from tests.tasks.running.kills import KILLED, arm, in_child, remove_half, tear
-from tests.tasks.stage_kit import open_untold, tiny, write_sums
+from tests.tasks.stage_kit import open_untold, tiny, write_samples, write_sums
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,9 @@ class Stage(NamedTuple):
         rest = [path for name in ("rollouts.jsonl", "result.json", "report.json") if (path := folder / name).exists()]
         return SimpleNamespace(
             weights=weights_id(folder / "model"),
-            journal=[(line["key"], line["step"], line["value"]) for line in lines if line["key"][:5] != "time/"],
+            journal=[
+                (line["key"], line["step"], line["value"]) for line in lines if not line["key"].startswith(OF_PROCESS)
+            ],
             files={path.name: path.read_bytes() for path in rest},
         )
 
@@ -182,6 +185,47 @@ def test_a_policy_with_an_adapter_killed_between_checkpoints_ends_as_if_it_had_n
     assert digest(adapters[0]) == digest(adapters[1])
 
 
+PPO_POINTS: dict[str, Callable[[], None]] = {
+    "in the warm-up": lambda: arm(grpo_train.updating.critic.Critic, "_update", 2),
+    "between the policy's update and the value model's": lambda: arm(grpo_train.updating.critic.Critic, "learn", 3),
+    "half-way in the value model's checkpoint": lambda: arm(grpo_train.updating.checkpoint, "save_file", 7),
+    "between journal and rollouts": POLICY_POINTS["between journal and rollouts"][0],
+}
+
+
+def ppo_spec(given: Policy, root: Path) -> PolicySpec:
+    """The same by PPO, with two updates on a batch, after a warm-up of three."""
+    spec = policy_spec(
+        given,
+        root,
+        "method={kind: ppo, value_learning_rate: 1e-3, value_warmup_updates: 3}",
+        "grpo_config.max_updates=12",
+        "grpo_config.updates_per_batch=2",
+        "grpo_config.refill=0",
+        "grpo_config.response_cache={}",
+    )
+    return spec.model_copy(update={"samples": write_samples(root, given)})
+
+
+PPO = Stage("policy", ppo_spec, policy_stage.body)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_ppo(given: Policy, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("ppo")
+    assert in_child(lambda: PPO.attempt(given, root)) == 0
+    return PPO.outcome(root)
+
+
+@pytest.mark.parametrize("point", PPO_POINTS)
+def test_a_policy_trained_by_ppo_killed_at_a_point_ends_as_if_it_had_not_been(
+    given: Policy, tmp_path: Path, undisturbed_ppo: SimpleNamespace, point: str
+) -> None:
+    assert in_child(armed_attempt(PPO, given, tmp_path, PPO_POINTS[point])) == KILLED
+    assert finish(PPO, given, tmp_path) == undisturbed_ppo
+    assert {"value/loss", "value/explained_variance"} <= {key for key, *_ in undisturbed_ppo.journal}
+
+
 REWARD_MODEL_POINTS: dict[str, Callable[[], None]] = {
     "between a step and its journal": lambda: arm(Journal, "write", 4),
     "half-way in a journal line": lambda: tear(Journal, "write", _journal_path, 3),
@@ -218,13 +262,17 @@ def test_killed_at_random_times(given: Policy, tmp_path: Path, undisturbed: dict
     assert finish(POLICY, given, tmp_path) == undisturbed["policy"]
 
 
+def cut_nothing() -> None:
+    setattr(configs.disk.checkpoints.os, "truncate", lambda path, length: None)  # noqa: B010
+
+
 def test_a_folder_that_is_not_cut_at_the_checkpoint_ends_otherwise(
-    given: Policy, tmp_path: Path, undisturbed: dict[str, SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+    given: Policy, tmp_path: Path, undisturbed: dict[str, SimpleNamespace]
 ) -> None:
     load = armed_attempt(POLICY, given, tmp_path, lambda: arm(policy_stage, "append_jsonl", 4, "after"))
     assert in_child(load) == KILLED
-    monkeypatch.setattr(configs.disk.checkpoints.os, "truncate", lambda path, length: None)
-    ended = finish(POLICY, given, tmp_path)
+    assert in_child(armed_attempt(POLICY, given, tmp_path, cut_nothing)) == 0
+    ended = POLICY.outcome(tmp_path)
     assert ended.weights == undisturbed["policy"].weights
     assert ended.journal != undisturbed["policy"].journal
     assert ended.files["rollouts.jsonl"] != undisturbed["policy"].files["rollouts.jsonl"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,13 +13,15 @@ from safetensors.torch import load_file
 
 from configs.disk.files import JOURNAL, JournalLine, read_jsonl, weights_id
 from configs.errors import ConfigError, JobFailed, StageStopped
-from configs.schema.config import LauncherConfig
+from configs.schema.run import LauncherConfig
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model
+from tasks.running.job_events import Job, StageKind
 from tasks.running.launcher import command, launched
 from tasks.running.stage import ALONE, Context, run_stage
 from tasks.stages import policy
 from tasks.stages.policy import PolicySpec
+from tests.tasks.running.kills import child_that_does
 from tests.tasks.stage_kit import open_untold, tiny, write_sums
 
 PROCESS = LauncherConfig(kind="process")
@@ -104,28 +107,56 @@ def test_errors_come_back_as_what_they_were(tmp_path):
     out_dir = tmp_path / "policy"
     out_dir.mkdir()
     broken = spec.model_copy(update={"policy": spec.policy.model_copy(update={"path": str(tmp_path / "gone")})})
-    with pytest.raises(ConfigError, match="gone holds no tokenizer"):
+    with pytest.raises(ConfigError, match="gone holds no causal language model"):
         launched(PROCESS, "policy", policy.body)(broken, out_dir, ALONE)
     with pytest.raises(StageStopped, match="stopped before step 1 of 4"):
         launched(PROCESS, "policy", policy.body)(spec, out_dir, Context(should_stop=lambda: True))
 
 
+def job_of(stage: StageKind, **launcher: Any) -> Job:
+    return Job(stage=stage, spec={}, out_dir="", workspace="", launcher=LauncherConfig(**launcher), stores="/stores")
+
+
 def test_inline_is_the_body_itself_and_ranks_are_for_the_policy_alone(tmp_path):
     assert launched(LauncherConfig(), "policy", policy.body) is policy.body
-    with_file = LauncherConfig(kind="accelerate", num_processes=4, config_file="cluster.yaml")
-    assert command(TWO_RANKS, "policy", tmp_path)[2:] == [
-        "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tasks.job", str(tmp_path)
+    child = ["tasks.job", str(tmp_path), str(os.getpid())]
+    for kind in ("accelerate", "torchrun"):
+        assert command(job_of("policy", kind=kind, num_processes=2), tmp_path)[2:] == [
+            "torch.distributed.run", "--rdzv-backend", "c10d", "--rdzv-endpoint", "/stores/agent.store",
+            "--rdzv-conf", "store_type=file", "--nproc-per-node", "2", "-m", *child,
+        ]  # fmt: skip
+    with_file = job_of("policy", kind="accelerate", num_processes=4, config_file="cluster.yaml")
+    assert command(with_file, tmp_path)[2:] == [
+        "accelerate.commands.launch", "--config_file", "cluster.yaml", "--num_processes", "4", "--module", *child,
     ]  # fmt: skip
-    assert command(with_file, "policy", tmp_path)[2:] == [
-        "accelerate.commands.launch", "--config_file", "cluster.yaml", "--num_processes", "4",
-        "--module", "tasks.job", str(tmp_path),
+    several = {"kind": "torchrun", "num_processes": 4, "num_machines": 2, "rendezvous": "node1:29400"}
+    assert command(job_of("policy", **several), tmp_path, 1)[2:] == [
+        "torch.distributed.run", "--nnodes", "2", "--node-rank", "1", "--rdzv-backend", "static",
+        "--rdzv-endpoint", "node1:29400", "--rdzv-id", tmp_path.name, "--nproc-per-node", "2", "-m", *child,
     ]  # fmt: skip
-    assert command(TWO_RANKS, "reward_model", tmp_path)[2:] == ["tasks.job", str(tmp_path)]
+    assert command(job_of("reward_model", **several), tmp_path)[2:] == child
 
 
 def test_more_than_one_process_needs_the_kind_that_has_them():
-    with pytest.raises(ValueError, match=r"num_processes=2 .* need kind accelerate, not process"):
+    with pytest.raises(ValueError, match=r"num_processes=2 needs kind torchrun or accelerate, not process"):
         LauncherConfig(kind="process", num_processes=2)
+
+
+def test_several_machines_need_a_rendezvous_and_equally_many_ranks():
+    assert (
+        LauncherConfig(kind="torchrun", num_processes=8, num_machines=2, rendezvous="node1:29400").ranks_per_machine
+        == 4
+    )
+    for wrong, said in [
+        ({"kind": "accelerate", "num_processes": 2}, "num_machines=2 needs kind torchrun, not accelerate"),
+        ({"num_processes": 3}, "num_processes=3 are the ranks of all num_machines=2"),
+        ({"num_processes": 2}, "need a rendezvous, host:port .* not None"),
+        ({"num_processes": 2, "rendezvous": "node1"}, "need a rendezvous, host:port .* not 'node1'"),
+        ({"num_machines": 1, "rendezvous": "node1:1"}, "is of several machines, and num_machines=1"),
+        ({"config_file": "x.yaml", "num_processes": 2, "rendezvous": "node1:1"}, "needs kind accelerate, not torchrun"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            LauncherConfig.model_validate({"kind": "torchrun", "num_machines": 2} | wrong)
 
 
 @pytest.mark.slow
@@ -149,6 +180,43 @@ def test_two_ranks_make_the_update_of_one_process(tmp_path, changes):
         assert one
         assert two == pytest.approx(one, rel=1e-4, abs=1e-6), key
     assert_moved_alike(tmp_path / "given", tmp_path / "one/model", tmp_path / "two/model")
+
+
+@pytest.mark.slow
+def test_ranks_of_one_machine_listen_on_loopback_alone_whatever_lies_in_the_folder(tmp_path, monkeypatch):
+    """torchrun's store listened on all interfaces, and a file of the user's was taken for a module of ours or of Python's."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "tasks", "socket", "datasets"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('taken for another')")
+    (tmp_path / "beside.py").write_text("VALUE = 0.5")
+    (tmp_path / "flows.py").write_text(
+        "import beside\ndef half(problems, completions): return [beside.VALUE] * len(problems)"
+    )
+    addresses: set[str] = set()
+
+    class Looks(Listener):
+        def set(self, done: int, *, total: int | None = None, unit: str | None = None) -> None:
+            for child in psutil.Process().children(recursive=True):
+                listening = [c for c in child.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+                addresses.update(connection.laddr.ip for connection in listening)
+
+    out_dir = tmp_path / "policy"
+    out_dir.mkdir()
+    spec = make_spec(tmp_path, f"rewards=[{REWARDS}, {{name: half, kind: python, function: 'flows:half'}}]")
+    launched(TWO_RANKS, "policy", policy.body)(spec, out_dir, Context(progress=Looks()))
+    assert addresses == {"127.0.0.1"}
+    assert by_step(out_dir, "objective/half/mean") or by_step(out_dir, "reward/half/mean")
+
+
+@pytest.mark.slow
+def test_fewer_ranks_than_asked_for_do_not_train(tmp_path, monkeypatch):
+    """accelerate starts one process on a CPU, whatever the file and `--num_processes` say, and exits with 0."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("distributed_type: MULTI_CPU\nnum_processes: 2\nuse_cpu: true\n")
+    launcher = LauncherConfig(kind="accelerate", num_processes=2, config_file="cluster.yaml")
+    (tmp_path / "policy").mkdir()
+    with pytest.raises(ConfigError, match=r"num_processes=2, and cluster\.yaml made accelerate start 1; drop launcher"):
+        launched(launcher, "policy", policy.body)(make_spec(tmp_path), tmp_path / "policy", ALONE)
 
 
 @pytest.mark.slow
@@ -187,17 +255,14 @@ def test_a_job_ends_with_its_parent(tmp_path):
     spec = make_spec(tmp_path, "grpo_config.max_updates=4000", "grpo_config.epochs=4000")
     out_dir = tmp_path / "policy"
     out_dir.mkdir()
-    parent = os.fork()
-    if parent == 0:
-        launched(PROCESS, "policy", policy.body)(spec, out_dir, ALONE)
-        os._exit(0)
-    process = psutil.Process(parent)
+    parent = child_that_does(lambda: launched(PROCESS, "policy", policy.body)(spec, out_dir, ALONE))
+    process = psutil.Process(parent.pid)
     while not by_step_or_none(out_dir):
         assert process.is_running()
     jobs = process.children(recursive=True)
     assert jobs
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
+    parent.kill()
+    parent.join()
     _, alive = psutil.wait_procs(jobs, timeout=10)
     assert not alive
 

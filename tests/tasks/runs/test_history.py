@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.disk.files import Manifest, write_manifest
-from tasks.runs.history import rounds_wanted
+from tasks.runs.progress import rounds_wanted
 
 
 def train(run: Path, round_index: int, **result: int) -> Path:

@@ -13,8 +13,9 @@ from configs.reader import load_config
 from configs.records import Policy, RoundState
 from configs.schema.config import Config
 from tasks.runs import facts
-from tasks.runs.follow_on import follow_on, follow_on_name
-from tasks.runs.history import ModelRef, pair_files
+from tasks.runs.follow_on import follow_on
+from tasks.runs.history import ModelRef
+from tasks.runs.lineage import pair_files
 from tasks.runs.run_file import create_run, open_run, read_run, run_names, stored_config, write_run
 from tasks.runs.workspace import problems_of_round, round_folder, run_folder
 from tasks.stages.policy import PolicySpec
@@ -35,6 +36,26 @@ def test_changed_fields_are_named_with_both_values_and_the_remedy(tmp_path: Path
     assert "rewards.0.weight is 0.3, was 0.2" in str(error.value)
     assert "--run NEWNAME" in str(error.value)
     assert "learning_rate" not in str(error.value)
+
+
+def test_blocks_that_came_or_went_are_named_once_with_what_is_in_them(tmp_path: Path) -> None:
+    """A line for each of their fields hid what had changed, such as suites that were added."""
+    suites = "evaluation.retention={prose: {kind: text, path: p.jsonl}, facts: {kind: choice, path: f.jsonl}}"
+    added = tiny(suites, "promotion.retention={prose: {max_loss: 0.1}}")
+    open_run(tmp_path, tiny())
+    with pytest.raises(ConfigError) as error:
+        open_run(tmp_path, added)
+    assert str(error.value).splitlines()[1:-1] == [
+        "  evaluation.retention is {prose, facts}, was left out",
+        "  promotion.retention is {prose}, was left out",
+    ]
+    open_run(tmp_path / "other", added)
+    with pytest.raises(ConfigError) as error:
+        open_run(tmp_path / "other", tiny("evaluation.retention={facts: {kind: choice, path: f.jsonl}}"))
+    assert str(error.value).splitlines()[1:-1] == [
+        "  evaluation.retention.prose is left out, was {kind, path, column, num_items, max_tokens}",
+        "  promotion.retention is left out, was {prose}",
+    ]
 
 
 def test_rounds_may_be_raised_and_are_remembered(tmp_path: Path) -> None:
@@ -120,16 +141,16 @@ def test_follow_on_takes_champion_initial_policy_and_pairs_along(tmp_path: Path)
     assert second.name == "tiny-0002"
     assert (second.predecessor, second.given_policy, second.initial_policy) == (
         "tiny",
-        Policy(path="models/tiny", id="given", round=0),
-        Policy(path="models/tiny", id="given", round=0),
+        Policy(path=str(tmp_path / "models/tiny"), id="given", round=0),
+        Policy(path=str(tmp_path / "models/tiny"), id="given", round=0),
     )
     assert second.config["seed"] != config.seed
-    assert second.config["run"] == {"name": "tiny-0002", "date": read_run(tmp_path, "tiny").config["run"]["date"]}
-    assert second.reward_models == {"taste": ModelRef(id="rm", path="somewhere")}
+    assert second.config["run"] == read_run(tmp_path, "tiny").config["run"] | {"name": "tiny-0002"}
+    assert second.reward_models == {"taste": ModelRef(id="rm", path=str(tmp_path / "somewhere"))}
     finish_round_0(tmp_path, "tiny-0002")
     third = follow_on(tmp_path, config, "tiny-0002")
-    [inherited] = pair_files(run_folder(tmp_path, third.name), before=0)
-    assert inherited.read_text() == '{"from": "tiny"}\n{"from": "tiny-0002"}\n'
+    inherited = pair_files(run_folder(tmp_path, third.name), before=0)
+    assert [path.read_text() for path in inherited] == ['{"from": "tiny"}\n', '{"from": "tiny-0002"}\n']
     assert third.config["seed"] != second.config["seed"]
     assert run_names(tmp_path) == ["tiny", "tiny-0002", "tiny-0003"]
 
@@ -138,12 +159,6 @@ def test_follow_on_needs_a_finished_round(tmp_path: Path) -> None:
     open_run(tmp_path, tiny())
     with pytest.raises(ConfigError, match="'tiny' has finished no round"):
         follow_on(tmp_path, tiny(), "tiny")
-
-
-def test_names_of_follow_ons_count_on(tmp_path: Path) -> None:
-    assert follow_on_name(tmp_path, "tiny") == "tiny-0002"
-    create_run(tmp_path, tiny("run.name=tiny-0007"))
-    assert follow_on_name(tmp_path, "tiny-0003") == "tiny-0008"
 
 
 # ---- the run's date -------------------------------------------------------------------------------------------------
@@ -191,3 +206,17 @@ def test_the_variables_of_the_template_cannot_change(tmp_path: Path) -> None:
     open_run(tmp_path, tiny("problems.template_variables={enable_thinking: false}"))
     with pytest.raises(ConfigError, match=r"problems\.template_variables\.enable_thinking is True, was False"):
         open_run(tmp_path, tiny("problems.template_variables={enable_thinking: true}"))
+
+
+def test_a_file_in_the_place_of_a_runs_folder_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/notes").write_text("mine")
+    with pytest.raises(ConfigError, match=r"run\.name='notes': .*runs/notes is a file; move it away, or .* --run NAME"):
+        open_run(tmp_path, tiny("run.name=notes"))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["notes"]
+
+
+def test_a_run_in_the_place_of_the_champions_file_is_told_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "runs/champion.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"champion\.json is a folder.*mv .*champion\.json .*champion-run"):
+        run_names(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.disk.files import Journal, Manifest, write_json, write_jsonl, write_manifest
-from configs.records import Estimate, EvalReport, Policy, RewardModelReport
+from configs.records import Estimate, EvalReport, Policy, Problem, RewardModelReport
 from configs.schema.config import Config
 
 CONFIG: dict[str, Any] = {
@@ -33,12 +33,27 @@ def write_run(folder: Path, *, rounds: int = 2, up_to: int | None = None, hostil
         {
             "name": "made-up",
             "config": config.model_dump(mode="json"),
+            "created_ms": 1_772_336_100_000,  # 2026-03-01 03:35 UTC
             "given_policy": Policy(path="models/x", id=_id(0), round=0).model_dump(),
         },
     )
     for round_index in range((rounds if up_to is None else up_to) + 1):
         write_round(folder / f"round_{round_index:03d}", round_index, hostile)
     return folder
+
+
+def write_problems(folder: Path) -> None:
+    """The test problems, and every response of each round to them, as newer runs keep them."""
+    problems = [
+        Problem(key=f"p{i}", prompt=f"{i} + 4 =", answer=str(i + 4), source="x", split="test")
+        for i in range(NUM_PROBLEMS)
+    ]
+    write_jsonl(folder / "problems" / "test.jsonl", problems)
+    for path in folder.glob("round_*"):
+        texts = [
+            {"split": "test", "problem_key": f"p{i}", "greedy": f"{path.name} says {i}"} for i in range(NUM_PROBLEMS)
+        ]
+        write_jsonl(path / "evaluate" / "responses.jsonl", texts)
 
 
 def write_round(folder: Path, round_index: int, hostile: str) -> None:
@@ -171,7 +186,7 @@ def _write_manifest(folder: Path, stage: str, round_index: int, *, started_ms: i
         inputs={},
         outputs={},
         seed=0,
-        versions={},
+        versions={"torch": "2.13.0", "num_threads": "2"},
         started_ms=started_ms,
         ended_ms=ended_ms,
     )

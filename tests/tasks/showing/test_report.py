@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from configs.disk.files import Journal
 from configs.records import EvalReport
 from tasks.runs.run_records import read_run_records
+from tasks.runs.times import CallTime, note_call, run_time
 from tasks.showing.figures import over_distance
-from tasks.showing.report import _at_fault, duration, estimate, number, write_report
-from tests.tasks.showing.synthetic_run import HOSTILE, RIGHT, write_run
+from tasks.showing.report import _at_fault, _changed, duration, estimate, number, write_report
+from tests.tasks.showing.synthetic_run import HOSTILE, RIGHT, write_problems, write_run
 
 
 class Page(HTMLParser):
@@ -252,3 +253,93 @@ def test_distance_is_the_root_of_a_responses_kl_at_the_steps_that_measured_it(fu
     assert len(axes.lines[0].get_xdata()) == 4  # two steps of two rounds: too few for a curve
     assert len(axes.lines) == 1
     assert over_distance(records, "none", "objective/none/mean", 0) is None
+
+
+def test_page_says_what_the_run_was_and_where_mlflow_has_it(tmp_path: Path) -> None:
+    mlflow = {"tracking_uri": "sqlite:////w/mlflow.db", "experiment_id": "1", "run_id": "3f1afe89f8bd4849"}
+    path = write_report(write_run(tmp_path), mlflow)
+    words = _words(_page(path))
+    assert "started 2026-03-01 03:35 UTC" in words
+    assert "learning rate 1e-06" in words
+    assert "versions torch 2.13.0; 2 threads" in words
+    assert "run 3f1afe89 while regroup ui serves it" in words
+    assert (
+        'href="http://127.0.0.1:5000/#/experiments/1/runs/3f1afe89f8bd4849?workflowType=machine_learning"'
+        in path.read_text()
+    )
+
+
+def test_page_says_where_rounds_start_anew(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    assert "starts anew" not in _words(_page(write_report(folder)))
+    content = json.loads((folder / "run.json").read_bytes())
+    content["config"]["policy"]["start_from"] = "given"
+    (folder / "run.json").write_text(json.dumps(content))
+    assert "KL coefficient 0; each round starts anew from the given policy" in _words(_page(write_report(folder)))
+
+
+def test_a_report_that_was_written_while_mlflow_was_away_has_no_broken_link(tmp_path: Path) -> None:
+    mlflow = {"tracking_uri": "http://127.0.0.1:5000", "experiment_id": None, "run_id": "3f1afe89f8bd4849"}
+    text = write_report(write_run(tmp_path), mlflow).read_text()
+    assert "/experiments/None" not in text
+
+
+def test_the_same_files_make_the_same_page(tmp_path: Path) -> None:
+    first = write_report(write_run(tmp_path)).read_bytes()
+    assert write_report(tmp_path).read_bytes() == first
+
+
+def test_problems_are_counted_by_what_became_of_them(tmp_path: Path) -> None:
+    """Of 40 test problems the first 4, 14 and 12 are right in rounds 0, 1 and 2; round 2 is refused."""
+    records = read_run_records(write_run(tmp_path))
+    found = [
+        (
+            change.before.index,
+            change.after.index,
+            *map(len, (change.learned, change.unlearned, change.right, change.wrong)),
+        )
+        for change in _changed(records)
+        if change.split == "test"
+    ]
+    assert found == [(0, 1, 10, 0, 4, 26), (1, 2, 0, 2, 12, 26)]
+    assert "1 the given policy test 10 0 4 26" in _words(_page(write_report(tmp_path)))
+
+
+def test_unscored_problems_are_in_no_count(tmp_path: Path) -> None:
+    write_run(tmp_path, rounds=1)
+    path = tmp_path / "round_001/evaluate/results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    del rows[0]["greedy_accuracy"]  # right in round 0
+    rows[5]["greedy_accuracy"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [change, _] = _changed(read_run_records(tmp_path))
+    assert [len(keys) for keys in (change.learned, change.unlearned, change.right, change.wrong)] == [9, 0, 3, 26]
+
+
+def test_examples_of_what_was_learned_and_unlearned_have_both_texts(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_problems(tmp_path)
+    words = _words(_page(write_report(tmp_path)))
+    # the last comparison is round 2 against round 1: 12 and 13 were right before and are wrong after
+    assert "Wrong before, right after No test problem of round 2 against round 1." in words
+    assert "2 of 2 such test problems, the first ones whose texts were kept, of round 2 against round 1." in words
+    assert "text 12 + 4 = answer: 16 before · right round_001 says 12 after · wrong round_002 says 12" in words
+
+
+def test_examples_of_older_runs_are_among_the_kept_texts(tmp_path: Path) -> None:
+    write_run(tmp_path, rounds=1)
+    write_problems(tmp_path)
+    for path in tmp_path.glob("round_*/evaluate/responses.jsonl"):
+        path.unlink()
+    words = _words(_page(write_report(tmp_path)))
+    assert "1 of 10 such test problems" in words  # p10 of p3, p10 and p30
+
+
+def test_time_of_all_calls_is_that_of_the_summary(tmp_path: Path) -> None:
+    write_run(tmp_path, rounds=1)
+    note_call(tmp_path, CallTime(call="a", whole=100, work=70))
+    note_call(tmp_path, CallTime(call="b", whole=40, work=25))
+    # six stages of 12.5 s stand: 75 s of the 95 s of work, so 20 s were lost, and 45 s were bookkeeping
+    page = _page(write_report(tmp_path))
+    assert run_time(tmp_path).model_dump() == {"whole": 140.0, "stages": 75.0, "lost": 20.0, "bookkeeping": 45.0}
+    assert {140.0, 20.0, 45.0} <= set(page.numbers)

@@ -44,6 +44,15 @@ def test_clock_shows_minutes_and_seconds(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
+def test_a_note_ends_when_units_are_done() -> None:
+    progress = StageProgress("round 1 · policy", 40, "updates", lambda _: None)
+    progress.say("warming up the value model")
+    progress.set(0)
+    assert progress.line().endswith("(warming up the value model)")
+    progress.set(1)
+    assert "warming up" not in progress.line()
+
+
 def test_progress_line_tells_count_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now)

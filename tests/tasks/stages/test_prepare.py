@@ -1,6 +1,7 @@
 """What keeps a run from starting once its problems are read."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from configs.errors import ConfigError
 from configs.records import Policy
 from configs.schema.config import Config
 from grpo_train.policies.tiny_model import save_tiny_model
+from tasks.running.stage import Context
 from tasks.stages.prepare import ProblemsSpec, body
 from tests.paths import TINY
 
@@ -69,3 +71,70 @@ def test_evaluation_rewards_are_tried_too(workspace: Path) -> None:
         body(
             asked.model_copy(update={"config": asked.config.model_copy(update={"evaluation": evaluation})}), Path("out")
         )
+
+
+# ---- added rounds, and what is left out -----------------------------------------------------------------------------
+
+
+def _write(name: str, rows: list[dict[str, str]]) -> dict[str, str]:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"kind": "jsonl", "path": name}
+
+
+def test_added_rounds_that_would_be_measured_on_other_problems_are_refused(workspace: Path) -> None:
+    """Champion and challenger had no problem in common, which was seen after the challenger's training."""
+    numbers = {"name": "correct", "kind": "outcome"}
+    rows = [{"question": f"Say {i}", "answer": str(i)} for i in range(40)]
+    families: list[dict[str, Any]] = [{"kind": "reasoning_gym", "family": "ransom_note", "size": 20}]
+    rewards = [numbers | {"sources": ["a.jsonl"]}, SCORER | {"name": "note", "sources": ["ransom_note"]}]
+    for folder in ("problems", "problems_002"):
+        Path(folder).mkdir()
+    body(spec([_write("a.jsonl", rows), *families], *rewards), Path("problems"))
+    added = spec([_write("a.jsonl", rows[::-1]), *families], *rewards).model_copy(
+        update={"rounds": 2, "measured_on": "problems"}
+    )
+    body(added, Path("problems_002"))
+    for split in ("dev", "test"):
+        assert Path(f"problems_002/{split}.jsonl").read_bytes() == Path(f"problems/{split}.jsonl").read_bytes()
+    shutil.rmtree("problems_002")
+    Path("problems_002").mkdir()
+    _write("a.jsonl", [row | {"question": f"Tell {row['question']}"} for row in rows])
+    with pytest.raises(
+        ConfigError,
+        match=r"measured on other dev problems .*\d of 4 are the same; a\.jsonl.*bring the data.*--run NEWNAME",
+    ):
+        body(added, Path("problems_002"))
+    assert not list(Path("problems_002").iterdir())
+
+
+def test_the_run_says_what_is_left_out(workspace: Path) -> None:
+    rows = [{"question": f"Say {i}", "answer": str(i)} for i in range(40)]
+    odd: list[dict[str, Any]] = [
+        {"question": "x?", "answer": float("inf")},
+        {"question": [{"role": "critic", "content": "Say 1"}], "answer": "1"},
+        {"question": "So?\n#### 5", "answer": "5"},
+        {"question": "Say 3", "answer": "4"},
+        {"question": "Say " * 4000, "answer": "4"},
+    ]
+    said: list[str] = []
+    Path("out").mkdir()
+    source = _write("a.jsonl", [*rows, *odd])
+    body(spec([source], {"name": "correct", "kind": "outcome"}), Path("out"), Context(warn=said.append))
+    assert said == [
+        "problems: left out: 2 that cannot be read (a.jsonl line 41: the answer is inf, which is no number; write it as a text "
+        "if it is meant), 2 whose question stands with another answer too ('Say 3' with '3'), 1 with a prompt over "
+        "max_prompt_length; kept: 1 questions that end with their own answer (a.jsonl line 43)"
+    ]
+    counts = json.loads(Path("out/counts.json").read_text())
+    reasons = (
+        "loaded",
+        "empty",
+        "unreadable",
+        "leaking",
+        "contradicting",
+        "overlong",
+        "duplicates",
+        "cut",
+        "unwritten",
+    )
+    assert [counts[reason] for reason in reasons] == [43, 0, 2, 1, 2, 1, 0, 0, 0]

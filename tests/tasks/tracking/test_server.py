@@ -3,21 +3,22 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking.server import local_folder, make_tracking_database, tracking_uri, without_password
+from tasks.tracking.database import make_ready
+from tasks.tracking.server import local_folder, tracking_uri, without_password
 
 
 def test_a_new_workspace_gets_a_database_with_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    make_tracking_database(tmp_path)
+    make_ready(tracking_uri(tmp_path), pytest.fail)
     database = sqlite3.connect(tmp_path / "mlflow.db")
     assert database.execute("select count(*) from runs").fetchone() == (0,)
     database.close()
-    make_tracking_database(tmp_path)
+    make_ready(tracking_uri(tmp_path), pytest.fail)
 
 
 def test_a_server_that_is_named_makes_a_database_needless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    make_tracking_database(tmp_path)
+    make_ready(tracking_uri(tmp_path), pytest.fail)
     assert not list(tmp_path.iterdir())
     assert tracking_uri(tmp_path) == "http://127.0.0.1:9"
 

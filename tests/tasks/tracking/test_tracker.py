@@ -12,101 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowRun
-from mlflow.entities import ViewType
 
 from configs.disk.files import digest, read_manifest
-from configs.records import Policy, RoundState
 from tasks.running.run import Run
 from tasks.running.stage import Context, run_stage
 from tasks.runs import facts
-from tasks.runs.facts import AliasFact, DatasetFact, ModelFact, Outcome, RoundFile
-from tasks.runs.workspace import round_folder
+from tasks.runs.facts import ModelFact, Outcome
 from tasks.tracking import outbox
 from tests.tasks.stage_kit import LetterSpec, ResumableSpec, open_in, tiny, write_letters, write_resumable_letters
+from tests.tasks.tracking.kit import (
+    THREE_STEPS,
+    all_runs,
+    by_key,
+    client,
+    close_round,
+    policy_folder,
+    policy_stage,
+    rows,
+    store,
+    whole_run,
+)
 
 
 @pytest.fixture(autouse=True)
 def _tables(tmp_path: Path, empty_store: Path) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-
-
-def store(root: Path) -> str:
-    return f"sqlite:///{root / 'mlflow.db'}"
-
-
-def client(root: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=store(root), registry_uri=store(root))
-
-
-def all_runs(root: Path) -> list[MlflowRun]:
-    """Runs that a person sees: deleted ones are not among them."""
-    known = client(root)
-    experiment = known.get_experiment_by_name("regroup")
-    return list(known.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY))
-
-
-def by_key(root: Path) -> dict[str, MlflowRun]:
-    """Runs by what follows the run's uid in their key: "" for the parent."""
-    found = [(run.data.tags["regroup.key"].partition("/")[2], run) for run in all_runs(root)]
-    assert len({key for key, _ in found}) == len(found)
-    return dict(found)
-
-
-def rows(root: Path, run: MlflowRun) -> Counter[tuple[str, int, float]]:
-    history = [m for key in run.data.metrics for m in client(root).get_metric_history(run.info.run_id, key)]
-    return Counter((metric.key, metric.step, metric.value) for metric in history)
-
-
-THREE_STEPS = Counter(
-    {
-        (key, step, value): 1
-        for step in (1, 2, 3)
-        for key, value in (("reward/mean", step / 10), ("policy/entropy", 2.0))
-    }
-)
-
-
-def policy_folder(run: Run) -> Path:
-    return round_folder(run.folder, 1) / "policy"
-
-
-def policy_stage(run: Run, **options: Any) -> None:
-    """A policy stage of round 1 with a data set and a model for the registry."""
-    model = ModelFact(name="tiny-policy", folder="model", alias="challenger", tags={"regroup.policy_id": "p1"})
-    run_stage(
-        run,
-        LetterSpec(config=run.config, round=1),
-        policy_folder(run),
-        partial(write_letters, **options),
-        datasets=[DatasetFact(name="train", digest="d" * 64, context="training", source="train.jsonl", num_rows=5)],
-        outcome=lambda: Outcome(model=model, tags={"regroup.policy_id": "p1"}),
-    )
-
-
-def close_round(run: Run, *, champion: int) -> None:
-    policies = [Policy(path="m", id=f"p{number}", round=number) for number in (0, 1)]
-    state = RoundState(
-        round=1, policy=policies[1], champion=policies[champion], initial_policy=policies[0], reward_models={}
-    )
-    challenger = None if champion == 1 else "round_001/policy"
-    aliases = [
-        AliasFact(name="tiny-policy", alias="champion", key="round_001/policy" if champion == 1 else "problems"),
-        AliasFact(name="tiny-policy", alias="challenger", key=challenger),
-    ]
-    fact = RoundFile(
-        round=1, state=state, ended_ms=1_700_000_000_000, metrics={"promotion/gain": 0.25}, aliases=aliases
-    )
-    facts.save(round_folder(run.folder, 1) / facts.ROUND_FILE, fact)
-    run.tracking.send_missing()
-
-
-def whole_run(run: Run) -> None:
-    run.tracking.start()
-    policy_stage(run)
-    close_round(run, champion=1)
-    run.tracking.finish("FINISHED")
 
 
 def test_a_run_is_a_tree_of_run_round_and_stage(tmp_path: Path) -> None:
@@ -208,7 +138,10 @@ def test_aliases_follow_the_decision(tmp_path: Path) -> None:
         "challenger": versions["round_001/policy"],
     }
     close_round(run, champion=1)
-    assert known.get_registered_model("tiny-policy").aliases == {"champion": versions["round_001/policy"]}
+    assert known.get_registered_model("tiny-policy").aliases == {
+        "champion": versions["round_001/policy"],
+        "previous": versions["problems"],
+    }
     source = known.get_model_version_by_alias("tiny-policy", "champion").source
     assert source == f"runs:/{by_key(tmp_path)['round_001/policy'].info.run_id}/model"
 

@@ -1,0 +1,66 @@
+"""What a comparison says in words, for the terminal and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from configs.records import Estimate
+from tasks.comparing.result import Compared, Gain, MethodResult
+
+
+def verdicts(result: Compared) -> Iterator[str]:
+    """One sentence for each method but the first."""
+    first = result.methods[0].method
+    for method in result.methods[1:]:
+        assert method.gain is not None, "only the first method has no gain"
+        yield f"{method.method} against {first}: {verdict(method.gain)}"
+
+
+def verdict(gain: Gain) -> str:
+    """Whether a difference is shown; it is where neither interval holds 0."""
+    over = gain.over_seeds_and_problems
+    intervals = f"over seeds and problems {interval(over)}, "
+    intervals += (
+        "over seeds unknown with one seed" if gain.over_seeds is None else f"over seeds {interval(gain.over_seeds)}"
+    )
+    if not gain.is_shown:
+        return f"{over.estimate:+.3f}, no difference shown ({intervals})"
+    return f"{'better' if over.estimate > 0 else 'worse'} by {abs(over.estimate):.3f} ({intervals})"
+
+
+def interval(value: Estimate, places: int = 3) -> str:
+    return f"[{value.low:+.{places}f}, {value.high:+.{places}f}]"
+
+
+def reached(method: MethodResult) -> str:
+    """The tokens after which a method reached the target, `3,000`, `3,000 (2 of 3 seeds)` or `not reached`."""
+    if method.tokens_to_reach is None:
+        return "not reached"
+    of = "" if method.num_reached == len(method.seeds) else f" ({method.num_reached} of {len(method.seeds)} seeds)"
+    return f"{method.tokens_to_reach:,.0f}{of}"
+
+
+def notes(result: Compared) -> list[str]:
+    """What a reader has to know of the numbers."""
+    every = [
+        f"{result.metric} on {result.num_problems} test problems, of the policy that the last round trained; the given policy has "
+        f"{result.given:.3f}",
+        f"budget of each round: {result.budget}; 'to reach' counts tokens up to the first round with {result.target:.3f} on dev, the "
+        "highest that every method reaches as the mean over its seeds",
+    ]
+    if len(result.methods[0].by_factor) > 1:
+        every.append(
+            "each method is shown at the learning rate that is best on dev; 'range on test' is the highest minus the lowest value over "
+            "the rates"
+        )
+    if len(result.methods[0].seeds) == 1:
+        every.append("with one seed, what another seed would do is unknown")
+    if result.unbounded:
+        every.append(
+            f"not bounded by the budget: {', '.join(result.unbounded)}; the tokens shown are those of all samples that it took"
+        )
+    if result.short:
+        every.append(
+            f"ended before the budget was spent: {', '.join(result.short)}; raise grpo_config.epochs or max_updates, or see watch rules"
+        )
+    return every
