@@ -24,7 +24,7 @@ def link_to_mlflow(run: Run) -> None:
     if run.tracking.run_url:
         create_link_artifact(key=key, link=run.tracking.run_url, link_text=about, description=about)
     else:
-        text = f"{about}: `{run.tracking.run_id}` in `{run.tracking.display_uri}`; `regroup ui` shows it"
+        text = f"{about}: `{run.tracking.run_id}` in `{run.tracking.stored_uri}`; `regroup ui` shows it"
         create_markdown_artifact(key=key, markdown=text, description=about)
 
 

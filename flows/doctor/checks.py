@@ -1,8 +1,9 @@
-"""Checks of model, launcher, vLLM server, batches, splits and preference pairs, one function each.
+"""Checks of model, launcher, batches, splits and preference pairs, one function each.
 
 Each returns `Finding`s: what it found and, for a warning or failure, the remedy.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,27 @@ from typing import Literal
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from configs.errors import ConfigError
 from configs.schema.config import Config
+from configs.schema.methods.method import BestOfNMethod, PairMethod
+from configs.schema.methods.unread import sizes_not_read
 from configs.schema.preferences import FileLabeler
 from configs.schema.reward_models import PeopleLabeler, TrainedRewardModel
-from grpo_train.sampling.vllm_engine import VllmEngine
+from grpo_train.policies.model import check_policy
+from grpo_train.policies.model_source import policy_folder
+from grpo_train.problems.left_out import REASONS, missing
+from grpo_train.problems.splits import ProblemSet
 from grpo_train.trainer import num_steps
 from reward_training.preferences.reading import read_preferences, told
-from reward_training.transformer.precision import pick_device
+from tasks.alerting.receivers import fault_of, receiver_of
+from tasks.running.accelerate_file import not_done
+from tasks.running.machines import interface_towards, is_of_this_machine
+from tasks.runs.workspace import models_folder
 
-VLLM_TIMEOUT_S = 5.0
+LEFT_OUT = "problems left out"
+"""name of a finding that the stage which makes the problems tells too"""
 MANY_COPIES = 0.05
 """share of the training problems that are copies of held-out ones, over which it is warned of"""
 SMALL_SPLIT = 64
@@ -42,11 +52,11 @@ class Finding:
 
 
 def check_model(folder: Path) -> Finding:
-    """Whether the model configuration can be read, with the type and size of the model."""
+    """Whether the model's files are whole and fit its tokenizer, with its type and size."""
     try:
-        settings = AutoConfig.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        return Finding("model", "fail", str(error), "save the model with save_pretrained")
+        settings = check_policy(folder)
+    except ConfigError as error:
+        return Finding("model", "fail", str(error))
     millions = num_parameters(folder) / 1e6
     return Finding("model", "ok", f"{folder.name}: {settings.model_type}, {millions:,.1f} M parameters")
 
@@ -58,6 +68,14 @@ def num_parameters(folder: Path) -> int:
         with safe_open(str(path), framework="pt") as weights:
             total += sum(torch.Size(weights.get_slice(key).get_shape()).numel() for key in weights.keys())  # noqa: SIM118
     return total
+
+
+def reward_model_folder(config: Config, name: str, policy: Path) -> Path:
+    """Where a reward model lies that is not trained here, or what a trained one begins from; it may not be there yet."""
+    model = config.reward_models[name]
+    if not isinstance(model, TrainedRewardModel):
+        return Path(model.path)
+    return policy if model.backbone is None else policy_folder(model.backbone, models_folder(Path.cwd()))
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
@@ -73,39 +91,52 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
 
 
 def check_launcher(config: Config) -> Iterator[Finding]:
-    """A failure if `launcher.config_file` names a file that does not exist."""
-    file = config.launcher.config_file
+    """A failure if `launcher.config_file` names a file that does not exist, or the rendezvous an address that others do not
+    reach; a warning if that is another machine's."""
+    launcher = config.launcher
+    if launcher.rendezvous is not None:
+        try:
+            interface_towards(launcher.rendezvous)
+        except ConfigError as error:
+            what, _, remedy = str(error).partition("; ")
+            yield Finding("launcher", "fail", what, remedy or "name the machine as the others reach it")
+        else:
+            if not is_of_this_machine(launcher.rendezvous):
+                what = f"launcher.rendezvous={launcher.rendezvous!r} is none of this machine's addresses"
+                yield Finding("launcher", "warn", what, "name the machine on which `regroup run` works")
+    file = launcher.config_file
     if file is not None and not Path(file).is_file():
         yield Finding(
             "launcher", "fail", f"no file {file}", "write it with `accelerate config`, or drop launcher.config_file"
         )
+    elif file is not None and (fault := not_done(Path(file), launcher.num_processes)) is not None:
+        what, _, remedy = fault.partition("; ")
+        yield Finding("launcher", "fail", f"launcher.config_file={file} {what}", remedy)
 
 
-def check_vllm(config: Config) -> Iterator[Finding]:
-    """Whether the vLLM server answers and can be sent weights; nothing without `grpo_config.vllm`."""
-    if config.grpo_config.vllm is None:
-        return
-    if pick_device().type != "cuda":
-        yield Finding(
-            "vllm", "fail", "its weights are sent over NCCL, and the trainer has no GPU", "drop grpo_config.vllm"
-        )
-        return
-    settings = config.grpo_config.vllm.model_copy(update={"connection_timeout_s": VLLM_TIMEOUT_S})
-    try:
-        VllmEngine(settings, set())
-    except ConfigError as error:
-        yield Finding("vllm", "fail", str(error), "start the server before the run: docs/choosing.md says how")
-    else:
-        yield Finding("vllm", "ok", f"{settings.base_url} answers")
+def check_alerts(config: Config) -> Iterator[Finding]:
+    """A failure for each receiver of alerts that can never be told."""
+    for receiver in dict.fromkeys(map(receiver_of, config.alerts)):
+        if (fault := fault_of(receiver)) is not None:
+            what, _, remedy = fault.partition("; ")
+            yield Finding("alerts", "fail", what, remedy)
+        else:
+            yield Finding("alerts", "ok", f"{receiver}; `regroup alerts CONFIG --test` tries it")
 
 
 def check_batches(config: Config, num_train: int) -> Finding:
     """Whether there are enough problems for one batch, and how many updates a round makes."""
+    if isinstance(config.method, PairMethod):
+        return _check_pairs(config.method, config.regeneration.num_problems)
     grpo = config.grpo_config
     per_batch = grpo.batch_size // grpo.group_size
     if num_train < per_batch:
         detail = f"a batch asks {per_batch} problems (batch_size / group_size) and {num_train} are left to train on"
         return Finding("batches", "fail", detail, "lower grpo_config.batch_size, or add problems")
+    if isinstance(config.method, BestOfNMethod) and config.method.mode == "offline":
+        return _check_kept(
+            config.method, num_asked=min(num_steps(grpo, num_train) * per_batch, num_train), per_batch=per_batch
+        )
     updates = num_steps(grpo, num_train) * grpo.updates_per_batch
     passes = num_steps(grpo, num_train) * per_batch / num_train
     detail = (
@@ -114,12 +145,43 @@ def check_batches(config: Config, num_train: int) -> Finding:
     return Finding("batches", "ok", detail)
 
 
-def check_splits(config: Config, counts: dict[str, int]) -> Iterator[Finding]:
+def _check_kept(method: BestOfNMethod, *, num_asked: int, per_batch: int) -> Finding:
+    """One response to a problem is kept at most."""
+    updates = math.ceil(method.epochs * num_asked / per_batch)
+    detail = f"at most {num_asked} responses are kept, one of each problem, for {updates} updates a round"
+    return Finding("batches", "ok", detail)
+
+
+def _check_pairs(method: PairMethod, num_problems: int) -> Finding:
+    """Dead groups make no pair, so there are as many updates at most."""
+    most = method.pairs_per_problem * num_problems
+    updates = math.ceil(method.epochs * most / method.batch_size)
+    detail = (
+        f"at most {most} pairs of {num_problems} problems and {updates} updates a round; under {method.min_pairs} pairs the "
+        "champion stays"
+    )
+    return Finding("batches", "ok", detail)
+
+
+def check_sizes(config: Config) -> Iterator[Finding]:
+    """What the method does not read of the sizes that other methods are given."""
+    if unread := sizes_not_read(config):
+        told = ", ".join(f"{name}={value}" for name, value in unread.items())
+        yield Finding(
+            "method", "ok", f"{config.method.kind} does not read grpo_config's {told}: it has settings of its own"
+        )
+
+
+def check_splits(config: Config, problems: ProblemSet) -> Iterator[Finding]:
+    """The sizes of the splits, and what is not in them."""
+    counts = problems.counts
     sizes = ", ".join(f"{name} {counts[name]}" for name in ("train", "dev", "test"))
     shards = f"{config.rounds + 1} shards of {config.regeneration.num_problems}"
-    names = ("duplicates", "overlong", "empty", "unmatched", "overlap_exact", "overlap_ngram")
+    names = ("duplicates", *REASONS, "overlap_exact", "overlap_ngram")
     dropped = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
     yield Finding("problems", "ok", f"{sizes}, {shards}; left out: {dropped}")
+    if said := missing(counts, problems.examples):
+        yield Finding(LEFT_OUT, "warn", said, "docs/data.md, What is left out, says when rows are")
     copies = counts["overlap_exact"] + counts["overlap_ngram"]
     if copies > MANY_COPIES * (copies + counts["train"]):
         detail = f"{copies} training problems equal one of dev or test, or are near copies, and are left out"

@@ -10,13 +10,17 @@ import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.records import Completion, Problem, verdict
+from configs.records import Completion, Problem, Score, verdict
 from configs.schema.config import Config
+from configs.schema.methods.method import BestOfNMethod, PairMethod
+from configs.schema.rewards import ModelRewardConfig, ProcessRewardConfig, RewardConfig
 from configs.seeds import rng_for, seed_for
 from flows.doctor.checks import Finding
 from grpo_train.groups import alike, applies_matrix, parts_matrix
-from grpo_train.sampling.generation import Sampling, sample
-from grpo_train.updating.advantages import Bools, Floats, group_advantages
+from grpo_train.methods.build import build_method
+from grpo_train.sampling.asked import groups_of
+from grpo_train.sampling.generation import sample
+from grpo_train.updating.advantages import Bools, Floats, Scored
 from reward_training.answers.finding.thoughts import mark_tokens
 from reward_training.scorer import build_rewards, score
 from reward_training.transformer.turn_ends import special_tokens, turn_end
@@ -53,16 +57,22 @@ class Preflight:
 
     group_size: int
     pass_rates: list[float]
-    """share of right responses to each problem that has a checker among the training rewards"""
+    """share of right responses to each problem, of those that its checker, one of the training rewards, could score"""
     dead_share: float
-    """share of groups that are dead under the combination of all training rewards"""
+    """share of groups that teach the method nothing; of problems that make no pair, for one that learns from pairs"""
     truncated_share: float
     num_responses: int
     rewards: list[RewardRange]
-    left_out: list[str]
-    """names of the rewards that were not scored because their reward model is not trained yet"""
+    left_out: dict[str, str]
+    """{name: why} of the rewards that were not scored, since their reward model is not there"""
     unheard_end: str | None = None
     """by what most truncated responses end their turn and go on, since it ends no response; None if by nothing"""
+    num_pairs: int | None = None
+    """pairs that the responses make; None for a method that does not learn from pairs"""
+
+    @property
+    def num_problems(self) -> int:
+        return self.num_responses // self.group_size
 
     def expected_dead(self, group_size: int) -> float:
         """Expected share of groups that are all right or all wrong at this group size, given the pass rates."""
@@ -72,49 +82,68 @@ class Preflight:
 def preflight(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
 ) -> Preflight:
-    """Sample and score about NUM_RESPONSES responses to training problems, as one training step would."""
-    grpo = config.grpo_config
-    order = rng_for(config.seed, "preflight").permutation(len(problems))
-    asked = [problems[i] for i in order[: max(1, NUM_RESPONSES // grpo.group_size)]]
-    sampling = Sampling(
-        grpo.group_size,
-        grpo.temperature,
-        grpo.max_response_length,
-        grpo.top_p,
-        grpo.top_k,
-        max_rows=grpo.generation_rows,
-    )
+    """Sample and score about NUM_RESPONSES responses to problems: as one training step would, or for a method that learns from
+    pairs as the regeneration from which it takes them."""
+    drawn = config.regeneration if isinstance(config.method, PairMethod) else config.grpo_config
+    size, order = drawn.group_size, rng_for(config.seed, "preflight").permutation(len(problems))
+    asked = [problems[i] for i in order[: max(1, NUM_RESPONSES // size)]]
     seed = seed_for(config.seed, "preflight sampling")
-    completions = sample(model, tokenizer, asked, sampling, seed=seed, policy_id="preflight")
-    every = [problem for problem in asked for _ in range(grpo.group_size)]
+    completions = sample(model, tokenizer, asked, groups_of(drawn, config), seed=seed, policy_id="preflight")
+    every = [problem for problem in asked for _ in range(size)]
     with build_rewards(config.rewards, {}) as rewards:
         scores = score(every, completions, rewards)
     names = [reward.name for reward in rewards]
     parts, applies = parts_matrix(scores, names), applies_matrix(scores, names)
-    weights, floors = Weighing.at(config.rewards, round_index=1, step=1).columns(names)
-    advantages = group_advantages(
-        parts,
-        weights,
-        grpo.group_size,
-        order=config.combination.order,
-        scale=config.combination.scale,
-        baseline=config.combination.baseline,
-        spread_floor=config.combination.reward_spread_floor,
-        floors=floors,
-        alike=alike(applies, weights, grpo.group_size),
-    )
+    if isinstance(config.method, PairMethod):
+        dead_share, num_pairs = _pairs(config, config.method, completions, scores)
+    else:
+        weights, floors = Weighing.at(config.rewards, round_index=1, step=1).columns(names)
+        scored = Scored(parts, weights, floors, size, alike(applies, weights, size), completions)
+        dead_share, num_pairs = float(build_method(config).advantages(scored).dead.mean()), None
     right = [verdict(row, config.checker_of(problem.source)) for row, problem in zip(scores, every, strict=True)]
-    decided = [row for row in right if row is not None]  # whole groups
     return Preflight(
-        group_size=grpo.group_size,
-        pass_rates=np.reshape(decided, (-1, grpo.group_size)).mean(axis=1).tolist() if decided else [],
-        dead_share=float(advantages.dead.mean()),
+        group_size=size,
+        pass_rates=_pass_rates(right, size),
+        dead_share=dead_share,
         truncated_share=float(np.mean([completion.finish_reason == "length" for completion in completions])),
         num_responses=len(completions),
         rewards=[_range(*row, right) for row in zip(names, parts.T, applies.T, strict=True)],
-        left_out=[reward.name for reward in config.rewards if reward.name not in names],
+        left_out={reward.name: _not_here(reward, config) for reward in config.rewards if reward.name not in names},
         unheard_end=unheard_end(tokenizer, completions),
+        num_pairs=num_pairs,
     )
+
+
+def _pairs(
+    config: Config, method: PairMethod, completions: Sequence[Completion], scores: Sequence[Score]
+) -> tuple[float, int]:
+    """(share of the problems that make no pair, number of pairs), by the rewards that are here."""
+    from grpo_train.methods.dpo import find_pairs  # with TRL, which doctor needs for these methods only
+
+    weighing = Weighing.at(config.rewards, round_index=1)
+    totals = [weighing.known_total(scored.parts) for scored in scores]
+    found = find_pairs(completions, totals, per_problem=method.pairs_per_problem, min_margin=method.min_margin)
+    return len(found.dead_keys) / len({completion.problem_key for completion in completions}), len(found.pairs)
+
+
+def _not_here(reward: RewardConfig, config: Config) -> str:
+    """Why a reward that asks a reward model is not scored before a run."""
+    if isinstance(reward, ProcessRewardConfig):
+        return f"its steps are checked by {reward.checked_by}"
+    assert isinstance(reward, ModelRewardConfig), "the others need no reward model"
+    kinds = {
+        "trained": "trained in round 1",
+        "frozen": "frozen: not asked here",
+        "served": "on a server: not asked here",
+    }
+    return kinds[config.reward_models[reward.model].kind]
+
+
+def _pass_rates(right: Sequence[bool | None], group_size: int) -> list[float]:
+    """The share of right responses in each group, without those that are None and groups of nothing else."""
+    groups = [right[start : start + group_size] for start in range(0, len(right), group_size)]
+    known = [[verdict for verdict in group if verdict is not None] for group in groups]
+    return [float(np.mean(verdicts)) for verdicts in known if verdicts]
 
 
 def unheard_end(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion]) -> str | None:
@@ -153,7 +182,10 @@ def _correlation(first: Floats, second: Floats) -> float | None:
 
 def preflight_checks(result: Preflight, config: Config) -> Iterator[Finding]:
     """Findings on the sampled responses; a failure if nothing can be learned, or too many responses are unscored."""
-    yield _check_dead(result)
+    if result.num_pairs is None:
+        yield _check_dead(result, config)
+    else:
+        yield _check_pairs(result, result.num_pairs, config)
     if result.pass_rates:
         yield _check_pass_rates(result)
     yield _check_truncated(result)
@@ -161,17 +193,57 @@ def preflight_checks(result: Preflight, config: Config) -> Iterator[Finding]:
         yield _check_range(reward, config)
 
 
-def _check_dead(result: Preflight) -> Finding:
-    detail = f"{result.dead_share:.0%} of {result.num_responses // result.group_size} groups have equal rewards"
-    remedy = (
-        "take easier or harder problems, a larger grpo_config.group_size or a higher temperature; see docs/choosing.md"
-    )
+EASIER = "take easier or harder problems, a larger grpo_config.group_size or a higher temperature; see docs/choosing.md"
+DEAD = {
+    "grpo": ("have equal rewards", "set grpo_config.refill, a curriculum of kind band, or a larger group_size"),
+    "rloo": ("have equal rewards", "set grpo_config.refill, a curriculum of kind band, or a larger group_size"),
+    "reinforce": ("have no response whose reward differs from the baseline", EASIER),
+    "ppo": ("have no token with an advantage", EASIER),
+    "best_of_n": ("have no response to imitate", "lower method.min_score, or take easier problems"),
+}
+"""{method: (what is said of dead groups, remedy where there are many)}"""
+
+
+def _check_dead(result: Preflight, config: Config) -> Finding:
+    what, remedy = DEAD[config.method.kind]
+    detail = f"{result.dead_share:.0%} of {result.num_problems} groups {what}"
     if result.dead_share == 1:
-        return Finding("dead groups", "fail", f"{detail}: nothing can be learned", remedy)
+        return _nothing(
+            "dead groups", detail, result, config, remedy if isinstance(config.method, BestOfNMethod) else EASIER
+        )
     if result.dead_share > MANY_DEAD:
-        refill = "set grpo_config.refill, a curriculum of kind band, or a larger group_size"
-        return Finding("dead groups", "warn", detail, refill)
+        return Finding("dead groups", "warn", detail, remedy)
     return Finding("dead groups", "ok", detail)
+
+
+def _nothing(name: str, detail: str, result: Preflight, config: Config, remedy: str) -> Finding:
+    """A failure where no group teaches anything; rewards that are not here may still tell responses apart, and a policy that was
+    shown demonstrations may write others."""
+    if config.cold_start is not None and config.cold_start.demonstrations is not None:
+        return Finding(name, "warn", f"{detail} before the cold start", "look at round 0's pass rates after it")
+    if result.left_out:
+        return Finding(
+            name, "warn", f"{detail}, without {', '.join(result.left_out)}: they alone would be learned from", remedy
+        )
+    return Finding(name, "fail", f"{detail}: nothing can be learned", remedy)
+
+
+def _check_pairs(result: Preflight, num_pairs: int, config: Config) -> Finding:
+    """Whether the responses of a regeneration make as many pairs as the method needs."""
+    method, num_problems = config.method, config.regeneration.num_problems
+    assert isinstance(method, PairMethod)
+    detail = f"{1 - result.dead_share:.0%} of {result.num_problems} problems make a pair"
+    remedy = "take easier or harder problems, a larger regeneration.group_size or a higher temperature, or a lower method.min_margin"
+    if num_pairs == 0:
+        return _nothing("pairs", detail, result, config, remedy)
+    expected = round(num_pairs / result.num_problems * num_problems)
+    detail += f": about {expected} pairs of a round's {num_problems} problems"
+    if expected < method.min_pairs:
+        remedy = f"lower method.min_pairs, raise regeneration.num_problems, or {remedy}"
+        return Finding(
+            "pairs", "warn", f"{detail}, under min_pairs={method.min_pairs}: nothing would be trained", remedy
+        )
+    return Finding("pairs", "ok", detail)
 
 
 def _check_pass_rates(result: Preflight) -> Finding:
@@ -223,7 +295,7 @@ def _check_range(reward: RewardRange, config: Config) -> Finding:
 def render_histogram(result: Preflight) -> str:
     """Histogram of the problems by pass rate, one line per bin.
 
-    >>> print(render_histogram(Preflight(4, [0, 0, 0.25, 1], 0.75, 0.1, 16, [], [])))
+    >>> print(render_histogram(Preflight(4, [0, 0, 0.25, 1], 0.75, 0.1, 16, [], {})))
     problems by pass rate
       none right  2 ████████████████████████
       up to 25%   1 ████████████
@@ -252,6 +324,6 @@ def render_rewards(result: Preflight) -> Table:
         values = ("-" if value is None else f"{value:.3g}" for value in (reward.low, reward.mean, reward.high))
         agreement = "-" if reward.agreement is None else f"{reward.agreement:+.2f}"
         table.add_row(reward.name, *values, f"{reward.unscored_share:.0%}", agreement)
-    for name in result.left_out:
-        table.add_row(name, "-", "-", "-", "-", "trained in round 1")
+    for name, why in result.left_out.items():
+        table.add_row(name, "-", "-", "-", "-", why)
     return table

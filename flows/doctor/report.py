@@ -15,27 +15,33 @@ from rich.text import Text
 from configs.errors import ConfigError
 from configs.reader import load_config
 from configs.schema.config import Config
+from configs.schema.methods.method import PairMethod
 from flows.doctor.architecture import check_adapters, check_architecture, check_positions
 from flows.doctor.checks import (
     Finding,
+    check_alerts,
     check_batches,
     check_launcher,
     check_model,
     check_pairs,
+    check_sizes,
     check_splits,
     check_tokenizer,
-    check_vllm,
 )
+from flows.doctor.cold_start import check_cold_start
 from flows.doctor.golds import check_answer_types, check_gold_answers
 from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
 from flows.doctor.resources import check_disk, check_memory
-from flows.doctor.rewards import check_columns, check_rewards, check_scopes
+from flows.doctor.retention import check_retention
+from flows.doctor.rewards import check_columns, check_rewards, check_scopes, check_value_model
+from flows.doctor.servers import check_vllm
+from flows.doctor.special_tokens import check_special_tokens
 from flows.doctor.templates import check_policy_template, check_reward_model_templates
 from flows.doctor.timing import RoundTime, time_a_round
 from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
 from grpo_train.problems.curriculum import check_difficulty
-from grpo_train.problems.splits import ProblemSet, load_problems
+from grpo_train.problems.splits import ProblemSet, load_problems, shard_name
 from reward_training.rewards.columns import columns_read
 from reward_training.transformer.precision import pick_device
 from tasks.runs.workspace import models_folder
@@ -66,18 +72,22 @@ class DoctorReport:
         )
 
 
-def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorReport:
+def check(config: Config, workspace: Path, *, quick: bool = False, is_follow_on: bool = False) -> DoctorReport:
     """Check everything that the configuration names; a model that is not there yet is built or downloaded.
 
-    `quick` leaves out gold answers for checkers that need worker processes (reasoning_gym, regex).
+    `quick` leaves out gold answers for checkers that need worker processes (reasoning_gym, regex), `is_follow_on` the cold start,
+    which a follow-on does not have.
     """
-    findings = [*check_launcher(config), *check_vllm(config), *check_rewards(config)]
+    findings = [*check_launcher(config), *check_alerts(config), *check_rewards(config)]
     try:
         folder = Path(prepare_policy(config.policy, models_folder(workspace)).path)
         tokenizer = load_tokenizer(folder, config.template_settings)
     except ConfigError as error:
         return DoctorReport([Finding("model", "fail", str(error)), *findings])
-    findings += [check_model(folder), *check_tokenizer(tokenizer), *check_pairs(config)]
+    model = check_model(folder)
+    if model.status == "fail":
+        return DoctorReport([model, *findings], folder)
+    findings += [model, *check_tokenizer(tokenizer), *check_pairs(config)]
     findings += [check_memory(config, folder), check_disk(config, folder, workspace)]
     try:
         load = partial(
@@ -94,17 +104,23 @@ def check(config: Config, workspace: Path, *, quick: bool = False) -> DoctorRepo
         check_difficulty(problems.by_split["train"], config.curriculum)
     except ConfigError as error:
         return DoctorReport([*findings, Finding("problems", "fail", str(error))], folder)
-    findings += check_adapters(config, folder)
+    findings += [*check_adapters(config, folder), *check_value_model(config, folder, tokenizer)]
     findings += check_positions(config, folder, tokenizer, problems.all)
+    findings += check_vllm(config, folder, tokenizer, problems.all)
     findings += _check_problems(config, problems, quick=quick)
+    if not is_follow_on:
+        findings += check_cold_start(config, tokenizer, problems)
+    findings += check_retention(config, folder, tokenizer, quick=quick)
+    findings += check_special_tokens(config, tokenizer)
     findings += check_policy_template(config, folder, tokenizer, problems.all)
     findings += check_reward_model_templates(config, folder, problems.all, workspace)
     return DoctorReport(findings, folder, problems)
 
 
 def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Iterator[Finding]:
-    yield from check_splits(config, problems.counts)
+    yield from check_splits(config, problems)
     yield check_batches(config, problems.counts["train"])
+    yield from check_sizes(config)
     yield from check_scopes(config, problems.by_split)
     all_problems = problems.all
     yield from check_columns(config, all_problems)
@@ -112,13 +128,13 @@ def _check_problems(config: Config, problems: ProblemSet, *, quick: bool) -> Ite
     yield from check_gold_answers(config, all_problems, quick=quick)
 
 
-def refuse_faulty(config: Config, workspace: Path) -> DoctorReport:
+def refuse_faulty(config: Config, workspace: Path, *, is_follow_on: bool = False) -> DoctorReport:
     """Run the quick checks; returns the report.
 
     Raises:
         ConfigError: a check failed; the message has every failure with its remedy.
     """
-    report = check(config, workspace, quick=True)
+    report = check(config, workspace, quick=True, is_follow_on=is_follow_on)
     if report.failed:
         raise ConfigError(report.failures)
     return report
@@ -145,7 +161,8 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
     terminal.print(render(architecture))
     if architecture.failed:
         raise ConfigError(architecture.failures)
-    result = preflight(config, model, tokenizer, train)
+    pairs = isinstance(config.method, PairMethod)
+    result = preflight(config, model, tokenizer, report.problems.by_split[shard_name(0)] if pairs else train)
     sampled = DoctorReport(list(preflight_checks(result, config)))
     histogram = [render_histogram(result)] if result.pass_rates else []
     for part in (render(sampled), *histogram, render_rewards(result)):

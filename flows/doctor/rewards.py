@@ -5,21 +5,34 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from configs.errors import ConfigError
+from transformers import PreTrainedTokenizerBase
+
+from configs.errors import ConfigError, ServerAway
 from configs.records import Problem
-from configs.schema.config import Config
-from configs.schema.policy import PolicyConfig
+from configs.schema.config import OF_THE_CHECKER, Config
+from configs.schema.methods.method import OF_POLICY, PpoMethod
+from configs.schema.policy import ModelSource
 from configs.schema.problems import ReasoningGymSource
-from configs.schema.reward_models import FrozenRewardModel
-from configs.schema.rewards import JudgeRewardConfig, OutcomeRewardConfig, PythonRewardConfig
+from configs.schema.reward_models import FrozenRewardModel, ServedRewardModel
+from configs.schema.rewards import (
+    JudgeRewardConfig,
+    ModelRewardConfig,
+    OutcomeRewardConfig,
+    ProcessRewardConfig,
+    PythonRewardConfig,
+)
 from configs.schema.scopes import check_sources, metric_part, source_name, source_names
-from flows.doctor.checks import Finding
+from flows.doctor.checks import Finding, reward_model_folder
 from grpo_train.policies.model_source import BUILTIN, HUB_ID, is_model_folder, policy_folder
 from reward_training.judges.client import JudgeClient
 from reward_training.judges.judge import read_rubric
+from reward_training.reward_models.backbone import check_backbone, check_classifier
+from reward_training.reward_models.served import ServedScorer
 from reward_training.rewards.python_forms import SIGNATURES, form_of, missing_columns
 from reward_training.rewards.python_function import load_function
-from tasks.runs.workspace import models_folder
+from reward_training.transformer.loading.adapters import refuse_adapter
+from tasks.runs.workspace import models_folder, run_folder, served_file
+from tasks.stages.value_model import refuse_other_tokens
 
 HELD_OUT = {"dev", "test"}
 PROBE_TIMEOUT_S = 30.0
@@ -38,6 +51,8 @@ def check_rewards(config: Config) -> Iterator[Finding]:
     for name, model in config.reward_models.items():
         if isinstance(model, FrozenRewardModel):
             yield _check_frozen(name, model)
+        elif isinstance(model, ServedRewardModel):
+            yield _check_served(name, model, served_file(run_folder(Path.cwd(), config.run_name), name))
         elif model.backbone is not None:
             yield _check_backbone(name, model.backbone)
 
@@ -98,19 +113,44 @@ def _check_judge(reward: JudgeRewardConfig) -> Finding:
 
 
 def _check_frozen(name: str, model: FrozenRewardModel) -> Finding:
-    title = f"reward model {name}"
-    if is_model_folder(Path(model.path)):
-        return Finding(title, "ok", f"{model.path} is there")
+    title, field = f"reward model {name}", f"reward_models.{name}.path"
+    try:
+        refuse_adapter(model.path, field)
+        if is_model_folder(Path(model.path)):
+            check_classifier(Path(model.path), field)
+            return Finding(title, "ok", f"{model.path} is there")
+    except ConfigError as error:
+        return Finding(title, "fail", str(error))
     if not Path(model.path).exists() and HUB_ID.match(model.path):
         return Finding(title, "warn", f"{model.path} is no folder here", "a hub must be reachable for the first use")
-    remedy = f"set reward_models.{name}.path to a folder with config.json and safetensors, or to a hub id"
+    remedy = f"set {field} to a folder with config.json and safetensors, or to a hub id"
     return Finding(title, "fail", f"{model.path} holds no model", remedy)
 
 
-def _check_backbone(name: str, backbone: PolicyConfig) -> Finding:
+def _check_served(name: str, model: ServedRewardModel, record: Path) -> Finding:
+    """Whether the server answers, holds the model, takes our longest conversations, and scores known texts as `record` has it."""
+    title = f"reward model {name}"
+    asked = model.model_copy(update={"timeout_s": PROBE_TIMEOUT_S, "patience_s": 0.0})
+    try:
+        with ServedScorer(name, asked, record=record, keeps=False) as scorer:
+            held = scorer.open()
+    except (ConfigError, ServerAway) as error:
+        return Finding(title, "fail", str(error))
+    context = f", up to {held.max_length} tokens" if held.max_length is not None else ""
+    detail = f"{held.model} at {held.url} answers{context}"
+    if held.has_vocabulary:
+        return Finding(title, "ok", detail)
+    remedy = f"make sure yourself that it was trained with the tokenizer in {model.path}"
+    return Finding(title, "warn", f"{detail}; it has no /tokenize, so its vocabulary was not compared", remedy)
+
+
+def _check_backbone(name: str, backbone: ModelSource) -> Finding:
     title, field = f"reward model {name}", f"reward_models.{name}.backbone.path"
     try:
         folder = policy_folder(backbone, models_folder(Path.cwd()))
+        refuse_adapter(folder, field)
+        if is_model_folder(folder):
+            check_backbone(folder, field)
     except ConfigError as error:
         return Finding(title, "fail", str(error).replace("policy.path", field))
     if is_model_folder(folder) or backbone.wheel is not None or backbone.path.startswith(BUILTIN):
@@ -121,6 +161,22 @@ def _check_backbone(name: str, backbone: PolicyConfig) -> Finding:
     return Finding(
         title, "warn", f"{backbone.path} is no folder here", "a hub must be reachable; `regroup fetch` takes it"
     )
+
+
+def check_value_model(config: Config, policy: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
+    """Whether a value model can be made of what the method names: its backbone is here, and has the policy's tokens."""
+    method = config.method
+    if not isinstance(method, PpoMethod):
+        return
+    try:
+        if method.value_model == OF_POLICY:
+            check_backbone(policy, "method.value_model")
+        elif is_model_folder(folder := reward_model_folder(config, method.value_model, policy)):
+            refuse_other_tokens(method.value_model, folder, tokenizer)
+    except ConfigError as error:
+        yield Finding("value model", "fail", str(error))
+    else:
+        yield Finding("value model", "ok", f"begins from {method.value_model}")
 
 
 def check_scopes(config: Config, by_split: Mapping[str, Sequence[Problem]]) -> Iterator[Finding]:
@@ -151,10 +207,29 @@ def _scope(config: Config, source: str, count: int) -> str:
 
 def _check_promotion_metric(config: Config, sources: Collection[str], *, is_mixed: bool) -> Finding:
     known = promotion_metrics(config, sources, is_mixed=is_mixed)
+    if (model := _retrained_behind(config, config.promotion.metric)) is not None:
+        detail = (
+            f"promotion.metric={config.promotion.metric} is measured by reward model {model!r}, which each round trains anew: "
+            "champion and challenger would have the scores of two models"
+        )
+        return Finding(
+            "promotion", "fail", detail, "name a metric of a reward that stays, such as a frozen reward model"
+        )
     if config.promotion.metric in known:
         return Finding("promotion", "ok", f"{config.promotion.rule} by {config.promotion.metric}")
     detail = f"promotion.metric={config.promotion.metric} is not measured"
     return Finding("promotion", "fail", detail, f"use one of {', '.join(known)}")
+
+
+def _retrained_behind(config: Config, metric: str) -> str | None:
+    """The trained reward model whose scores the metric is made of; None if there is none."""
+    rewards = {reward.name: reward for reward in [*config.rewards, *config.evaluation.rewards]}
+    names = config.checkers if metric.startswith(OF_THE_CHECKER) else [metric.partition("/")[2]]
+    measured = [rewards[name] for name in names if name in rewards]
+    checking = [r.checked_by for r in measured if isinstance(r, ProcessRewardConfig)]
+    measured += [rewards[name] for name in checking if name in rewards]
+    models = [reward.model for reward in measured if isinstance(reward, ModelRewardConfig)]
+    return next((name for name in models if name in config.trained_reward_models), None)
 
 
 def promotion_metrics(config: Config, sources: Collection[str], *, is_mixed: bool) -> list[str]:

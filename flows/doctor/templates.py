@@ -11,7 +11,7 @@ from configs.errors import ConfigError, TemplateRefusal
 from configs.records import Message, PreferencePair, Problem, Prompt
 from configs.schema.config import Config
 from configs.schema.preferences import FileLabeler
-from configs.schema.reward_models import RewardModel, TrainedRewardModel
+from configs.schema.reward_models import RewardModel, ServedRewardModel, TrainedRewardModel
 from flows.doctor.checks import Finding
 from grpo_train.policies.model import load_tokenizer
 from grpo_train.policies.model_source import is_model_folder, policy_folder
@@ -134,7 +134,8 @@ def _base(model: RewardModel, policy: Path, workspace: Path) -> Path | None:
             folder = policy_folder(model.backbone, models_folder(workspace))
         except ConfigError:
             return None  # check_rewards tells it
-    return folder if is_model_folder(folder) else None
+    is_here = is_model_folder(folder) or (isinstance(model, ServedRewardModel) and folder.is_dir())
+    return folder if is_here else None
 
 
 def _pairs_of_file(name: str, model: RewardModel) -> list[PreferencePair]:

@@ -11,8 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.records import Completion, Problem
 from configs.schema.config import Config
+from configs.schema.measuring.retention import ChoiceSuite, GenerateSuite, RetentionSuite, TextSuite
+from configs.schema.methods.method import BestOfNMethod, PairMethod, PpoMethod
 from configs.seeds import seed_for
 from grpo_train.measuring.evaluation import num_responses
+from grpo_train.measuring.retention.likelihood import choice_rows, encoded_choices, encoded_texts, text_rows
+from grpo_train.measuring.retention.suites import read_choices, read_texts
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.trainer import num_steps
 from grpo_train.updating.loss import BatchSize, policy_loss
@@ -23,8 +27,13 @@ T = TypeVar("T")
 
 TIMED_TOKENS = 64
 """tokens after which timed responses are cut; the time of longer ones is extrapolated"""
+FORWARD_SHARE = 1 / 3
+"""of the time of forward and backward pass, that of the forward pass"""
 TIMED_ROWS = 64
 """most responses that are timed together"""
+TIMED_ITEMS = 8
+"""items of a suite that are timed; the time of the others follows from their tokens"""
+OLD_ABILITIES = "old abilities"
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Speed:
     """seconds to sample one response in a batch, at the length that this model's responses have"""
     seconds_per_trained_response: float
     """seconds for forward and backward pass of one response"""
+    reading_s: float = 0.0
+    """seconds for the suites of texts and choices"""
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,6 @@ def time_a_round(
 
 def round_time(config: Config, speed: Speed, counts: dict[str, int]) -> RoundTime:
     """Seconds of each stage of a round at the given speed."""
-    grpo = config.grpo_config
-    steps = num_steps(grpo, counts["train"])
-    train_step = speed.seconds_per_response + grpo.updates_per_batch * speed.seconds_per_trained_response
     regenerated = config.regeneration.num_problems * config.regeneration.group_size
     num_pairs = {
         name: min(model.max_pairs, config.regeneration.num_problems * model.pairs_per_problem) * model.epochs
@@ -75,11 +83,55 @@ def round_time(config: Config, speed: Speed, counts: dict[str, int]) -> RoundTim
     return RoundTime(
         {
             **{f"reward model {name}": 2 * n * speed.seconds_per_trained_response for name, n in num_pairs.items()},
-            "policy": steps * grpo.batch_size * train_step,
+            "policy": _of_policy(config, speed, counts["train"]),
             "evaluate": num_responses(config, counts["dev"] + counts["test"]) * speed.seconds_per_response,
+            **({OLD_ABILITIES: _of_suites(config, speed)} if config.evaluation.retention else {}),
             "regenerate": regenerated * speed.seconds_per_response,
         }
     )
+
+
+def _of_policy(config: Config, speed: Speed, num_problems: int) -> float:
+    """Seconds of a round's training of the policy on that many problems."""
+    method, grpo = config.method, config.grpo_config
+    if isinstance(method, PairMethod):
+        return _of_pairs(config, method, speed)
+    steps, per_step = num_steps(grpo, num_problems), grpo.batch_size // grpo.group_size
+    if isinstance(method, BestOfNMethod) and method.mode == "offline":  # a problem is asked once
+        num_asked = min(steps * per_step, num_problems)
+        sampled = num_asked * grpo.group_size * speed.seconds_per_response
+        return sampled + method.epochs * num_asked * speed.seconds_per_trained_response
+    num_trained = per_step if isinstance(method, BestOfNMethod) else grpo.batch_size
+    passes = grpo.updates_per_batch * (1 + (FORWARD_SHARE if grpo.kl_coefficient else 0))
+    step = grpo.batch_size * speed.seconds_per_response + num_trained * passes * speed.seconds_per_trained_response
+    return steps * step + _of_value_model(config, speed, steps)
+
+
+def _of_suites(config: Config, speed: Speed) -> float:
+    """Seconds of the suites and of the forward KL; responses of `generate` are taken to be as long as those of training, and as much
+    longer as their limit is."""
+    limit = config.grpo_config.max_response_length
+    suites = [suite for suite in config.evaluation.retention.values() if isinstance(suite, GenerateSuite)]
+    generated = sum(suite.num_items * max(1.0, suite.max_response_length / limit) for suite in suites)
+    read = config.evaluation.num_kl_problems * FORWARD_SHARE * speed.seconds_per_trained_response
+    return speed.reading_s + generated * speed.seconds_per_response + read
+
+
+def _of_value_model(config: Config, speed: Speed, num_steps: int) -> float:
+    """Seconds that a value model of the policy's size adds to a training: its updates, and a forward pass before each step's."""
+    method, grpo = config.method, config.grpo_config
+    if not isinstance(method, PpoMethod):
+        return 0.0
+    regenerated = config.regeneration.num_problems * config.regeneration.group_size
+    passes = num_steps * ((method.value_updates or grpo.updates_per_batch) + FORWARD_SHARE) * grpo.batch_size
+    warmup = method.value_warmup_updates * min(grpo.batch_size, regenerated)
+    return (passes + warmup) * speed.seconds_per_trained_response
+
+
+def _of_pairs(config: Config, method: PairMethod, speed: Speed) -> float:
+    """Seconds of a training on as many pairs as there can be, with the reference's forward pass over each."""
+    num_pairs = method.epochs * method.pairs_per_problem * config.regeneration.num_problems
+    return 2 * num_pairs * speed.seconds_per_trained_response * (1 + FORWARD_SHARE)
 
 
 def measure_speed(
@@ -100,7 +152,44 @@ def measure_speed(
     stretch = _stretch(completions, length, config.grpo_config.max_response_length)
     _forward_backward(config, actor, completions[:2])
     _, trained = _timed(lambda: _forward_backward(config, actor, completions), model.device)
-    return Speed(seconds / len(completions) * stretch, trained / len(completions) * stretch)
+    return Speed(
+        seconds / len(completions) * stretch,
+        trained / len(completions) * stretch,
+        sum(
+            _seconds_to_read(config, name, suite, actor, tokenizer)
+            for name, suite in config.evaluation.retention.items()
+        ),
+    )
+
+
+def _seconds_to_read(
+    config: Config, name: str, suite: RetentionSuite, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> float:
+    """Seconds of a suite of texts or choices, from those of its first items and the tokens of all; 0 for other suites."""
+    max_tokens = config.grpo_config.micro_batch_tokens
+    match suite:
+        case TextSuite():
+            texts = read_texts(suite, name)
+            lengths = [len(ids) for ids in encoded_texts(tokenizer, texts, suite, name)]
+            first = texts[:TIMED_ITEMS]
+            _, seconds = _timed(
+                lambda: text_rows(model, tokenizer, first, suite, name, max_tokens=max_tokens), model.device
+            )
+        case ChoiceSuite():
+            items = read_choices(suite, name)
+            lengths = [_num_tokens(encoded_choices(tokenizer, [item], suite, name)) for item in items]
+            some = items[:TIMED_ITEMS]
+            _, seconds = _timed(
+                lambda: choice_rows(model, tokenizer, some, suite, name, max_tokens=max_tokens), model.device
+            )
+        case _:
+            return 0.0
+    return seconds * sum(lengths) / sum(lengths[:TIMED_ITEMS])
+
+
+def _num_tokens(choices: Sequence[Completion]) -> int:
+    """Tokens that are read of a question and its choices."""
+    return len(choices[0].prompt_ids) + sum(len(choice.token_ids) for choice in choices)
 
 
 def _sample(

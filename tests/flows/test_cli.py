@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from configs.errors import ConfigError, StageStopped, WorkspaceBusy
-from flows import cli
+from configs.reader import load_config
+from flows import cli, launch
 from flows.cli import main
-from tests.paths import TINY
+from tasks.running import joining
+from tasks.runs.run_file import create_run
+from tests.paths import ROOT, TINY
 from tests.tasks.stage_kit import open_untold
 
 
@@ -28,6 +34,8 @@ from tests.tasks.stage_kit import open_untold
         "evaluate",
         "sample",
         "export",
+        "clean",
+        "rollback",
         "report",
         "ui",
         "review",
@@ -66,6 +74,20 @@ def test_an_error_has_its_exit_code_and_its_message_on_standard_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert str(error) in err
+
+
+def test_a_full_disk_is_one_message_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raises(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/tiny/round_001/policy")
+
+    monkeypatch.setattr("flows.launch.run_to_the_end", raises)
+    assert main(["run", str(TINY)]) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device: 'runs/tiny/round_001/policy'" in said
+    assert f"MiB are free in {Path.cwd()}; free some, and the same command goes on from here" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("argv", [["run"], ["walk"], ["run", str(TINY), "--sett", "a=1"], ["serve", str(TINY)]])
@@ -130,3 +152,77 @@ def test_a_name_that_no_folder_should_have_is_refused(
     monkeypatch.chdir(tmp_path)
     assert main(["run", str(TINY), "--run", "../elsewhere"]) == 2
     assert "run.name" in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_that_is_only_read_lies_in_a_temporary_folder(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`regroup report` in a read-only folder ended with a traceback."""
+    folder = open_untold(workspace).folder
+    monkeypatch.setattr("flows.commands.is_writable", lambda _: False)
+    assert main(["report", folder.name]) == 0
+    said = capsys.readouterr()
+    page = Path(said.out.strip())
+    assert page.name == "report.html"
+    assert page.read_text().startswith("<!doctype html>")
+    assert workspace not in page.parents
+    assert "cannot be written to; the report is in a temporary folder" in said.err
+    shutil.rmtree(page.parent)
+
+
+def test_a_module_is_not_replaced_by_a_file_of_the_folder_under_python_m(tmp_path: Path) -> None:
+    for name in ("random", "tasks", "configs", "rich"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('taken for another')")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "flows.cli", "status"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_time_zone_that_is_none_ends_2_with_one_that_is(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(TINY), "--cron", "0 2 * * *", "--timezone", "europe/paris"]) == 2
+    assert "--timezone 'europe/paris' is no time zone; Europe/Paris" in capsys.readouterr().err
+    assert list(workspace.iterdir()) == []
+
+
+def test_join_of_what_is_no_name_ends_2(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("../../etc", ""):
+        assert main(["join", name]) == 2
+        assert f"{name!r} is no name of a run; runs there: none" in " ".join(capsys.readouterr().err.split())
+
+
+def test_join_of_a_run_of_one_machine_says_that_there_is_nothing_to_join(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_run(workspace, load_config(TINY))
+    asked = iter([False, True])
+    monkeypatch.setattr(launch._Finished, "__call__", lambda finished: next(asked))
+    monkeypatch.setattr(joining, "LOOK_EVERY_S", 0.01)
+    assert main(["join", "tiny"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("run 'tiny' has launcher.num_machines=1: there is nothing to join") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("bgi", "no run 'bgi' has begun there yet; did you mean 'big'? runs there: big, tiny, zero"),
+        ("other", "no run 'other' has begun there yet; runs there: big, tiny, zero"),
+        ("big", ""),
+    ],
+)
+def test_join_says_once_that_no_run_of_that_name_has_begun_and_waits_on(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    """A mistyped name was waited for without a word."""
+    for run in ("tiny", "big", "zero"):
+        (workspace / "runs" / run).mkdir(parents=True)
+        (workspace / "runs" / run / "run.json").touch()
+    asked = iter([False, False, True])
+    monkeypatch.setattr(launch._Finished, "__call__", lambda finished: next(asked))
+    monkeypatch.setattr(joining, "LOOK_EVERY_S", 0.01)
+    assert main(["join", name]) == 0
+    assert list(asked) == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("no run ") == bool(told)
+    assert told in said

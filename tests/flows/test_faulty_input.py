@@ -74,6 +74,11 @@ CONFIGURATIONS = [
     Fault("broken YAML", ("is no YAML", "line"), b"rounds: [1\npolicy: {\n"),
     Fault("binary YAML", ("is not text", "name a YAML file"), b"\x80\x00\xff"),
     Fault("YAML that is a list", ("holds list, not a mapping", "configs/tiny.yaml"), b"- 1\n"),
+    Fault("key twice", ("the key 'lr' stands twice, first in line 2", "line 3, column 3"), b"a:\n  lr: 1\n  lr: 2\n"),
+    Fault(
+        "half a character in YAML", ("'Be \\ud83d' holds '\\ud83d'", "line 1"), b'problems: {system: "Be \\ud83d"}\n'
+    ),
+    Fault("YAML in many brackets", ("nested in more than 50", "line 1, column"), b"a: " + b"[" * 700 + b"]" * 700),
     Fault("empty YAML", ("not a mapping", "configs/tiny.yaml"), b""),
 ]
 
@@ -81,7 +86,11 @@ DATA_AND_MODELS = [
     Fault(
         "missing model", ("models/none", "give a folder with safetensors, a hub id"), {"policy.path": "./models/none"}
     ),
-    Fault("unknown built-in model", ("the only built-in model is builtin:tiny",), {"policy.path": "builtin:big"}),
+    Fault(
+        "unknown built-in model",
+        ("the built-in models are builtin:tiny, builtin:tiny_vllm",),
+        {"policy.path": "builtin:big"},
+    ),
     Fault("hub id that is not there", ("check the id and the network",), {"policy.path": "nobody/nothing"}),
     Fault("folder without a model", ("save_pretrained",), {"policy.path": "folder"}, {"folder/a.txt": b"x"}),
     Fault(
@@ -91,6 +100,35 @@ DATA_AND_MODELS = [
     ),
     Fault("empty file", ("data.jsonl is empty", "needs a row a problem"), files={"data.jsonl": b""}),
     Fault("broken JSON", ("line 91: broken JSON", "mend the line"), files={"data.jsonl": DATA.encode() + b'{"a": \n'}),
+    Fault(
+        "many brackets",
+        ("line 91: values are nested in more than 100",),
+        files={"data.jsonl": DATA.encode() + b'{"question": ' + b"[" * 400 + b"]" * 400 + b', "answer": "1"}\n'},
+    ),
+    Fault(
+        "answers that are no numbers",
+        ("90 of 90 rows cannot be read", "line 1: the answer is inf"),
+        files={"data.jsonl": b"".join(b'{"question": "Say %d", "answer": 1e999}\n' % i for i in range(90))},
+    ),
+    Fault(
+        "questions with their answer",
+        ("ends with its own answer in 90 of 90", "columns.question"),
+        files={
+            "data.jsonl": "".join(
+                json.dumps(r | {"question": f"Say\nAnswer: {r['answer']}"}) + "\n" for r in ROWS
+            ).encode()
+        },
+    ),
+    Fault(
+        "most prompts too long",
+        ("80 of 90", "raise it"),
+        {"problems.max_prompt_length": 60},
+        {
+            "data.jsonl": "".join(
+                json.dumps(r | {"question": r["question"] + "!" * 60 * (i > 9)}) + "\n" for i, r in enumerate(ROWS)
+            ).encode()
+        },
+    ),
     Fault("binary file", ("is not text", "name a JSONL file"), files={"data.jsonl": b"\x80\x00"}),
     Fault(
         "missing column",

@@ -7,7 +7,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,16 @@ import pytest
 
 from configs.disk.files import write_json
 from configs.errors import ConfigError
-from flows.prefect_server import APP, check_answers, configure, end_leftovers, free_port, making_database
+from flows import prefect_server
+from flows.prefect_server import (
+    APP,
+    DATABASE_SETTINGS,
+    check_answers,
+    configure,
+    end_leftovers,
+    free_port,
+    making_database,
+)
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 GONE = {"pid": 2**22 + 1, "started": 0.0}
@@ -110,3 +120,53 @@ def test_a_new_workspace_gets_a_database_and_no_server_is_left(tmp_path: Path, m
     database.close()
     with making_database(tmp_path):
         assert not list((tmp_path / ".prefect").glob("server-*.json"))
+
+
+@pytest.mark.parametrize("odd", ["what?", "a?b=c"])
+def test_the_database_lies_in_the_workspace_whatever_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    """Prefect's own address of the database ended at the `?`, in a file that MLflow's ended in too."""
+    from prefect.settings.models.root import Settings
+
+    for name in [name for name in os.environ if name.startswith(("PREFECT_HOME", *DATABASE_SETTINGS))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "")
+    monkeypatch.delenv("PREFECT_SERVER_DATABASE_CONNECTION_URL")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / odd))
+    configure(tmp_path)
+    url = Settings().server.database.connection_url
+    assert url is not None
+    path = f"{tmp_path}/{odd}/prefect.db".replace("?", "%3F").replace("=", "%3D")
+    assert url.get_secret_value() == f"sqlite+aiosqlite:///file:{path}?uri=true"
+
+
+def test_a_server_that_is_killed_is_started_again_until_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_server, "RESTART_AFTER_S", 0.02)
+    monkeypatch.setattr(prefect_server, "LONGEST_RESTART_S", 0.02)
+    pid_file = tmp_path / "server-1.json"
+    server = prefect_server.Server(1, pid_file, tmp_path / "server.log", SLEEP, dict(os.environ))
+    server.keep_up()
+    pids = set()
+    try:
+        for _ in range(3):
+            pids.add(server.process.pid)
+            assert json.loads(pid_file.read_text())["server"]["pid"] == server.process.pid
+            server.process.kill()
+            _until(lambda: server.process.pid not in pids and json.loads(pid_file.read_text())["server"] is not None)
+    finally:
+        server.stop()
+    assert len(pids) == 3
+    assert server.process.poll() is not None
+    assert not pid_file.exists()
+    time.sleep(0.1)
+    assert not pid_file.exists()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -10,7 +10,6 @@ from configs.reader import load_config
 from configs.schema.config import Config, RunConfig
 from flows import schedule
 from flows.schedule import next_run
-from tasks.runs.follow_on import runs_of_chain
 from tasks.runs.run_file import create_run
 from tests.paths import TINY
 
@@ -21,8 +20,9 @@ def config() -> Config:
 
 
 def _create(root: Path, config: Config, *names: str) -> None:
-    for name in names:
-        create_run(root, config.model_copy(update={"run": RunConfig(name=name)}))
+    """Runs each of which follows on from the one before."""
+    for name, predecessor in zip(names, [None, *names[:-1]], strict=True):
+        create_run(root, config.model_copy(update={"run": RunConfig(name=name)}), predecessor=predecessor)
 
 
 def test_the_first_call_starts_the_run_itself(tmp_path: Path, config: Config) -> None:
@@ -43,7 +43,15 @@ def test_when_all_are_finished_the_newest_is_followed(
     assert next_run(tmp_path, config) == "tiny-0002"
 
 
-def test_a_chain_holds_its_own_runs_only(tmp_path: Path, config: Config) -> None:
-    _create(tmp_path, config, "tiny", "tiny-b", "tinytown", "tiny-0002", "other", "tiny-12345")
-    assert {file.name for file in runs_of_chain(tmp_path, "tiny")} == {"tiny", "tiny-0002"}
-    assert {file.name for file in runs_of_chain(tmp_path, "tiny-0002")} == {"tiny", "tiny-0002"}
+def test_an_interrupted_run_keeps_its_settings_and_those_that_differ_are_named(
+    tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs named alike were one chain, so that one was taken up with the other's settings."""
+    _create(tmp_path, load_config(TINY, ["grpo_config.group_size=2"]), "tiny", "bench-0100")
+    _create(tmp_path, config, "bench-0200")
+    assert next_run(tmp_path, load_config(TINY, ["run.name=bench-0200"])).name == "bench-0200"
+    assert capsys.readouterr().err == ""
+    assert next_run(tmp_path, config).config["grpo_config"]["group_size"] == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "run 'tiny' goes on with the settings that it was started with" in said
+    assert "grpo_config.group_size: 2, not 4" in said

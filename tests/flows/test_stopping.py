@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from flows.stopping import Stop
+from flows.stopping import Stop, held_back
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -44,3 +44,27 @@ def test_off_the_main_thread_nothing_is_taken() -> None:
     thread.start()
     thread.join()
     assert taken == [before]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_what_is_started_is_noted(number: signal.Signals) -> None:
+    done: list[str] = []
+    stop = Stop()
+    with stop.listening():
+        with held_back():
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            done += ["started", "noted"]
+            assert not stop()
+        assert stop()
+    assert done == ["started", "noted"]
+
+
+def test_a_signal_is_not_lost_where_starting_fails() -> None:
+    def start() -> None:
+        with held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise OSError("nothing to start")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()

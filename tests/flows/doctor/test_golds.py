@@ -99,7 +99,7 @@ def test_gold_answers_are_taken_out_of_solutions(workspace: Path) -> None:
     from grpo_train.problems.sources import read_source
 
     rows = [r"So it is $\boxed{\frac{1}{2}}$.", r"Hence \boxed{3} and \boxed{-3}.", "no box"]
-    Path("a.jsonl").write_text("".join(json.dumps({"question": a, "answer": a}) + "\n" for a in rows))
+    Path("a.jsonl").write_text("".join(json.dumps({"question": f"{len(a)}?", "answer": a}) + "\n" for a in rows))
     found = read_source(FileSource(path="a.jsonl", answer_place="boxed"))
     assert [problem.answer for problem in found.problems] == [r"\frac{1}{2}", "3, -3"]
     assert found.num_unmatched == 1

@@ -5,46 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from rich.console import Console
-from transformers import LlamaConfig
+from transformers import CohereConfig, LlamaConfig
 
 import flows.doctor.checks as doctor_checks
 import flows.doctor.golds as doctor_golds
 import flows.doctor.resources as doctor_resources
 import flows.doctor.rewards as doctor_rewards
-import flows.doctor.timing as doctor_timing
 from configs.errors import ConfigError
-from configs.reader import load_config
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from flows.cli import main
 from flows.doctor.checks import Finding, num_parameters
-from flows.doctor.report import DoctorReport, check, duration, refuse_faulty, render, render_time
+from flows.doctor.report import DoctorReport, check, refuse_faulty, render
 from flows.doctor.resources import memory_needed
 from flows.doctor.rewards import promotion_metrics
-from flows.doctor.timing import RoundTime, Speed, round_time
-from grpo_train.policies.tiny_model import save_tiny_model
+from grpo_train.policies.tiny_model import build_tiny_tokenizer, save_tiny_model
 from reward_training.answers.finding.extraction import extractor
 from tests.paths import TINY
+from tests.reward_training.rewards.test_model_reward import save_model
 
 Configure = Callable[..., Config]
-
-
-@pytest.fixture
-def configure(workspace: Path) -> Configure:
-    """tiny.yaml with some blocks replaced; keys of inner mappings are merged."""
-
-    def configured(**blocks: Any) -> Config:
-        data = yaml.safe_load(TINY.read_text())
-        for name, value in blocks.items():
-            data[name] = data.get(name, {}) | value if isinstance(value, dict) else value
-        path = workspace / "config.yaml"
-        path.write_text(yaml.safe_dump(data))
-        return load_config(path)
-
-    return configured
 
 
 def _found(report: DoctorReport, name: str) -> Finding:
@@ -95,6 +77,26 @@ def test_run_is_refused_with_every_finding_and_its_remedy(configure: Configure, 
     assert "promotion.metric=accuracy is not measured; use one of greedy_accuracy" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("metric", "checker", "fails"),
+    [
+        ("sampled/taste", None, True),
+        ("greedy/steps", None, True),
+        ("greedy_accuracy", "taste", True),
+        ("greedy_accuracy", None, False),
+        ("sampled/correct", "taste", False),
+    ],
+)
+def test_a_reward_model_that_each_round_retrains_decides_about_no_promotion(
+    metric: str, checker: str | None, fails: bool, configure: Configure, workspace: Path
+) -> None:
+    steps = {"name": "steps", "kind": "process", "checked_by": "taste"}
+    config = configure(evaluation={"rewards": [steps], "checker": checker}, promotion={"metric": metric})
+    found = next(f for f in check(config, workspace, quick=True).findings if f.name == "promotion")
+    assert (found.status == "fail") == fails
+    assert ("reward model 'taste', which each round trains anew" in found.detail) == fails
+
+
 def test_column_that_a_reward_function_needs_is_looked_for(configure: Configure, workspace: Path) -> None:
     (workspace / "trl_style_of_test.py").write_text(
         "def reward(completions, target, **kwargs):\n    return [0.0] * len(completions)\n"
@@ -138,9 +140,12 @@ def test_reasoning_gym_scorer_is_refused_for_other_sources(configure: Configure)
     ]
 
 
-@pytest.mark.parametrize(("path", "status"), [("model", "ok"), ("someone/reward-model", "warn"), ("./none", "fail")])
+@pytest.mark.parametrize(
+    ("path", "status"), [("model", "ok"), ("policy", "fail"), ("someone/reward-model", "warn"), ("./none", "fail")]
+)
 def test_frozen_reward_model_is_looked_for(path: str, status: str, configure: Configure) -> None:
-    save_tiny_model(Path("model"))
+    save_tiny_model(Path("policy"))
+    save_model(Path("model"), build_tiny_tokenizer())
     config = configure(reward_models={"taste": {"kind": "frozen", "path": path}})
     found = [found for found in doctor_rewards.check_rewards(config) if found.name == "reward model taste"]
     assert [check.status for check in found] == [status]
@@ -154,6 +159,31 @@ def test_batch_larger_than_the_training_problems_fails(configure: Configure) -> 
     assert found.status == "fail"
 
 
+def test_a_method_on_pairs_has_as_many_as_the_regeneration_has_problems(configure: Configure) -> None:
+    config = configure(method={"kind": "ipo", "batch_size": 24, "epochs": 2})
+    found = doctor_checks.check_batches(config, 0)
+    assert found.status == "ok"
+    assert found.detail.startswith("at most 40 pairs of 40 problems and 4 updates a round")  # 80 / 24
+
+
+def test_offline_best_of_n_goes_over_what_it_keeps_as_often_as_it_says(configure: Configure) -> None:
+    config = configure(method={"kind": "best_of_n", "mode": "offline", "epochs": 3})
+    found = doctor_checks.check_batches(config, 28)
+    # 6 x 4 problems are asked; 3 x 24 / 4 updates
+    assert found.detail == "at most 24 responses are kept, one of each problem, for 18 updates a round"
+
+
+def test_sizes_that_a_method_on_pairs_does_not_read_are_named(configure: Configure) -> None:
+    """grpo_config.learning_rate looks like DPO's, which is method.learning_rate."""
+    assert not list(doctor_checks.check_sizes(configure()))
+    [found] = doctor_checks.check_sizes(configure(method={"kind": "dpo"}))
+    assert found.status == "ok"
+    assert found.detail == (
+        "dpo does not read grpo_config's group_size=4, learning_rate=0.001, batch_size=16, temperature=1.0, max_updates=6, "
+        "monitor_kl_every=2: it has settings of its own"
+    )
+
+
 def test_accelerates_own_configuration_has_to_be_there(configure: Configure) -> None:
     config = configure(launcher={"kind": "accelerate", "config_file": "cluster.yaml"})
     [found] = doctor_checks.check_launcher(config)
@@ -162,15 +192,63 @@ def test_accelerates_own_configuration_has_to_be_there(configure: Configure) -> 
     assert not list(doctor_checks.check_launcher(config))
 
 
-@pytest.mark.parametrize(("device", "found"), [("cpu", "the trainer has no GPU"), ("cuda", "grpo_config.vllm needs")])
-def test_a_vllm_server_needs_a_gpu_and_vllm(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, device: str, found: str
+def test_the_rendezvous_of_several_machines_is_looked_up(configure: Configure) -> None:
+    several = {"kind": "torchrun", "num_processes": 2, "num_machines": 2}
+    assert not list(doctor_checks.check_launcher(configure(launcher=several | {"rendezvous": "127.0.0.1:29400"})))
+    for host, status, told in [("nowhere.invalid", "fail", "cannot be reached"), ("192.0.2.1", "warn", "none of this")]:
+        [found] = doctor_checks.check_launcher(configure(launcher=several | {"rendezvous": f"{host}:29400"}))
+        assert found.status == status
+        assert told in found.detail
+
+
+WHERE = "compute_environment: LOCAL_MACHINE\ndebug: false\nuse_cpu: true\nnum_machines: 1\nmixed_precision: 'no'\ntpu_env: []\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("distributed_type: FSDP\nfsdp_config: {fsdp_version: 2}\n", "distributed_type: FSDP"),
+        ("distributed_type: DEEPSPEED\n", "distributed_type: DEEPSPEED"),
+        ("distributed_type: MEGATRON_LM\n", "distributed_type: MEGATRON_LM"),
+        ("distributed_type: MULTI_CPU\nfsdp_config: {fsdp_version: 2}\n", "fsdp_config: {'fsdp_version': 2}"),
+        ("distributed_type: MULTI_GPU\nparallelism_config: {tp_size: 2}\n", "parallelism_config: {'tp_size': 2}"),
+        ("mixed_precision: bf16\n", "mixed_precision: bf16"),
+        ("dynamo_config: {dynamo_backend: INDUCTOR}\n", "dynamo_config: {'dynamo_backend': 'INDUCTOR'}"),
+    ],
+)
+def test_a_file_for_accelerate_that_asks_for_what_is_not_done_is_refused(
+    configure: Configure, text: str, told: str
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "pick_device", lambda: torch.device(device))
-    assert not list(doctor_checks.check_vllm(configure()))
-    [check] = doctor_checks.check_vllm(configure(grpo_config={"vllm": {"base_url": "http://127.0.0.1:9"}}))
-    assert check.status == "fail"
-    assert found in check.detail
+    """FSDP was ignored in silence: each rank held the whole model, and training went on until memory ran out."""
+    Path("cluster.yaml").write_text(text, encoding="utf-8")
+    config = configure(launcher={"kind": "accelerate", "config_file": "cluster.yaml"})
+    [found] = doctor_checks.check_launcher(config)
+    assert found.status == "fail"
+    assert f"launcher.config_file=cluster.yaml asks for {told}, which Regroup does not do" in found.detail
+    with pytest.raises(ConfigError, match="which Regroup does not do; take it out"):
+        refuse_faulty(config, Path.cwd())
+
+
+@pytest.mark.parametrize("kind", ["'NO'", "MULTI_CPU", "MULTI_GPU"])
+def test_a_file_for_accelerate_that_says_where_ranks_run_is_taken(configure: Configure, kind: str) -> None:
+    Path("cluster.yaml").write_text(
+        f"{WHERE}distributed_type: {kind}\ndynamo_config: {{dynamo_backend: 'no'}}\n", encoding="utf-8"
+    )
+    assert not list(
+        doctor_checks.check_launcher(configure(launcher={"kind": "accelerate", "config_file": "cluster.yaml"}))
+    )
+
+
+@pytest.mark.parametrize("kind", ["NO", "MULTI_CPU"])
+def test_ranks_that_accelerate_would_not_start_are_refused(configure: Configure, kind: str) -> None:
+    """It starts one process in silence, and the run would take as long as without the others."""
+    Path("cluster.yaml").write_text(f"distributed_type: '{kind}'\nnum_processes: 2\n", encoding="utf-8")
+    launcher = {"kind": "accelerate", "config_file": "cluster.yaml"}
+    [found] = doctor_checks.check_launcher(configure(launcher=launcher | {"num_processes": 2}))
+    assert found.status == "fail"
+    assert f"cluster.yaml starts one process (distributed_type: {kind}), and launcher.num_processes=2" in found.detail
+    Path("cluster.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n", encoding="utf-8")
+    assert not list(doctor_checks.check_launcher(configure(launcher=launcher | {"num_processes": 2})))
 
 
 def test_reward_model_that_can_never_have_enough_pairs_fails(configure: Configure) -> None:
@@ -265,12 +343,37 @@ def test_memory_is_weights_copies_cache_and_logits(configure: Configure) -> None
     assert memory_needed(config, 1000, settings, low_precision=False) == {
         "training": 16_000,
         "copies": 4_000,
+        "reward_models": 0,
         "cache": 1_048_576,
         "activations": 2_228_224,
         "logits": 1_228_800,
     }
     # sampler and the policy that KL is measured from, two bytes each
     assert memory_needed(config, 1000, settings, low_precision=True)["copies"] == 4_000
+
+
+def test_ranks_that_split_the_policy_need_a_part_of_its_memory_each(configure: Configure) -> None:
+    launcher = {"kind": "torchrun", "num_processes": 4, "shard": True}
+    config = configure(
+        launcher=launcher,
+        grpo_config={"batch_size": 32, "group_size": 8, "vllm": {}, "kl_coefficient": 0.1, "monitor_kl_every": 0},
+    )
+    settings = LlamaConfig(
+        vocab_size=10, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, tie_word_embeddings=True
+    )
+    needed = memory_needed(config, 1000, settings, low_precision=True)
+    # a quarter of the training state and of the reference, no low-precision copy; gathered: 2 layers of 460 with their
+    # gradients, two bytes each; of the embedding's 80 weights 20 in low precision, and their gradient
+    assert (needed["training"], needed["copies"], needed["gathered"]) == (16 * 250, 2 * 250, 2 * 2 * 920 + (2 + 4) * 20)
+    # what scales its logits gathers the embedding's weights with their gradients
+    scaled = CohereConfig(
+        vocab_size=10, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, tie_word_embeddings=True
+    )
+    assert memory_needed(config, 1000, scaled, low_precision=True)["gathered"] == 2 * 2 * (80 + 920)
+    # four bytes of each weight, and while it scores all weights of a model of two layers
+    scoring = LlamaConfig(vocab_size=10, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    with_models = memory_needed(config, 1000, settings, [(400, settings), (8000, scoring)], low_precision=True)
+    assert (with_models["reward_models"], with_models["gathered"]) == (4 * 100 + 4 * 2000, 4 * 8000)
 
 
 @pytest.mark.parametrize(("free", "total", "status"), [(1e9, 1e9, "ok"), (1e3, 1e9, "warn"), (1e3, 1e4, "fail")])
@@ -285,35 +388,33 @@ def test_memory_that_is_taken_warns_and_memory_that_is_not_there_fails(
 def test_disk_that_is_too_small_fails(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     save_tiny_model(Path("model"))
     # 2 rounds x (policy + reward model) + 1 = 5 models of 4 x 86,976 bytes, and 2 + 1 checkpoints of 12 x 86,976 bytes
+    # a cold start makes one model more
     needed = (5 * 4 + 3 * 12) * 86_976
-    for free, status in ((needed, "ok"), (needed - 1, "fail")):
-        usage = type("Usage", (), {"free": free})
-        monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
-        assert doctor_resources.check_disk(configure(), Path("model"), Path()).status == status
+    plain, cold = configure(), configure(cold_start={"own_samples": {}})
+    for config, enough in ((plain, needed), (cold, needed + 4 * 86_976)):
+        for free, status in ((enough, "ok"), (enough - 1, "fail")):
+            usage = type("Usage", (), {"free": free})
+            monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
+            assert doctor_resources.check_disk(config, Path("model"), Path()).status == status
 
 
-# ---- time and print -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("cold", [None, {"own_samples": {}}])
+@pytest.mark.parametrize("method", [{"kind": "grpo"}, {"kind": "dpo"}])
+def test_beside_an_adapter_trl_saves_the_whole_model(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any], cold: dict[str, Any] | None
+) -> None:
+    save_tiny_model(Path("model"))
+    adapter = 40_000
+    monkeypatch.setattr(doctor_resources, "_num_trained", lambda config, folder: adapter)
+    lora = {"lora": {"rank": 2}}
+    reward_models = {name: model | lora for name, model in yaml.safe_load(TINY.read_text())["reward_models"].items()}
+    config = configure(grpo_config=lora, method=method, cold_start=cold, reward_models=reward_models)
+    saved = 86_976 if method["kind"] == "dpo" or cold else adapter
+    found = doctor_resources._checkpoint_bytes(config, Path("model"))
+    assert found == 4 * saved + 8 * adapter
 
 
-def test_time_of_a_round_is_responses_times_speed(configure: Configure) -> None:
-    time = round_time(configure(), Speed(0.5, 2.0), {"train": 40, "dev": 16, "test": 16})
-    assert time.seconds == {
-        "reward model taste": 2 * 40 * 4 * 2.0,  # two responses a pair, 40 problems x 4 pairs
-        "policy": 6 * 16 * (0.5 + 2.0),  # 6 updates of 16 responses
-        "evaluate": 32 * 3 * 0.5,  # one greedy and two sampled responses a problem
-        "regenerate": 40 * 4 * 0.5,
-    }
-    assert time.total == 640 + 240 + 48 + 80
-
-
-def test_responses_that_were_cut_are_taken_to_reach_the_limit() -> None:
-    class Response:
-        def __init__(self, length: int) -> None:
-            self.token_ids = [0] * length
-
-    responses: Any = [Response(4), Response(8)]
-    assert doctor_timing._stretch(responses, 8, 8) == 1.0
-    assert doctor_timing._stretch(responses, 8, 32) == (4 + 32) / (4 + 8)
+# ---- print ----------------------------------------------------------------------------------------------------------
 
 
 def test_findings_are_shown_with_their_remedies() -> None:
@@ -324,13 +425,6 @@ def test_findings_are_shown_with_their_remedies() -> None:
     assert "no column ['a']" in text
     assert "-> rename it" in text
     assert report.failures == "data: no column ['a']; rename it"
-
-
-def test_times_are_readable() -> None:
-    assert render_time(RoundTime({"policy": 300.0, "evaluate": 42.0})) == (
-        "a round takes up to about 6 min here: policy 5 min, evaluate 42 s"
-    )
-    assert duration(9000) == "2.5 h"
 
 
 def test_doctor_command_prints_findings_and_the_time_of_a_round(

@@ -134,3 +134,15 @@ def test_a_model_retrained_by_hand_is_where_the_next_round_starts(tmp_path: Path
     assert manifest is not None
     assert manifest.inputs["base"] == report["id"]
     assert len(summary_of(tmp_path)["rounds"]) == 3
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_prefect_starts_ends_its_server_too(tmp_path: Path, sent: signal.Signals) -> None:
+    call = Call(tmp_path, "run", str(TINY))
+    call.until(lambda: any(json.loads(path.read_bytes())["server"] for path in servers_on_record(tmp_path)))
+    server = psutil.Process(call.server_pid())
+    call.process.send_signal(sent)
+    assert call.end(120) == 130
+    assert "ended by Ctrl-C or SIGTERM; the same command goes on" in call.err
+    assert servers_on_record(tmp_path) == []
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE

@@ -22,7 +22,7 @@ from tests.paths import TINY
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-SUMMARY_FIELDS = {"run", "status", "champion", "parent_run", "mlflow", "prefect", "rounds", "seconds"}
+SUMMARY_FIELDS = {"run", "status", "champion", "parent_run", "mlflow", "prefect", "rounds", "seconds", "rollbacks"}
 ROUND_FIELDS = {"round", "policy_id", "promoted", "reward_models", "evaluation", "advantage_share", "seconds"}
 
 
@@ -94,12 +94,18 @@ def test_each_round_makes_at_least_4_updates_with_a_gradient(run: Path) -> None:
         assert sum(norm > 0 for norm in norms) >= 4
 
 
-def test_policies_of_all_rounds_differ_and_the_champion_is_the_last_promoted(summary: dict[str, Any]) -> None:
+def test_policies_of_all_rounds_differ_and_the_champion_is_the_last_promoted(
+    tiny: Call, summary: dict[str, Any]
+) -> None:
     rows = summary["rounds"]
     assert len({row["policy_id"] for row in rows}) == 3
     assert [row["promoted"] for row in rows] == [False, True, True]  # promotion.rule is always
     assert summary["champion"]["round"] == 2
-    assert summary["champion"]["policy_id"] == rows[2]["policy_id"] == policy_id(Path(summary["champion"]["path"]))
+    assert (
+        summary["champion"]["policy_id"]
+        == rows[2]["policy_id"]
+        == policy_id(tiny.workspace / summary["champion"]["path"])
+    )
 
 
 def test_every_file_of_every_manifest_is_in_mlflow_with_the_same_digest(run: Path, client: MlflowClient) -> None:

@@ -12,7 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from configs.disk.files import OF_PROCESS
+from tests.empty_databases import lay_out
 from tests.paths import ROOT
+
+RUNS = ("run", "compare", "serve")
+"""commands that would make the databases of a new workspace"""
 
 
 def environment() -> dict[str, str]:
@@ -26,15 +31,17 @@ class Call:
 
     started: ClassVar[list[Call]] = []
 
-    def __init__(self, workspace: Path, *arguments: str) -> None:
+    def __init__(self, workspace: Path, *arguments: str, **variables: str) -> None:
         number = len(list(workspace.glob("call-*.out")))
         self.workspace = workspace
+        if arguments[0] in RUNS and "PREFECT_API_URL" not in variables:
+            lay_out(workspace)
         self.out_file, self.err_file = (workspace / f"call-{number}.{kind}" for kind in ("out", "err"))
         with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *arguments],
                 cwd=workspace,
-                env=environment(),
+                env=environment() | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -62,6 +69,11 @@ class Call:
             assert time.monotonic() < deadline, f"waited in vain: {self.err}"
             time.sleep(0.01)
 
+    def server_pid(self) -> int:
+        """The process of the Prefect server that the call started."""
+        (record,) = servers_on_record(self.workspace)
+        return int(json.loads(record.read_text())["server"]["pid"])
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
@@ -79,9 +91,9 @@ def end_calls() -> None:
                 call.kill()
 
 
-def regroup(workspace: Path, *arguments: str) -> Call:
-    """A call that has ended."""
-    call = Call(workspace, *arguments)
+def regroup(workspace: Path, *arguments: str, **variables: str) -> Call:
+    """A call that has ended; `variables` are added to its environment."""
+    call = Call(workspace, *arguments, **variables)
     call.end()
     return call
 
@@ -92,9 +104,9 @@ def summary_of(workspace: Path, run: str = "tiny") -> dict[str, Any]:
 
 
 def journal_values(stage: Path) -> list[tuple[str, int, float]]:
-    """(key, step, value) of a stage's journal, without the keys that hold times."""
+    """(key, step, value) of a stage's journal, without the keys that tell of the process."""
     lines = [json.loads(line) for line in (stage / "journal.jsonl").read_text().splitlines()]
-    return [(line["key"], line["step"], line["value"]) for line in lines if not line["key"].startswith("time/")]
+    return [(line["key"], line["step"], line["value"]) for line in lines if not line["key"].startswith(OF_PROCESS)]
 
 
 def servers_on_record(workspace: Path) -> list[Path]:

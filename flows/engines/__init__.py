@@ -1,0 +1,1 @@
+"""Starts and watches vLLM servers on this machine: the command `regroup vllm`."""

@@ -1,0 +1,1 @@
+"""What `regroup serve` and the runs that it schedules agree on: workspaces, deployments, time zones, what came of a run."""
