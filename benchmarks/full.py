@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import costs, group_sizes, memory, response_cache, time_to_accuracy
+from benchmarks.deciding import promotion_errors
 from benchmarks.processes import Setting, fastest_setting
 from benchmarks.results import FOLDER, kept
 from configs.disk.files import write_atomic
@@ -47,6 +48,8 @@ def _tables(trl: Setting) -> Iterator[tuple[str, str]]:
         yield f"A step by {axis.name}", costs.summary(axis, trl)
     yield f"Time to {time_to_accuracy.TARGET} dev accuracy", time_to_accuracy.summary(trl)
     yield "The response cache", response_cache.summary()
+    yield "How often promotion errs", promotion_errors.summary()
+    yield "How often promotion errs, by discordance", promotion_errors.by_discordance()
 
 
 def _plot_costs(trl: Setting) -> None:
