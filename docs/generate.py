@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from configs.schema.block import Block
+from configs.schema.comparing.compare import CompareConfig
 from configs.schema.config import Config, WatchRule
 from flows.cli import app
 
@@ -32,16 +33,20 @@ the remedy. Any field can be overridden on the command line: `--set grpo_config.
 `--set rewards.0.weight=0.5` (list items are numbered from 0). Prefect's page shows the same fields as a form. The file
 never holds a secret, only the name of the environment variable that does.
 
-Four presets are in [`configs/`](../configs): `tiny.yaml` (a small random model, for trying out), `quickstart.yaml`
+Five presets are in [`configs/`](../configs): `tiny.yaml` (a small random model, for trying out), `tiny_vllm.yaml` (the same with a vLLM server), `quickstart.yaml`
 (SmolLM2-135M-Instruct on two CPU cores), `gsm8k.yaml` (Qwen2.5-1.5B-Instruct on one GPU) and `long_chains.yaml` (the same model with
-responses of up to 4,096 tokens). The last two are untried so far.
+responses of up to 4,096 tokens). The last two are untried so far. `compare.yaml` is a comparison of methods on the small random model.
 
 An existing run can only be resumed with the configuration that it was started with, except that `rounds` may be raised
-and fields may change that say how and where a run works, not what it is asked to compute: the blocks `run`, `tracking`
-and `launcher`, the fields `save_steps`, `keep_checkpoints`, `wait_minutes` and `enough`, and of a judge `base_url`,
-`api_key_env`, `concurrency`, `max_retries`, `max_calls`, `max_tokens`, `prices` and `cache`. A finished stage stays
+and fields may change that say how and where a run works, not what it is asked to compute: the blocks `run`, `tracking`,
+`launcher` and `alerts`, the fields `save_steps`, `keep_checkpoints`, `wait_minutes` and `enough`, and of a judge `base_url`,
+`api_key_env`, `concurrency`, `max_retries`, `max_calls`, `max_tokens`, `prices` and `cache`, of a served reward model all but `path`, `revision`
+and `max_length`. A finished stage stays
 valid when they change.
 """
+
+COMPARE = """Not part of a run's configuration: a file that has this block beside the others is a comparison of several runs, for
+`regroup compare` ([comparing.md](comparing.md))."""
 
 COMMANDS = """# Commands
 
@@ -60,6 +65,7 @@ def configuration() -> str:
     sections = [GENERATED + CONFIGURATION, "## Top level\n\n" + _table(Config)]
     for block, title in _titles().items():
         sections.append(f"## {title}\n\n{(block.__doc__ or '').strip()}\n\n{_table(block)}")
+    sections.append(f"## `compare`\n\n{COMPARE}\n\n{_table(CompareConfig)}")
     return "\n".join(sections)
 
 

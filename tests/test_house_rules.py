@@ -34,6 +34,13 @@ def test_rule_sees_both_imports() -> None:
     assert _imported_names(module, "prefect") == {"flow", "task"}
 
 
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_no_simple_queue_is_waited_on_for_a_time(path: Path) -> None:
+    """One whose wait is interrupted by a signal may wait for ever (CPython 3.11), so that Ctrl-C is never looked at."""
+    text = path.read_text()
+    assert not ("SimpleQueue" in text and ".get(timeout" in text), "take queue.Queue"
+
+
 def _folders(*tops: str) -> list[Path]:
     found = [path for top in tops for path in [ROOT / top, *(ROOT / top).rglob("*")]]
     return sorted(path for path in found if path.is_dir() and path.name != "__pycache__")
@@ -54,6 +61,49 @@ def test_no_file_of_the_rooms_is_long() -> None:
 
 
 def test_tests_mirror_the_rooms() -> None:
-    """A folder of tests stands for a folder of code; `whole_runs` has those of all of it together."""
+    """A folder of tests stands for a folder of code; those below `whole_runs` have tests of all of it together."""
     folders = [path.relative_to(ROOT / "tests") for room in ROOMS for path in _folders(f"tests/{room}")]
-    assert [str(path) for path in folders if not (ROOT / path).is_dir()] == ["flows/whole_runs"]
+    together = ROOT / "flows/whole_runs"
+    assert [
+        str(path) for path in folders if not (ROOT / path).is_dir() and not (ROOT / path).is_relative_to(together)
+    ] == []
+
+
+LOADING = "reward_training/transformer/loading"
+HOLD_NO_WEIGHTS = {"AutoConfig", "PeftConfig", "GenerationConfig"}
+DECODING = "grpo_train/sampling/decoding.py"
+
+
+def _methods_called(path: Path) -> set[tuple[str, str]]:
+    """(what it is called on, name) of each method that a file calls."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return {(ast.unparse(call.value), call.attr) for call in calls if isinstance(call, ast.Attribute)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_weights_and_tokenizers_are_loaded_in_one_place(path: Path) -> None:
+    """Elsewhere a weight that a file lacks would be random, and nothing would say so."""
+    called = _methods_called(path)
+    loaders = {owner for owner, method in called if method in ("from_pretrained", "load_adapter")} - HOLD_NO_WEIGHTS
+    assert not loaders or path.relative_to(ROOT).as_posix().startswith(LOADING), (
+        f"{loaders}: call load_model, read_tokenizer"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_tokens_become_text_in_one_place(path: Path) -> None:
+    """Elsewhere marks of thoughts and tags would be lost, or white space would be cleaned up."""
+    imported = _imported_names(ast.parse(path.read_text()), "transformers")
+    methods = {method for _, method in _methods_called(path)} & {"decode", "batch_decode", "convert_tokens_to_string"}
+    knows_tokenizers = any("Tokenizer" in name for name in imported)
+    assert not (knows_tokenizers and methods) or path.relative_to(ROOT).as_posix() == DECODING
+
+
+def test_the_rules_see_calls(tmp_path: Path) -> None:
+    assert ("self.kind", "from_pretrained") in _methods_called(_written(tmp_path, "self.kind.from_pretrained('x')"))
+    assert ("self._tokenizer", "decode") in _methods_called(ROOT / DECODING)
+
+
+def _written(folder: Path, text: str) -> Path:
+    (folder / "module.py").write_text(text)
+    return folder / "module.py"

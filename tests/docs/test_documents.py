@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from configs.reader import load_config
+from configs.reader import load_comparison, load_config
 from flows.cli import app
 from tests.docs.markdown import DOCUMENTS, anchors, blocks, commands, links
 from tests.paths import ROOT
@@ -47,7 +47,7 @@ def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
         settings = yaml.safe_load(block.text)
         settings = _with_labeler(whole, settings["labeler"]) if "labeler" in settings else settings
         path.write_text(yaml.safe_dump(whole | settings))
-        assert load_config(path).run.name == str(number)
+        assert (load_comparison(path).name if "compare" in settings else load_config(path).run.name) == str(number)
 
 
 def _with_labeler(whole: dict[str, Any], labeler: dict[str, Any]) -> dict[str, Any]:

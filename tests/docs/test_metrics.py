@@ -1,27 +1,41 @@
 """docs/metrics.md defines every key that the code writes, and none that it does not."""
 
 import re
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from configs.records import Estimate, Policy, Problem, RewardModelReport
+from configs.records import Completion, Estimate, Policy, Problem, RewardModelReport
 from configs.schema.config import Config
+from configs.schema.grpo import GrpoConfig
+from configs.schema.methods.method import PpoMethod
 from configs.schema.rewards import JudgeRewardConfig
+from grpo_train.following import Serving
 from grpo_train.measuring.evaluation import evaluate
+from grpo_train.methods.dpo import METRICS as PAIR_METRICS
+from grpo_train.methods.dpo import PairsFound
 from grpo_train.observers.gaps import Gaps
-from grpo_train.policies.model import open_policy, save_policy
+from grpo_train.policies.model import load_policy, open_policy, save_policy
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
+from grpo_train.sampling.generation import sample
 from grpo_train.step import StepResult
 from grpo_train.trainer import train
+from grpo_train.updating.advantages import ValueTargets
+from grpo_train.updating.critic import Critic, ValueModel
 from reward_training.judges.judge import JudgeReward
-from reward_training.reward import Unscored
+from reward_training.reward import Found, Reward, Unscored
+from reward_training.reward_models.heads import add_head
 from reward_training.reward_models.trainer import METRICS
 from reward_training.scorer import build_rewards
 from tasks.stages.evaluate import estimates
 from tasks.stages.reward_model import metrics as report_metrics
+from tests.grpo_train.sampling.vllm.serving import serve
 from tests.paths import ROOT
 
 GLOSSARY = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -42,6 +56,7 @@ CONFIG = {
     },
     "curriculum": {"kind": "threshold", "difficulty": "policy"},
     "evaluation": {"num_samples": 2, "bootstrap_draws": 10},
+    "budget": {"generated_tokens": 100_000},
 }
 
 
@@ -52,10 +67,28 @@ def _defined(section: str) -> set[str]:
 
 
 def _generic(keys: set[str]) -> set[str]:
-    keys = {re.sub(r"(objective|greedy|sampled)/(correct|brief)", r"\1/<objective>", key) for key in keys}
+    keys = {re.sub(r"(objective|greedy|sampled|unscored)/(correct|brief)", r"\1/<objective>", key) for key in keys}
     keys = {re.sub(r"/(dev|test)/", "/<split>/", key) for key in keys}
     keys = {re.sub(r"greedy_accuracy/[xy]", "greedy_accuracy/<source>", key) for key in keys}
     return {re.sub(r"_at_\d+", "_at_<k>", key) for key in keys}
+
+
+@dataclass(frozen=True)
+class FirstUnscored:
+    """A reward that cannot score the first completion that it is given."""
+
+    reward: Reward
+
+    @property
+    def name(self) -> str:
+        return self.reward.name
+
+    @property
+    def weight(self) -> float:
+        return self.reward.weight
+
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Sequence[Found]:
+        return [Unscored("no answer"), *self.reward(problems, completions)[1:]]
 
 
 def _problems(split: str) -> list[Problem]:
@@ -84,35 +117,70 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return open_policy(folder, round_index=0)
 
 
-def test_glossary_has_exactly_the_keys_of_a_training_step(policy: Policy) -> None:
-    """Two steps, the second with responses from the cache: `brief` calls some responses right and others wrong."""
-    config = Config.model_validate(CONFIG | {"evaluation": {"checker": "brief"}})
+def _training(policy: Policy, folder: Path, *, max_staleness: int, method: str = "grpo", **changes: object) -> set[str]:
+    """Keys of two steps on what a server writes; `brief` calls some responses right and others wrong."""
     tokenizer = build_tiny_tokenizer()
     steps: list[StepResult] = []
-    with build_rewards(config.rewards, {}) as rewards:
-        train(
-            build_tiny_model(tokenizer),
-            tokenizer,
-            _problems("train"),
-            policy=policy,
-            initial_policy=policy,
-            rewards=rewards,
-            config=config,
-            round_index=1,
-            on_step=steps.append,
+    with serve(build_tiny_model(tokenizer), tokenizer) as served:
+        vllm = {"urls": [served.url], "max_staleness": max_staleness}
+        grpo = CONFIG["grpo_config"] | {"vllm": vllm} | changes  # type: ignore[operator]
+        config = Config.model_validate(
+            CONFIG | {"evaluation": {"checker": "brief"}, "method": {"kind": method}, "grpo_config": grpo}
         )
-    assert _generic({key for step in steps for key in step.metrics}) == _defined("Training, by step")
+        with build_rewards(config.rewards, {}) as rewards:
+            train(
+                build_tiny_model(tokenizer),
+                tokenizer,
+                _problems("train"),
+                policy=policy,
+                initial_policy=policy,
+                rewards=rewards,
+                config=config,
+                round_index=1,
+                on_step=steps.append,
+                serving=Serving(folder, policy, warn=[].append),
+            )
+    return {key for step in steps for key in step.metrics}
 
 
-def test_glossary_has_exactly_the_keys_of_an_evaluation(config: Config, policy: Policy) -> None:
+def test_glossary_has_exactly_the_keys_of_a_value_model() -> None:
+    targets = ValueTargets((np.array([0.5, 0.5]),), (np.array([1.0, 0.0]),))
+    critic = Critic(
+        ValueModel(add_head(build_tiny_model(build_tiny_tokenizer())), None),
+        PpoMethod(),
+        GrpoConfig(),
+        torch.device("cpu"),
+    )
+    assert set(critic.learn([_response(2)], targets)) == _defined("Value model, by step")
+
+
+def _response(num_tokens: int) -> Completion:
+    return Completion(
+        problem_key="p", index=0, prompt_ids=[1], token_ids=[5] * num_tokens, text="x", finish_reason="stop",
+        logprobs=[-1.0] * num_tokens, policy_id="p", step=1, seed=0,
+    )  # fmt: skip
+
+
+def test_glossary_has_exactly_the_keys_of_a_training_step(policy: Policy, tmp_path: Path) -> None:
+    """Once the second step has responses from the cache, once those that were written ahead, and once another method trains."""
+    found = _training(policy, tmp_path / "cache", max_staleness=0)
+    found |= _training(policy, tmp_path / "ahead", max_staleness=1, refill=0, response_cache={})
+    found |= _training(policy, tmp_path / "reinforce", max_staleness=0, method="reinforce", refill=0)
+    assert _generic(found) == _defined("Training, by step")
+
+
+def test_glossary_has_exactly_the_keys_of_an_evaluation(policy: Policy) -> None:
+    """`brief` cannot score the first response of each call."""
+    config = Config.model_validate(CONFIG | {"combination": {"max_unscored_share": 0.2}})
     tokenizer = build_tiny_tokenizer()
     with build_rewards(config.rewards, {}) as rewards:
+        rewards[1] = FirstUnscored(rewards[1])
         evaluation = evaluate(
-            build_tiny_model(tokenizer),
-            tokenizer,
+            partial(sample, build_tiny_model(tokenizer), tokenizer),
             {"dev": _problems("dev"), "test": _problems("test")},
-            policy_id=policy.id,
+            policy=policy,
             initial_policy=policy,
+            load=lambda policy: load_policy(policy.path, device="cpu")[0],
             rewards=rewards,
             config=config,
             round_index=0,
@@ -140,7 +208,13 @@ def test_glossary_has_exactly_the_keys_of_a_reward_model() -> None:
     assert {*METRICS.values(), *report_metrics(report)} == _defined("Reward models, by update")
 
 
-GROUPS = "problems|regenerate|promotion|pairs|time"
+def test_glossary_has_exactly_the_keys_of_a_training_on_given_samples() -> None:
+    found = PairsFound(pairs=[], dead_keys=set(), num_unscored=0)
+    kept = {"best_of_n/kept", "best_of_n/dead_groups"}  # tasks/stages/lessons.py
+    assert {*PAIR_METRICS.values(), *found.metrics, *kept} == _defined("Training on given samples, by step")
+
+
+GROUPS = "problems|regenerate|promotion|pairs|best_of_n|demonstrations|time|memory"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks").rglob("*.py")), ids=lambda path: path.name)
