@@ -1,8 +1,8 @@
 """How much memory this process takes while a stage trains a policy, and how many models it holds for that.
 
-The peak is that of the stage and not of the process, which may have worked on other stages and runs before: it is reset
-where that is possible, and otherwise unknown. On a CPU it is the resident memory of the whole process, libraries
-included; on a GPU it is what torch's tensors take there.
+Both are the stage's and not the process's, which may have worked on other stages and runs before: models that were held when
+the stage began are not counted, and the peak is reset where that is possible, and otherwise unknown. On a CPU it is the
+resident memory of the whole process, libraries included; on a GPU it is what torch's tensors take there.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ class Memory:
         if models_held():  # in cycles of what an earlier stage left, and no part of this one's peak
             gc.collect()
             give_back_free_memory()
+        self._models_before = models_held()
         self._is_on_gpu = pick_device().type == "cuda"
         self._is_reset = _reset_on_gpu() if self._is_on_gpu else _reset_resident()
         self._highest = 0.0
 
     def metrics(self) -> dict[str, float]:
         """`memory/models` now, and `memory/peak_mib` up to now where it is known."""
+        models = {"memory/models": float(len(models_held() - self._models_before))}
         peak = (_peak_on_gpu() if self._is_on_gpu else _peak_resident()) if self._is_reset else None
         if peak is None:
-            return {"memory/models": float(models_held())}
-        self._highest = max(
-            self._highest, peak
-        )  # Linux tells the peak by counters that are a little behind, and may fall
-        return {"memory/models": float(models_held()), "memory/peak_mib": self._highest}
+            return models
+        # Linux tells the peak by counters that are a little behind, and may fall
+        self._highest = max(self._highest, peak)
+        return models | {"memory/peak_mib": self._highest}
 
 
 def _reset_on_gpu() -> bool:

@@ -84,9 +84,9 @@ def load_model(
     return model
 
 
-def models_held() -> int:
-    """The number of loaded models that this process holds, copies of one in another precision not counted."""
-    return len(_embeddings)
+def models_held() -> WeakSet[nn.Module]:
+    """The loaded models that this process holds, each by its embeddings; copies of one in another precision are not among them."""
+    return WeakSet(_embeddings)
 
 
 def _load_whole(
