@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +19,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from configs.disk.files import write_jsonl
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
 
+Sum = tuple[int, int]
 QUESTIONS = [(a, b) for a in range(100) for b in range(10, 100, 2)]
 """4,500 sums"""
-NUM_SHOWN = 1500
-"""of them are what the model is trained on before the first round; some of them are test problems"""
+SHOWN = 1 / 3
+"""of them is what the model is trained on before the first round; some are test problems"""
 NUM_UPDATES = 320
 """after 250 the model has 0.17 of the sums right, after 700 0.9"""
 BATCH = 64
@@ -38,12 +40,14 @@ def main() -> None:
     save_model(folder / "models" / "sums")
 
 
-def save_problems(path: Path) -> None:
+def save_problems(path: Path, questions: Sequence[Sum] = QUESTIONS) -> None:
     """Write a JSONL file with a question and its answer a line."""
-    write_jsonl(path, [{"question": f"{a}+{b}=", "answer": str(a + b)} for a, b in QUESTIONS])
+    write_jsonl(path, [{"question": f"{a}+{b}=", "answer": str(a + b)} for a, b in questions])
 
 
-def save_model(folder: Path, *, num_updates: int = NUM_UPDATES, seed: int = 0) -> None:
+def save_model(
+    folder: Path, questions: Sequence[Sum] = QUESTIONS, *, num_updates: int = NUM_UPDATES, seed: int = 0
+) -> None:
     """Train a model from scratch on answers to some of the sums, and write it with its tokenizer."""
     tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -57,7 +61,7 @@ def save_model(folder: Path, *, num_updates: int = NUM_UPDATES, seed: int = 0) -
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     draw = random.Random(seed)
-    shown = draw.sample(QUESTIONS, NUM_SHOWN)
+    shown = draw.sample(questions, int(SHOWN * len(questions)))
     for _ in range(num_updates):
         ids, labels = _rows(tokenizer, draw.sample(shown, BATCH))
         loss = model(input_ids=ids, labels=labels).loss
@@ -68,7 +72,7 @@ def save_model(folder: Path, *, num_updates: int = NUM_UPDATES, seed: int = 0) -
     tokenizer.save_pretrained(str(folder))
 
 
-def _rows(tokenizer: PreTrainedTokenizerFast, sums: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(tokenizer: PreTrainedTokenizerFast, sums: list[Sum]) -> tuple[torch.Tensor, torch.Tensor]:
     """(token ids, labels) of prompts with answers, padded on the right; what is no answer has the label -100."""
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     rows = []
