@@ -226,7 +226,7 @@ class ProblemsConfig(Block):
         description="variables for the model's chat template, for instance `{enable_thinking: false}`, `{reasoning_effort: "
         "low}` or `{date_string: 26 Jul 2024}`; those that it does not read are refused",
     )
-    dev: PositiveInt = Field(64, description="problems of the dev split, on which promotion is decided")
+    dev: PositiveInt = Field(128, description="problems of the dev split, on which promotion is decided")
     test: PositiveInt = Field(128, description="problems of the test split, which is only reported")
     max_prompt_length: PositiveInt = Field(
         512, description="most tokens of a prompt; problems with longer prompts are dropped and counted"

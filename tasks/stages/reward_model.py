@@ -246,7 +246,7 @@ def body(spec: RewardModelSpec, out_dir: Path, context: Context = ALONE) -> None
     held_out = [pair for pair in new if pair.split == "held_out"]
     write_jsonl(out_dir / "train_pairs.jsonl", train)
     write_jsonl(out_dir / "held_out_pairs.jsonl", held_out)
-    num_replayed = sum(pair not in new for pair in train)
+    num_replayed = len({id(pair) for pair in train} - {id(pair) for pair in new})
     if len(train) < spec.block.min_pairs:
         report = _too_few(spec, len(train), len(held_out), num_replayed, distinct.told)
     else:
