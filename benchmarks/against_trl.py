@@ -22,20 +22,24 @@ from benchmarks.workloads import WORKLOADS
 from configs.disk.files import write_json
 
 RESULTS = FOLDER / "against_trl.json"
+OURS, HALF = "regroup", "regroup, half of the rows"
+HALF_OF_ROWS = "grpo_config.row_sampling.share=0.5"
 MIN_STEPS = 3
 
 
 def contest(
     workload: str, setting: Setting, num_steps: int, limit_s: float, shape: Sequence[str] = ()
 ) -> dict[str, Measured]:
-    """Measure both systems in alternating steps, so that other load on the machine affects both alike.
+    """Measure both systems, ours with all rows and with half of them, in alternating steps, so that other load on the
+    machine affects all alike.
 
     After MIN_STEPS counted steps, stop as soon as another step would exceed `limit_s`.
     """
     began = time.perf_counter()
     with ExitStack() as stack:
         systems = {
-            "regroup": stack.enter_context(contestant("regroup", workload, *shape)),
+            OURS: stack.enter_context(contestant("regroup", workload, *shape)),
+            HALF: stack.enter_context(contestant("regroup", workload, *shape, "--set", HALF_OF_ROWS)),
             "trl": stack.enter_context(contestant("trl", workload, *shape, *setting.arguments)),
         }
         for step in range(num_steps + 1):
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         left = 60 * given.minutes - (time.perf_counter() - began)
         limit_s = left / (len(given.workloads) - len(results))  # time that one workload does not use goes to the next
         results[workload] = contest(workload, setting, given.steps, limit_s, shape)
-    memory = max(r["regroup"].peak_mb for r in results.values()) / max(r["trl"].peak_mb for r in results.values())
+    memory = max(r[OURS].peak_mb for r in results.values()) / max(r["trl"].peak_mb for r in results.values())
     workloads = {name: {s: asdict(m) for s, m in systems.items()} for name, systems in results.items()}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -80,9 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for workload, systems in results.items():
         for name, measured in systems.items():
-            print(f"{workload:8} {name:8} {measured}")
+            print(f"{workload:8} {name:25} {measured}")
     for workload, systems in results.items():
-        print(f"ratio {workload} {systems['trl'].median / systems['regroup'].median:.1f}")
+        for name in (OURS, HALF):
+            rows = name.removeprefix(OURS)
+            print(f"ratio {workload}{rows} {systems['trl'].median / systems[name].median:.1f}")
     print(f"peak memory ratio {memory:.2f}")
 
 

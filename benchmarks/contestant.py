@@ -225,7 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", choices=["group", "batch"], default="group", help="what advantages are divided by")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings than the quickstart's"
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="other settings than the quickstart's",
     )
     given = parser.parse_args(arguments)
     workload = replace(

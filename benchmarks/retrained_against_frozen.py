@@ -178,7 +178,7 @@ def table(found: dict[str, list[dict[str, Any]]], key: str) -> str:
 
 def gains(found: dict[str, list[dict[str, Any]]]) -> str:
     """How accuracy after the last round differs between two arms, and from that after round 1, paired by seed."""
-    key = MEASURES_ACCURACY
+    key = "test/greedy_accuracy"
     last = {arm: values(summaries, key, -1) for arm, summaries in found.items()}
     frozen, given, frozen_given = list(ARMS)[1:]
     pairs = {
@@ -193,9 +193,6 @@ def gains(found: dict[str, list[dict[str, Any]]]) -> str:
         differences = [a - b for a, b in zip(more, less, strict=True)]
         lines.append(f"| {name} | {', '.join(f'{d:+.3f}' for d in differences)} | {told(differences, '+')} |")
     return "\n".join(lines)
-
-
-MEASURES_ACCURACY = "test/greedy_accuracy"
 
 
 def model_table(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
 from configs.schema.config import Config
-from configs.seeds import seed_for
+from configs.seeds import rng_for, seed_for
 from grpo_train.ahead import Ahead
 from grpo_train.credit import Credit
 from grpo_train.following import Follower
@@ -30,10 +30,12 @@ from grpo_train.observers.watch import Alarm
 from grpo_train.problems.curriculum import ProblemPicker
 from grpo_train.refill import Refilled
 from grpo_train.rollouts import Rollouts, StepSettings, rollout_rows
+from grpo_train.updating.advantages import Advantages, Bools, Floats
 from grpo_train.updating.checkpoint import Component
 from grpo_train.updating.critic import Critic
 from grpo_train.updating.learner import Learner
 from grpo_train.updating.ranks import Ranks
+from grpo_train.updating.row_sampling import row_weights
 from reward_training.reward import Reward, take_metrics
 from reward_training.transformer.positions import Positions
 from reward_training.weighing import Weighing
@@ -116,7 +118,8 @@ class Stepper:
         in_loss_n = ~left_out(batch.completions, grpo) & self.method.in_loss(advantages)
         completions = [completion for completion, in_loss in zip(batch.completions, in_loss_n, strict=True) if in_loss]
         kept = advantages.kept(in_loss_n)
-        metrics = self.learner.update(completions, kept, batch.is_old[in_loss_n])
+        weights = self._row_weights(kept, step)
+        metrics = self.learner.update(completions, kept, batch.is_old[in_loss_n], weights)
         if self.critic is not None and kept.targets is not None:
             metrics |= self.critic.learn(completions, kept.targets)
         settings.timer.end("update")
@@ -134,6 +137,7 @@ class Stepper:
             refused_advantages=refused_advantages,
             num_refills=collected.num_refills,
             positions=self._on_all_ranks(settings.positions, self.learner.positions),
+            downsampled=None if weights is None else _downsampled(in_loss_n, kept, weights),
             metrics=metrics,
         )
         is_last = is_last or self.observers.budget_ends_with(record)
@@ -164,6 +168,14 @@ class Stepper:
         kept_g = self.observers.cache.take(settings.step, problems_g, self.learner.log_ratios)
         return self.rollouts.collect(settings, problems_g, kept_g, self.picker, self.credit.advantages)
 
+    def _row_weights(self, advantages: Advantages, step: int) -> Floats | None:
+        """How often each row counts in the update; None where all count once."""
+        share = self.config.grpo_config.row_sampling.share
+        if share == 1:
+            return None
+        rng = rng_for(self.config.seed, "row sampling", round_index=self.round_index, step=step)
+        return row_weights(advantages, share, rng)
+
     def _weighing(self, step: int) -> Weighing:
         """The configured weights at this step; a reward that the configuration does not name keeps its own weight."""
         configured = Weighing.at(self.config.rewards, self.round_index, step)
@@ -173,3 +185,10 @@ class Stepper:
         """The sum of `positions` over all ranks."""
         local = np.sum([astuple(counts) for counts in positions], axis=0)
         return Positions(*(int(count) for count in self.learner.ranks.sums(local.tolist())))
+
+
+def _downsampled(in_loss_n: Bools, kept: Advantages, weights: Floats) -> Bools:
+    """(N,) which responses would move the policy, and are left out of the update."""
+    downsampled = np.zeros(len(in_loss_n), dtype=np.bool_)
+    downsampled[in_loss_n] = kept.moves & (weights == 0)
+    return downsampled

@@ -105,6 +105,17 @@ class ResponseCacheConfig(Block):
         return int(self.share * group_size + 1e-9)
 
 
+class RowSamplingConfig(Block):
+    """Lets a part of the rows into the update, those with large advantages most likely, weighted so that the gradient stays
+    right in the mean."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="of the responses that move the policy, how many are kept; each with a probability in proportion to its "
+        "absolute advantage, and counted once over it. 1 keeps all",
+    )
+
+
 KlEstimator = Literal["k1", "k2", "k3"]
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -274,6 +285,7 @@ class GrpoConfig(Block):
     )
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
+    row_sampling: RowSamplingConfig = RowSamplingConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
         10, description="steps between two measurements of the KL divergence from the initial policy; 0 is off"
     )
@@ -347,6 +359,15 @@ class GrpoConfig(Block):
             raise ValueError(
                 f"response_cache.share={cache.share} of group_size={self.group_size} is less than one response; "
                 f"use a share of at least {1 / self.group_size:.3g}, or 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kl_term_has_all_rows(self) -> "GrpoConfig":
+        if self.row_sampling.share < 1 and self.kl_coefficient > 0:
+            raise ValueError(
+                f"row_sampling.share={self.row_sampling.share} does not go with kl_coefficient={self.kl_coefficient}: the KL term is "
+                "over all rows, also those without an advantage; use share=1 or kl_coefficient=0"
             )
         return self
 

@@ -39,6 +39,8 @@ class StepRecord:
     """number of refill rounds that replaced them"""
     positions: Positions
     """token positions computed by sampling and by the update, on all ranks"""
+    downsampled: Bools | None = None
+    """(N,) which responses row sampling left out of the update; None where it is off"""
     metrics: dict[str, float] = field(default_factory=dict)
     """metrics of the update, of the step, and of the observers that looked before"""
 

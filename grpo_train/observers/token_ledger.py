@@ -9,7 +9,8 @@ A response is in the first class that fits:
 - `truncated`: it ended at the length limit;
 - `useful`: the rest.
 
-Padding is counted beside the classes: positions that a forward pass computed and that held no token.
+Two things are counted beside the classes: padding, positions that a forward pass computed and that held no token; and, with
+row sampling, the tokens of responses that it left out of the update.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ class TokenLedger:
     """The token counts of a whole training; checkpoints keep them, by `state` and `restore`."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """number of tokens in each class, and of `computed` and `padding` positions"""
+    """number of tokens in each class, of `computed` and `padding` positions, and with row sampling of `downsampled` tokens"""
 
     def look(self, step: StepRecord) -> dict[str, float]:
         """Add the tokens of the batch and of the refused groups; returns the step's metrics."""
-        refused = token_counts(step.refused, step.refused_advantages)
-        return self.add(token_counts(step.batch, step.advantages) + refused, step.positions)
+        counts = token_counts(step.batch, step.advantages) + token_counts(step.refused, step.refused_advantages)
+        if step.downsampled is not None:
+            left_out = zip(step.batch.completions, step.downsampled, strict=True)
+            counts["downsampled"] = sum(len(completion.token_ids) for completion, is_out in left_out if is_out)
+        return self.add(counts, step.positions)
 
     def add(self, counts: Mapping[str, int], *positions: Positions) -> dict[str, float]:
         """Add a step's token counts, as `token_counts` returns them, and its positions; returns the step's metrics."""
@@ -52,8 +56,9 @@ class TokenLedger:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Number of tokens in each class so far, and of `computed` and `padding` positions."""
-        return {name: self.counts[name] for name in (*CLASSES, "computed", "padding")}
+        """Number of tokens in each class so far, of `computed` and `padding` positions, and of `downsampled` tokens."""
+        beside = [name for name in ("downsampled",) if name in self.counts]
+        return {name: self.counts[name] for name in (*CLASSES, "computed", "padding", *beside)}
 
     def state(self) -> dict[str, Any]:
         return dict(self.totals)
@@ -87,8 +92,10 @@ def token_counts(groups: Groups, advantages: Advantages) -> Counter[str]:
 
 
 def token_metrics(counts: Mapping[str, int]) -> dict[str, float]:
-    """`tokens/generated`, each class's share of all tokens, and the share of padding in the computed positions."""
+    """`tokens/generated`, each class's share of all tokens, that of what row sampling left out where it is on, and the share
+    of padding in the computed positions."""
     total = sum(counts.get(name, 0) for name in CLASSES)
     metrics = {"tokens/generated": float(total - counts.get("old", 0))}
-    metrics |= {f"tokens/{name}_share": counts.get(name, 0) / max(total, 1) for name in CLASSES}
+    shown = (*CLASSES, "downsampled") if "downsampled" in counts else CLASSES
+    metrics |= {f"tokens/{name}_share": counts.get(name, 0) / max(total, 1) for name in shown}
     return metrics | {"tokens/padding_share": counts.get("padding", 0) / max(counts.get("computed", 0), 1)}

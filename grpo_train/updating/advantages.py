@@ -83,6 +83,15 @@ class Advantages:
         pairs = zip(self.values, self.by_token, strict=True)
         return np.array([value != 0.0 or bool((row != 0.0).any()) for value, row in pairs], dtype=np.bool_)
 
+    @property
+    def sizes(self) -> Floats:
+        """(N,) size of each completion's advantage: its absolute value, or the root mean square over tokens where those differ."""
+        if self.by_token is None:
+            return np.abs(self.values)
+        pairs = zip(self.values, self.by_token, strict=True)
+        squares = [float(np.mean((value + row) ** 2)) if row.size else value**2 for value, row in pairs]
+        return np.sqrt(np.array(squares, dtype=np.float64))
+
     def of(self, rows: Sequence[int], width: int) -> Floats:
         """(B,) advantages of the completions in `rows`, or (B, width) of their tokens if those differ, 0 on padding."""
         values = self.values[rows]

@@ -99,7 +99,11 @@ class Learner:
         return self._load_frozen(self.initial_policy)
 
     def update(
-        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools | None = None
+        self,
+        completions: Sequence[Completion],
+        advantages: Advantages,
+        is_old: Bools | None = None,
+        row_weights: Floats | None = None,
     ) -> dict[str, float]:
         """Take `updates_per_batch` optimizer steps on the same responses.
 
@@ -108,6 +112,7 @@ class Learner:
 
         Args:
             is_old: (N,) True for responses that an earlier policy wrote; default: none.
+            row_weights: (N,) how often each response counts, 0 for those that are left out; default: each once.
         """
         old = np.zeros(len(completions), dtype=np.bool_) if is_old is None else is_old
         self.positions = Positions()
@@ -115,18 +120,18 @@ class Learner:
         metrics: dict[str, float] = {}
         for update_index in range(self.grpo.updates_per_batch):
             with deterministic_kernels(self.grpo.deterministic):
-                metrics = self._update_once(completions, advantages, old)
+                metrics = self._update_once(completions, advantages, old, row_weights)
             self._refresh_actor()
             if update_index == 0:
                 of_sampler = {name: value for name, value in metrics.items() if name in OF_SAMPLER}
         return metrics | of_sampler
 
     def _update_once(
-        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools
+        self, completions: Sequence[Completion], advantages: Advantages, is_old: Bools, row_weights: Floats | None
     ) -> dict[str, float]:
         size = BatchSize(len(completions), sum(len(completion.token_ids) for completion in completions))
         sums = _Sums()
-        rows = self._rows(completions, advantages)
+        rows = self._rows(completions, advantages, row_weights)
         for batch in micro_batches(self.actor, completions, rows, self.grpo.micro_batch_tokens):
             self.positions.add(batch.packed.num_computed, batch.packed.num_tokens)
             sampled = padded_logprobs(completions, batch)
@@ -144,7 +149,7 @@ class Learner:
                 size=size,
                 old_logprobs=self._old_logprobs(begun_with, sampled, old),
                 reference_logprobs=self._reference_logprobs(batch),
-                weights=None if weights is None else weights.values,
+                weights=_product(None if weights is None else weights.values, _column(row_weights, batch)),
             )
             loss.value.backward()  # type: ignore[no-untyped-call]
             sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
@@ -160,10 +165,12 @@ class Learner:
             metrics["policy/kl_reference"] = sums.kl / max(len(completions), 1)
         return metrics
 
-    def _rows(self, completions: Sequence[Completion], advantages: Advantages) -> list[int]:
-        """This rank's rows: the responses to its share of the prompts that move the policy (with a KL term, all)."""
+    def _rows(self, completions: Sequence[Completion], advantages: Advantages, row_weights: Floats | None) -> list[int]:
+        """This rank's rows: the responses to its share of the prompts that move the policy and are not left out (with a KL
+        term, all)."""
         keep_all = self.reference is not None
-        rows = [i for i, moves in enumerate(advantages.moves) if keep_all or moves]
+        moves = advantages.moves if row_weights is None else advantages.moves & (row_weights > 0)
+        rows = [i for i, is_wanted in enumerate(moves) if keep_all or is_wanted]
         prompts = list(dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows))
         mine = set(self.ranks.share(prompts))
         return [row for row in rows if tuple(completions[row].prompt_ids) in mine]
@@ -328,6 +335,20 @@ class _Sums:
             "policy/clip_fraction_high": self.clipped_high / tokens,
             **(of_sampler if with_weights else {OF_SAMPLER[0]: of_sampler[OF_SAMPLER[0]]}),
         }
+
+
+def _column(row_weights: Floats | None, batch: MicroBatch) -> Tensor | None:
+    """(B, 1) of the rows of a micro-batch."""
+    if row_weights is None:
+        return None
+    return torch.tensor(row_weights[batch.rows], dtype=torch.float32, device=batch.mask.device).unsqueeze(1)
+
+
+def _product(weights: Tensor | None, others: Tensor | None) -> Tensor | None:
+    """Of those that are given."""
+    if weights is None or others is None:
+        return others if weights is None else weights
+    return weights * others
 
 
 def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -78,7 +78,8 @@ def policy_loss(
         size: of the whole batch.
         old_logprobs: (B, T) under the policy that wrote the responses; None where that is the current policy.
         reference_logprobs: (B, T) under the reference policy; None without a KL term.
-        weights: (B, T) `importance_weights` of responses that a server wrote; None where the policy did.
+        weights: (B, T) or (B, 1) how often tokens count: `importance_weights` of responses that a server wrote, and those of
+            row sampling; None where each counts once.
     """
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
     logprobs = torch.where(mask.bool(), logprobs, 0.0)

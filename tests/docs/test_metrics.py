@@ -162,10 +162,12 @@ def _response(num_tokens: int) -> Completion:
 
 
 def test_glossary_has_exactly_the_keys_of_a_training_step(policy: Policy, tmp_path: Path) -> None:
-    """Once the second step has responses from the cache, once those that were written ahead, and once another method trains."""
+    """Once the second step has responses from the cache, once those that were written ahead, and once another method trains, on
+    half of the rows."""
     found = _training(policy, tmp_path / "cache", max_staleness=0)
     found |= _training(policy, tmp_path / "ahead", max_staleness=1, refill=0, response_cache={})
-    found |= _training(policy, tmp_path / "reinforce", max_staleness=0, method="reinforce", refill=0)
+    rows = {"kl_coefficient": 0, "row_sampling": {"share": 0.5}}
+    found |= _training(policy, tmp_path / "reinforce", max_staleness=0, method="reinforce", refill=0, **rows)
     assert _generic(found) == _defined("Training, by step")
 
 

@@ -118,6 +118,24 @@ def test_a_stopped_training_that_goes_on_ends_as_if_it_had_not_been(
     assert same(undisturbed, resumed)
 
 
+def test_rows_are_sampled_anew_at_each_step_and_alike_in_a_training_that_goes_on(
+    policy: Policy, tmp_path: Path
+) -> None:
+    settings = ("grpo_config.max_updates=4", "grpo_config.epochs=4")
+    config = tiny_config(*settings, "grpo_config.row_sampling={share: 0.5}")
+    undisturbed = attempt(policy, config, None)
+    stopped(policy, config, tmp_path / "stage", after=2)
+    assert same(undisturbed, attempt(policy, config, tmp_path / "stage"))
+    every_row = attempt(policy, tiny_config(*settings), None)
+    assert not torch.equal(every_row.weights, undisturbed.weights)
+    of_all = attempt(policy, tiny_config(*settings, "grpo_config.row_sampling={share: 1.0}"), None)
+    assert torch.equal(every_row.weights, of_all.weights)
+    shares = [step.metrics["tokens/downsampled_share"] for step in undisturbed.steps]
+    assert all(0.2 < share < 0.8 for share in shares)
+    assert "tokens/downsampled_share" not in every_row.steps[0].metrics
+    assert undisturbed.result.tokens["downsampled"] > 0
+
+
 def without(name: str, components: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
     return lambda stepper: {key: value for key, value in components(stepper).items() if key != name}
 

@@ -91,6 +91,7 @@ def _of_the_loop(grpo: GrpoConfig) -> dict[str, tuple[Any, Any]]:
         "grpo_config.truncated": (grpo.truncated, "keep"),
         "grpo_config.refill": (grpo.refill, 0),
         "grpo_config.response_cache.share": (grpo.response_cache.share, 0.0),
+        "grpo_config.row_sampling.share": (grpo.row_sampling.share, 1.0),
         "grpo_config.early_stop": ("on" if grpo.early_stop.is_on else "off", "off"),
         "grpo_config.vllm.max_staleness": (staleness, 0),
     }

@@ -111,6 +111,15 @@ def test_shares_are_of_the_tokens_and_padding_is_of_the_positions():
     }
 
 
+def test_what_row_sampling_left_out_is_counted_beside_the_classes():
+    ledger = TokenLedger()
+    first = ledger.add(Counter(useful=6, dead=2, downsampled=4), Positions(9, 4))
+    second = ledger.add(Counter(useful=2, downsampled=0), Positions(9, 4))
+    assert (first["tokens/downsampled_share"], second["tokens/downsampled_share"]) == (0.5, 0.0)
+    assert first["tokens/generated"] == 8.0
+    assert token_metrics(ledger.totals)["tokens/downsampled_share"] == 0.4
+
+
 def test_a_restored_ledger_goes_on_where_it_was():
     ledger, again = TokenLedger(), TokenLedger()
     ledger.add(Counter(useful=3, truncated=2), Positions(9, 4))

@@ -95,6 +95,7 @@ FIELDS = {
     "grpo_config.vllm": Field("{}", "tasks/stages/offline_policy.py"),
     "grpo_config.early_stop": Field("{loop: {min_tokens: 4}}", ROLLOUTS, GIVEN),
     "grpo_config.response_cache": Field("{share: 0.5}", "grpo_train/observers/all.py", f"ppo best {GIVEN}"),
+    "grpo_config.row_sampling": Field("{share: 0.5}", "grpo_train/step.py", GIVEN),
     "grpo_config.monitor_kl_every": Field("3", "grpo_train/step.py", unread=GIVEN),
     "grpo_config.save_steps": Field("5", "tasks/stages/policy.py"),
     "grpo_config.vllm.urls": Field("['http://127.0.0.1:9']", "grpo_train/sampling/vllm/servers.py"),
