@@ -49,7 +49,7 @@ class Arm:
     def overrides(self, first_reward_model: Path) -> list[str]:
         changes = []
         if self.is_frozen:
-            changes.append("regeneration.group_size=1")  # as many problems, so that the same are left for training
+            changes.append("regeneration.group_size=2")  # as many problems, so that the same are left for training
             changes.append(f"reward_models.proxy={{kind: frozen, path: {first_reward_model}}}")
         if self.from_given:
             changes.append("policy.start_from=given")
@@ -113,7 +113,7 @@ def run_arms(seed: int) -> None:
     for name, arm in ARMS.items():
         regroup(workspace(name, seed), seed, *arm.overrides(first))
     rewards = "rewards=[{name: correct, kind: outcome, extract: last_number, weight: 1}]"
-    regroup(workspace(CHECKER, seed), seed, rewards, "reward_models={}", "regeneration.group_size=1")
+    regroup(workspace(CHECKER, seed), seed, rewards, "reward_models={}", "regeneration.group_size=2")
 
 
 def workspace(arm: str, seed: int) -> Path:
