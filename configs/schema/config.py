@@ -20,7 +20,14 @@ from configs.schema.methods.cold_start import ColdStartConfig, check_cold_start
 from configs.schema.methods.method import GrpoMethod, Method, with_settings_of_method
 from configs.schema.operational import LATER, OPERATIONAL
 from configs.schema.policy import PolicyConfig
-from configs.schema.problems import BandCurriculum, Curriculum, NoCurriculum, ProblemsConfig, ThresholdCurriculum
+from configs.schema.problems import (
+    BandCurriculum,
+    Curriculum,
+    NoCurriculum,
+    PredictedCurriculum,
+    ProblemsConfig,
+    ThresholdCurriculum,
+)
 from configs.schema.reward_models import (
     JudgeLabeler,
     OutcomeLabeler,
@@ -277,7 +284,7 @@ class Config(Block):
 
     def _check_pass_rates(self) -> None:
         curriculum = self.curriculum
-        measures = isinstance(curriculum, BandCurriculum) or (
+        measures = isinstance(curriculum, BandCurriculum | PredictedCurriculum) or (
             isinstance(curriculum, ThresholdCurriculum) and curriculum.difficulty == "policy"
         )
         trained = {reward.name for reward in self.rewards}

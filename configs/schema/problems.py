@@ -305,4 +305,20 @@ class BandCurriculum(Block):
         return self
 
 
-Curriculum = Annotated[NoCurriculum | ThresholdCurriculum | BandCurriculum, Field(discriminator="kind")]
+class PredictedCurriculum(Block):
+    """Problems that should teach most are asked: those with the largest expected p (1 - p), p being the policy's pass rate, which is
+    predicted from what was measured of the problem itself and of problems like it (grpo_train/problems/pass_rates.py)."""
+
+    kind: Literal["predicted"] = "predicted"
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="share of the training problems that are asked; the others wait"
+    )
+    explore: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="about this share of a step's problems is asked whatever is predicted of them"
+    )
+    forget_after: ForgetAfter = 1.0
+
+
+Curriculum = Annotated[
+    NoCurriculum | ThresholdCurriculum | BandCurriculum | PredictedCurriculum, Field(discriminator="kind")
+]

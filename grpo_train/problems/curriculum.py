@@ -8,6 +8,9 @@ wait:
   else in the regeneration before it.
 - `band`: problems with an estimated pass rate p outside [low, high] wait; the reward's variance within a group, and
   with it the learning signal, is p (1 - p). Unseen problems count as inside.
+- `predicted`: problems that are not among the share `keep` with the largest expected p (1 - p) wait. Pass rates are predicted
+  from those measured in this training and in the regeneration before it (`pass_rates.py`). About the share `explore` of
+  what is asked is drawn from those that should wait, since predictions are never tested otherwise.
 
 The epoch is the number of problems asked, refused ones included, divided by the number of problems; it continues from
 round to round. A pass rate moves halfway to each new measurement, and is forgotten after `forget_after` epochs, since
@@ -16,6 +19,7 @@ the policy has changed by then. Where fewer problems fit than are needed, those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,8 +28,15 @@ from numpy.typing import NDArray
 
 from configs.errors import ConfigError
 from configs.records import Problem
-from configs.schema.problems import BandCurriculum, Curriculum, NoCurriculum, ThresholdCurriculum
+from configs.schema.problems import (
+    BandCurriculum,
+    Curriculum,
+    NoCurriculum,
+    PredictedCurriculum,
+    ThresholdCurriculum,
+)
 from configs.seeds import rng_for
+from grpo_train.problems.pass_rates import Measured, expected_variance, facts, predict
 
 Floats = NDArray[np.float64]
 RECENCY = 0.5
@@ -69,6 +80,9 @@ class ProblemPicker:
         """{problem key: (running pass rate, epoch of its last measurement)}"""
         self.source_rates: dict[str, float] = dict(before.get("sources", {}))
         """{source: pass rate} as measured by the last regeneration, on problems outside training"""
+        self.regenerated = [Measured(**row) for row in before.get("regenerated", [])]
+        """pass rates as measured by the last regeneration, for predictions"""
+        self.facts = [facts(problem) for problem in problems] if isinstance(config, PredictedCurriculum) else []
 
     @property
     def epoch(self) -> float:
@@ -101,12 +115,14 @@ class ProblemPicker:
         eligible = {i for i in not_asked if fits[i]}
         if len(self._ready(eligible)) < num_problems:
             self._start_pass(fits)
-        chosen = self._ready(eligible)[:num_problems]
+        explored = self._explored(set(not_asked) - eligible, num_problems)
+        fitting = self._ready(eligible)[: num_problems - len(explored)]
+        chosen = explored + fitting
         for i in chosen:
             self.waiting.remove(i)
         self.asked.update(chosen)
         self.num_asked += num_problems
-        self.widened[-1] += int((excess[chosen] > 0).sum())
+        self.widened[-1] += int((excess[fitting] > 0).sum())
         return [self.problems[i] for i in chosen]
 
     def _ready(self, eligible: Collection[int]) -> list[int]:
@@ -136,6 +152,8 @@ class ProblemPicker:
         if not isinstance(self.config, NoCurriculum):
             metrics["curriculum/eligible_share"] = float((self._excess() <= 0).mean())
             metrics["curriculum/widened"] = float(num_widened)
+            if isinstance(self.config, PredictedCurriculum):
+                metrics |= self._calibration(pass_rates)
             self._learn(pass_rates)
         if isinstance(self.config, ThresholdCurriculum):
             metrics["curriculum/threshold"] = self._threshold(self.config)
@@ -160,6 +178,41 @@ class ProblemPicker:
             case BandCurriculum(low=low, high=high):
                 rates = self._known_rates()
                 return np.where(np.isnan(rates), 0.0, np.maximum(low - rates, rates - high))
+            case PredictedCurriculum(keep=keep):
+                variance = expected_variance(self._predicted(), self._known_rates())
+                return np.asarray(np.sort(variance)[::-1][math.ceil(keep * len(variance)) - 1] - variance)
+
+    def _explored(self, unfit: Collection[int], num_problems: int) -> list[int]:
+        """Which of the problems that should wait are asked all the same."""
+        if not isinstance(self.config, PredictedCurriculum):
+            return []
+        rng = rng_for(self.seed, "exploration", round_index=self.round, step=self.num_asked)
+        return self._ready(unfit)[: rng.binomial(num_problems, self.config.explore)]
+
+    def _predicted(self) -> Floats:
+        """(problems,) pass rates by the facts of the problems alone."""
+        known = self._known_rates()
+        measured = [
+            Measured(problem.source, its_facts, float(rate))
+            for problem, its_facts, rate in zip(self.problems, self.facts, known, strict=True)
+            if not np.isnan(rate)
+        ]
+        sources = [problem.source for problem in self.problems]
+        return predict(sources, np.array(self.facts), [*self.regenerated, *measured])
+
+    def _calibration(self, pass_rates: Mapping[str, float]) -> dict[str, float]:
+        """How predictions for problems that were asked for the first time fare against what their groups then showed."""
+        known = self._known_rates()
+        new = [key for key in pass_rates if np.isnan(known[self.places[key]])]
+        if not new:
+            return {}
+        predicted = self._predicted()[[self.places[key] for key in new]]
+        found = np.array([pass_rates[key] for key in new])
+        return {
+            "curriculum/predicted_rate": float(predicted.mean()),
+            "curriculum/found_rate": float(found.mean()),
+            "curriculum/prediction_error": float(np.sqrt(np.mean((predicted - found) ** 2))),
+        }
 
     def _threshold(self, config: ThresholdCurriculum) -> float:
         return min(1.0, config.start + config.slope * self.epoch)

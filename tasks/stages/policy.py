@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,12 +32,13 @@ from configs.records import Policy, Problem, RoundState
 from configs.schema.config import Config, WatchRule
 from configs.schema.grpo import GrpoConfig
 from configs.schema.methods.method import Method, PairMethod, PpoMethod, is_offline
-from configs.schema.problems import ThresholdCurriculum
+from configs.schema.problems import PredictedCurriculum, ThresholdCurriculum
 from configs.seeds import seed_for
 from grpo_train.following import Serving
 from grpo_train.observers.watch import Alarm
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.policies.model import load_policy, save_policy
+from grpo_train.problems.pass_rates import Measured, facts
 from grpo_train.problems.splits import shard_name
 from grpo_train.step import StepResult
 from grpo_train.train_result import TrainResult
@@ -57,7 +59,7 @@ from tasks.runs.history import curriculum_before
 from tasks.runs.run_records import RoundRecords
 from tasks.runs.stage_files import CURRICULUM, KNOWN, RESULT, ROLLOUTS
 from tasks.runs.workspace import round_folder
-from tasks.stages.regenerate import pass_rates
+from tasks.stages.regenerate import verdicts
 from tasks.stages.reward_ids import OF_REWARDS, model_ids, reward_ids, scoring_packages
 from tasks.stages.samples import Samples, samples_before
 from tasks.stages.value_model import load_value_model
@@ -123,20 +125,34 @@ def learns_from_samples(method: Method) -> bool:
 def _curriculum(run: Run, round_index: int, policy: Policy) -> dict[str, Any] | None:
     """The curriculum state of the round before `round_index`, whose regeneration sampled `policy`.
 
-    A threshold curriculum on the policy's own pass rates also gets those of that regeneration, by source.
+    A curriculum by the policy's own pass rates also gets those of that regeneration: by source, or for predictions by problem.
     """
     config = run.config.curriculum
     before = curriculum_before(run.folder, round_index, inherited=run.file.curriculum)
-    if not isinstance(config, ThresholdCurriculum) or config.difficulty == "data":
+    by_source = isinstance(config, ThresholdCurriculum) and config.difficulty == "policy"
+    if not by_source and not isinstance(config, PredictedCurriculum):
         return before
     last_round = round_index - 1
-    sources = pass_rates(
+    of_problems = verdicts(
         round_folder(run.folder, last_round) / "regenerate",
         run.problems(last_round, shard_name(last_round)),
         policy=policy,
         checker_of=run.config.checker_of,
     )
-    return (before or {"epoch": 0.0, "rates": {}}) | {"sources": sources}
+    regenerated = {"sources": _by_source(of_problems)} if by_source else {"regenerated": _measured(of_problems)}
+    return (before or {"epoch": 0.0, "rates": {}}) | regenerated
+
+
+def _by_source(of_problems: Sequence[tuple[Problem, list[bool]]]) -> dict[str, float]:
+    """{source: share of right responses}"""
+    right: dict[str, list[bool]] = {}
+    for problem, its in of_problems:
+        right.setdefault(problem.source, []).extend(its)
+    return {source: fmean(its) for source, its in right.items()}
+
+
+def _measured(of_problems: Sequence[tuple[Problem, list[bool]]]) -> list[dict[str, Any]]:
+    return [asdict(Measured(problem.source, facts(problem), fmean(its))) for problem, its in of_problems]
 
 
 def _outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:

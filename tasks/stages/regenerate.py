@@ -154,17 +154,19 @@ def _sample_completions(spec: RegenerateSpec, problems: list[Problem], context: 
     return completions
 
 
-def pass_rates(out_dir: Path, problems: Path, *, policy: Policy, checker_of: CheckerOf) -> dict[str, float]:
-    """{source: share of the policy's scored completions that are right}; without sources whose checker is no reward."""
-    sources = {problem.key: problem.source for problem in read_jsonl(problems, Problem)}
+def verdicts(
+    out_dir: Path, problems: Path, *, policy: Policy, checker_of: CheckerOf
+) -> list[tuple[Problem, list[bool]]]:
+    """Each problem with which of the policy's scored completions are right; without problems that have none, or no checker
+    among the rewards."""
+    by_key = {problem.key: problem for problem in read_jsonl(problems, Problem)}
     completions = read_jsonl(out_dir / COMPLETIONS, Completion)
     right: dict[str, list[bool]] = {}
     for completion, scored in zip(completions, read_jsonl(out_dir / SCORES, Score), strict=True):
-        source = sources[completion.problem_key]
-        value = scored.parts.get(checker_of(source) or "")
+        value = scored.parts.get(checker_of(by_key[completion.problem_key].source) or "")
         if completion.policy_id == policy.id and value is not None:
-            right.setdefault(source, []).append(is_right(value))
-    return {source: fmean(verdicts) for source, verdicts in right.items()}
+            right.setdefault(completion.problem_key, []).append(is_right(value))
+    return [(by_key[key], its) for key, its in right.items()]
 
 
 def _review_items(

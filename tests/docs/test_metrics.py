@@ -117,7 +117,15 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return open_policy(folder, round_index=0)
 
 
-def _training(policy: Policy, folder: Path, *, max_staleness: int, method: str = "grpo", **changes: object) -> set[str]:
+def _training(
+    policy: Policy,
+    folder: Path,
+    *,
+    max_staleness: int,
+    method: str = "grpo",
+    curriculum: str = "threshold",
+    **changes: object,
+) -> set[str]:
     """Keys of two steps on what a server writes; `brief` calls some responses right and others wrong."""
     tokenizer = build_tiny_tokenizer()
     steps: list[StepResult] = []
@@ -125,7 +133,9 @@ def _training(policy: Policy, folder: Path, *, max_staleness: int, method: str =
         vllm = {"urls": [served.url], "max_staleness": max_staleness}
         grpo = CONFIG["grpo_config"] | {"vllm": vllm} | changes  # type: ignore[operator]
         config = Config.model_validate(
-            CONFIG | {"evaluation": {"checker": "brief"}, "method": {"kind": method}, "grpo_config": grpo}
+            CONFIG
+            | {"evaluation": {"checker": "brief"}, "method": {"kind": method}, "grpo_config": grpo}
+            | ({} if curriculum == "threshold" else {"curriculum": {"kind": curriculum}})
         )
         with build_rewards(config.rewards, {}) as rewards:
             train(
@@ -165,7 +175,7 @@ def test_glossary_has_exactly_the_keys_of_a_training_step(policy: Policy, tmp_pa
     """Once the second step has responses from the cache, once those that were written ahead, and once another method trains, on
     half of the rows."""
     found = _training(policy, tmp_path / "cache", max_staleness=0)
-    found |= _training(policy, tmp_path / "ahead", max_staleness=1, refill=0, response_cache={})
+    found |= _training(policy, tmp_path / "ahead", max_staleness=1, refill=0, response_cache={}, curriculum="predicted")
     rows = {"kl_coefficient": 0, "row_sampling": {"share": 0.5}}
     found |= _training(policy, tmp_path / "reinforce", max_staleness=0, method="reinforce", refill=0, **rows)
     assert _generic(found) == _defined("Training, by step")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from mlflow import MlflowClient
@@ -215,6 +216,13 @@ def test_pass_rates_of_the_regeneration_reach_the_next_rounds_curriculum(copied:
     assert {name: value for name, value in found.items() if name != "sources"} == before
     assert found["sources"].keys() == {"chain_sum"}
     assert _curriculum(run, 2, champion) == before
+    predicting = replace(run, config=tiny(*ONE_ROUND, "curriculum={kind: predicted}"))
+    of_problems = _curriculum(predicting, 2, champion)
+    assert of_problems is not None
+    assert {name: value for name, value in of_problems.items() if name != "regenerated"} == before
+    rates = [row["rate"] for row in of_problems["regenerated"]]
+    assert fmean(rates) == pytest.approx(found["sources"]["chain_sum"])  # groups of equal size
+    assert json.loads(json.dumps(of_problems)) == of_problems
 
 
 def test_the_next_round_starts_from_a_reward_model_made_by_hand(copied: Path) -> None:

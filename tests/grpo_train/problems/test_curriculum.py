@@ -1,15 +1,24 @@
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import count, islice
 from typing import Any
 
+import numpy as np
 import pytest
 
 from configs.errors import ConfigError
 from configs.records import Problem
-from configs.schema.problems import BandCurriculum, Curriculum, NoCurriculum, ThresholdCurriculum
+from configs.schema.problems import (
+    BandCurriculum,
+    Curriculum,
+    NoCurriculum,
+    PredictedCurriculum,
+    ThresholdCurriculum,
+)
 from configs.seeds import rng_for
 from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.pass_rates import Measured, facts
 from tests.grpo_train.conftest import make_problem
 
 PROBLEMS = [make_problem(str(i)) for i in range(10)]
@@ -198,6 +207,71 @@ def test_pass_rates_run_and_are_forgotten():
     assert chooser.end_step({})["curriculum/eligible_share"] == 1.0
 
 
+# ---- predicted ------------------------------------------------------------------------------------------------------
+
+MIXED = [
+    make_problem(str(i)).model_copy(
+        update={"source": "sums", "prompt": f"{10 ** (i % 3)} + {10 ** (i % 3)}", "answer": "2"}
+    )
+    for i in range(300)
+]
+"""a third each of numbers of one, two and three digits"""
+
+
+def found_rate(problem: Problem, rng: np.random.Generator) -> float:
+    """Of a group of eight responses of a policy that can do small numbers, cannot do large ones, and half of those between."""
+    chance = {"1 + 1": 1.0, "10 + 10": 0.5, "100 + 100": 0.0}[str(problem.prompt)]
+    return float(rng.binomial(8, chance)) / 8
+
+
+def living_share(config: Curriculum, regenerated: Sequence[Measured] = ()) -> float:
+    """Of the groups of ten steps of eight problems, those in which the responses differ."""
+    handed_on = {"epoch": 0.0, "rates": {}, "regenerated": [asdict(row) for row in regenerated]}
+    chooser, rng = picker(MIXED, config, handed_on=json.loads(json.dumps(handed_on))), np.random.default_rng(0)
+    rates = []
+    for _ in range(10):
+        asked = chooser.pick(8)
+        rates.append({problem.key: found_rate(problem, rng) for problem in asked})
+        chooser.end_step(rates[-1])
+    return float(np.mean([0 < rate < 1 for step_rates in rates for rate in step_rates.values()]))
+
+
+def test_predicted_problems_make_living_groups_from_the_first_step_if_the_regeneration_measured_others() -> None:
+    rng = np.random.default_rng(1)
+    before = [Measured("sums", facts(problem), found_rate(problem, rng)) for problem in MIXED[:60]]
+    plain = living_share(NoCurriculum())
+    predicted = PredictedCurriculum(keep=0.3, explore=0.0)
+    assert plain < 0.45
+    assert living_share(predicted, before) > 0.95  # two groups in 256 are all right or all wrong by chance
+    assert plain + 0.2 < living_share(predicted) < 1.0  # learned in training alone
+    assert 0.6 < living_share(PredictedCurriculum(keep=0.3, explore=0.2), before) < 1.0
+
+
+def test_about_the_wanted_share_of_what_is_asked_is_explored() -> None:
+    rng = np.random.default_rng(1)
+    before = [asdict(Measured("sums", facts(problem), found_rate(problem, rng))) for problem in MIXED[:60]]
+    chooser = picker(
+        MIXED,
+        PredictedCurriculum(keep=1 / 3, explore=0.25),
+        handed_on={"epoch": 0.0, "rates": {}, "regenerated": before},
+    )
+    asked = [problem.prompt for _ in range(12) for problem in step(chooser, 8)]
+    assert 0.15 < np.mean([prompt != "10 + 10" for prompt in asked]) < 0.35
+
+
+def test_the_calibration_is_of_problems_that_are_asked_for_the_first_time() -> None:
+    before = [asdict(Measured("sums", facts(problem), 0.5)) for problem in MIXED[:60]]
+    chooser = picker(MIXED, PredictedCurriculum(), handed_on={"epoch": 0.0, "rates": {}, "regenerated": before})
+    first, second = (problem.key for problem in chooser.pick(2))
+    metrics = chooser.end_step({first: 1.0, second: 0.5})
+    assert metrics["curriculum/predicted_rate"] == pytest.approx(0.5, abs=1e-6)
+    assert metrics["curriculum/found_rate"] == 0.75
+    assert metrics["curriculum/prediction_error"] == pytest.approx(np.sqrt(0.5**2 / 2), abs=1e-6)
+    chooser.pick(2)
+    assert "curriculum/found_rate" not in chooser.end_step({first: 0.0})
+    assert "curriculum/found_rate" not in picker(config=BandCurriculum()).end_step({KEYS[0]: 0.0})
+
+
 # ---- state ----------------------------------------------------------------------------------------------------------
 
 KINDS = [
@@ -205,6 +279,7 @@ KINDS = [
     (GRADED, ThresholdCurriculum(start=0.2, slope=0.3)),
     (PROBLEMS, ThresholdCurriculum(difficulty="policy", start=0.5)),
     (PROBLEMS, BandCurriculum(low=0.3, high=0.7)),
+    (GRADED, PredictedCurriculum(keep=0.4, explore=0.2)),
 ]
 
 
@@ -218,7 +293,7 @@ def walk(chooser: ProblemPicker, first: int, last: int) -> list[list[str]]:
     return asked
 
 
-@pytest.mark.parametrize(("problems", "config"), KINDS, ids=["none", "data", "policy", "band"])
+@pytest.mark.parametrize(("problems", "config"), KINDS, ids=["none", "data", "policy", "band", "predicted"])
 def test_a_restored_picker_goes_on_as_if_nothing_had_happened(problems, config):
     whole = picker(problems, config, handed_on={"epoch": 0.25, "rates": {}})
     walk(whole, 0, 5)

@@ -4,7 +4,8 @@ from pathlib import Path
 from configs.disk.files import digest, write_jsonl
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
-from tasks.stages.regenerate import RegenerateSpec, _metrics, pass_rates
+from tasks.stages.policy import _by_source
+from tasks.stages.regenerate import RegenerateSpec, _metrics, verdicts
 from tests.paths import TINY
 
 
@@ -54,7 +55,7 @@ def test_completions_at_fault_are_counted() -> None:
     assert (metrics["regenerate/digits/at_fault_share"], metrics["regenerate/digits/mean"]) == (0.5, 0.0)
 
 
-def test_pass_rates_are_those_of_one_policys_scored_responses_by_source(tmp_path: Path) -> None:
+def test_verdicts_are_those_on_one_policys_scored_responses_by_problem(tmp_path: Path) -> None:
     sources = {"a": "sums", "b": "sums", "c": "gcd"}
     problems = [Problem(key=key, prompt="?", answer="1", source=source, split="x") for key, source in sources.items()]
     write_jsonl(tmp_path / "shard.jsonl", problems)
@@ -63,7 +64,8 @@ def test_pass_rates_are_those_of_one_policys_scored_responses_by_source(tmp_path
     write_jsonl(tmp_path / "completions.jsonl", [completion(key, writer) for key, writer, _ in rows])
     write_jsonl(tmp_path / "scores.jsonl", [Score(parts={"correct": value}, total=0.0) for _, _, value in rows])
     mine = Policy(path="p", id="mine", round=0)
-    found = pass_rates(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "correct")
+    found = verdicts(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "correct")
     # a: right and half right, b: right and unscored
-    assert found == {"sums": 2 / 3, "gcd": 0.0}
-    assert pass_rates(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "judge") == {}
+    assert found == list(zip(problems, [[True, False], [True], [False]], strict=True))
+    assert _by_source(found) == {"sums": 2 / 3, "gcd": 0.0}
+    assert verdicts(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "judge") == []
