@@ -16,7 +16,7 @@ from configs.reader import load_config
 from configs.records import Completion, Problem
 from configs.schema.config import Config
 from grpo_train.policies.model import load_policy
-from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.picking.curriculum import ProblemPicker
 from grpo_train.problems.splits import load_problems
 from reward_training.reward import Reward
 from reward_training.scorer import build_rewards

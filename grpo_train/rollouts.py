@@ -18,7 +18,7 @@ from grpo_train.ahead import Ahead
 from grpo_train.following import Follower
 from grpo_train.groups import Groups
 from grpo_train.observers.response_cache import Reuse, nothing_kept
-from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.picking.curriculum import ProblemPicker
 from grpo_train.problems.prompt_variants import varied
 from grpo_train.refill import Refilled, refill
 from grpo_train.sampling.asked import groups_of

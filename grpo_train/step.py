@@ -27,7 +27,7 @@ from grpo_train.observers.all import Observers
 from grpo_train.observers.metrics import step_metrics
 from grpo_train.observers.observer import StepRecord
 from grpo_train.observers.watch import Alarm
-from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.picking.curriculum import ProblemPicker
 from grpo_train.refill import Refilled
 from grpo_train.rollouts import Rollouts, StepSettings, rollout_rows
 from grpo_train.updating.advantages import Advantages, Bools, Floats

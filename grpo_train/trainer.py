@@ -17,10 +17,11 @@ from configs.errors import StageStopped
 from configs.records import Policy, Problem
 from configs.schema.config import Config
 from configs.schema.grpo import GrpoConfig
-from configs.schema.methods.method import PpoMethod
+from configs.schema.methods.method import BestOfNMethod, PpoMethod
 from grpo_train.following import Serving, following
+from grpo_train.observers.token_ledger import OF_THE_UPDATE
 from grpo_train.observers.watch import Alarm
-from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.picking.curriculum import ProblemPicker
 from grpo_train.step import Stepper, StepResult
 from grpo_train.train_result import TrainResult
 from grpo_train.updating.checkpoint import read_component, read_components, write_components
@@ -124,7 +125,19 @@ def _train(
         curriculum=stepper.picker.handed_on(),
         rolled_back_to=rolled_back_to,
         extra_rounds=0 if ending_alarm is None else ending_alarm.rule.extra_rounds,
+        untrained=_untrained(stepper.observers.ledger.totals, config, step),
         known=[] if follower is None else [known.model_dump() for known in follower.known()],
+    )
+
+
+def _untrained(tokens: Mapping[str, int], config: Config, num_steps: int) -> str | None:
+    """Why no step moved the policy; None where one did, or a KL term may have."""
+    if config.grpo_config.kl_coefficient > 0 or any(tokens[name] for name in OF_THE_UPDATE):
+        return None
+    return (
+        f"nothing was trained: in each of {num_steps} steps every group was dead or unscored, so no response moved the policy; "
+        "see groups/all_wrong_share and reward/std, and give problems or rewards in which responses differ"
+        + (", or lower method.min_score" if isinstance(config.method, BestOfNMethod) else "")
     )
 
 

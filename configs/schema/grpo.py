@@ -285,7 +285,7 @@ class GrpoConfig(Block):
     )
     early_stop: EarlyStopConfig = EarlyStopConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
-    row_sampling: RowSamplingConfig = RowSamplingConfig()
+    row_sampling: Annotated[RowSamplingConfig, LATER] = RowSamplingConfig()
     monitor_kl_every: Annotated[int, Field(ge=0)] = Field(
         10, description="steps between two measurements of the KL divergence from the initial policy; 0 is off"
     )

@@ -307,7 +307,7 @@ class BandCurriculum(Block):
 
 class PredictedCurriculum(Block):
     """Problems that should teach most are asked: those with the largest expected p (1 - p), p being the policy's pass rate, which is
-    predicted from what was measured of the problem itself and of problems like it (grpo_train/problems/pass_rates.py)."""
+    predicted from what was measured of the problem itself and of problems like it (grpo_train/problems/picking/pass_rates.py)."""
 
     kind: Literal["predicted"] = "predicted"
     keep: Annotated[float, Field(gt=0, lt=1)] = Field(

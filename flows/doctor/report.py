@@ -40,7 +40,7 @@ from flows.doctor.templates import check_policy_template, check_reward_model_tem
 from flows.doctor.timing import RoundTime, time_a_round
 from grpo_train.policies.model import load_policy, load_tokenizer
 from grpo_train.policies.model_source import prepare_policy
-from grpo_train.problems.curriculum import check_difficulty
+from grpo_train.problems.picking.curriculum import check_difficulty
 from grpo_train.problems.splits import ProblemSet, load_problems, shard_name
 from reward_training.rewards.columns import columns_read
 from reward_training.transformer.precision import pick_device

@@ -13,7 +13,7 @@ from grpo_train.observers.response_cache import ResponseCache
 from grpo_train.observers.spending import Spending
 from grpo_train.observers.token_ledger import TokenLedger
 from grpo_train.observers.watch import Alarm, Watch
-from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.picking.curriculum import ProblemPicker
 
 
 class Observers:

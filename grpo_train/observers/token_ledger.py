@@ -29,6 +29,8 @@ from grpo_train.updating.advantages import Advantages
 from reward_training.transformer.positions import Positions
 
 CLASSES = ("useful", "truncated", "dead", "unscored", "aborted", "old")
+OF_THE_UPDATE = ("useful", "truncated", "aborted", "old")
+"""classes of responses that may move the policy"""
 
 
 @dataclass

@@ -40,7 +40,7 @@ class Options:
         return "\n".join(f"{letter}. {text}" for letter, text in self.texts.items())
 
 
-def read_options(value: Any, place: str) -> Options:
+def read_options(value: Any, place: str, field: str = "columns.options") -> Options:
     """The options that a column holds: texts, a mapping of letters to texts, {text: [...], label: [...]}, mappings with a
     text and a label each, or a text that holds one of these as JSON or Python.
 
@@ -51,7 +51,7 @@ def read_options(value: Any, place: str) -> Options:
     there = [not is_missing(text) for _, text in labelled]
     if sum(there) < 2 or len(labelled) > len(ascii_uppercase):
         raise UnreadableRow(
-            f"{place}: {shortened(value)} is no list of 2 to 26 options; columns.options takes a list of texts, a mapping of "
+            f"{place}: {shortened(value)} is no list of 2 to 26 options; {field} takes a list of texts, a mapping of "
             "letters to texts, {text, label}, or names of columns"
         )
     labels = [label for label, _ in labelled]

@@ -52,12 +52,12 @@ def compared(comparison: Comparison, found: Mapping[str, Mapping[float, list[Mem
     config = best[first][0].member.config
     metric, keys = metric_of(config), _common_problems(best)
     curves = {method: [run.after_rounds("dev", metric) for run in runs] for method, runs in best.items()}
-    target = reachable(curves)
+    target = reachable(curves, over=_baseline(best[first][0], metric, "dev"))
     return Compared(
         name=comparison.name,
         metric=metric,
         budget=str(comparison.compare.budget),
-        given=_baseline(best[first][0], metric),
+        given=_baseline(best[first][0], metric, "test"),
         num_problems=len(keys),
         target=target,
         methods=[
@@ -65,6 +65,9 @@ def compared(comparison: Comparison, found: Mapping[str, Mapping[float, list[Mem
             for method, runs in best.items()
         ],
         short=[f"{run.member.name}, round {r}" for runs in best.values() for run in runs for r in run.short_rounds],
+        untrained=[
+            f"{run.member.name}, round {r}" for runs in best.values() for run in runs for r in run.untrained_rounds
+        ],
         unbounded=[method for method, runs in best.items() if runs[0].member.config.budget is None],
         seconds={method: _seconds(runs) for method, runs in best.items()},
         memory={method: _memory(runs) for method, runs in best.items()},
@@ -76,11 +79,15 @@ def _method(
     runs: list[MemberRun],
     first: list[MemberRun] | None,
     keys: list[str],
-    target: float,
+    target: float | None,
 ) -> MethodResult:
     metric = metric_of(runs[0].member.config)
     test = [_value(run, "test") for run in runs]
-    reached = [tokens for run in runs if (tokens := tokens_to(run.after_rounds("dev", metric), target)) is not None]
+    reached = [
+        tokens
+        for run in runs
+        if target is not None and (tokens := tokens_to(run.after_rounds("dev", metric), target)) is not None
+    ]
     champions = [run.champion.estimate("test", metric) for run in runs]
     kl = [run.trained.estimate("test", "kl_initial") for run in runs]
     by_factor = [_at_factor(factor, members) for factor, members in factors.items()]
@@ -96,7 +103,8 @@ def _method(
         champion=fmean(value.estimate for value in champions if value is not None),
         num_promoted=sum(run.num_promoted for run in runs),
         num_trained=sum(len(run.records.rounds) - 1 for run in runs),
-        gain=None if first is None else paired_gain(first, runs, keys),
+        num_untrained=sum(len(run.untrained_rounds) for run in runs),
+        gain=None if first is None or any(map(_trained_nothing, (first, runs))) else paired_gain(first, runs, keys),
         generated_tokens=fmean(run.tokens_by_round[-1] for run in runs),
         kl_initial=mean_of_known(None if value is None else value.estimate for value in kl),
         num_reached=len(reached),
@@ -104,6 +112,10 @@ def _method(
         test_range=_range([at.test for at in by_factor]),
         retention=retention(runs),
     )
+
+
+def _trained_nothing(runs: Sequence[MemberRun]) -> bool:
+    return all(len(run.untrained_rounds) == len(run.records.rounds) - 1 for run in runs)
 
 
 def paired_gain(first: Sequence[MemberRun], runs: Sequence[MemberRun], keys: Sequence[str]) -> Gain:
@@ -151,13 +163,14 @@ def _common_problems(best: Runs) -> list[str]:
     return sorted(set(known[0]).intersection(*known[1:]))
 
 
-def reachable(curves: Mapping[str, Sequence[Curve]]) -> float:
-    """The highest value that every method reaches after some round, as the mean over its seeds.
+def reachable(curves: Mapping[str, Sequence[Curve]], *, over: float) -> float | None:
+    """The highest value that every method reaches after some round, as the mean over its seeds; None if it is not over `over`.
 
     `curves` has one curve over rounds for each seed of a method.
     """
     means = {method: [fmean(value for _, value in rounds) for rounds in zip(*of_method, strict=False)] for method, of_method in curves.items()}  # fmt: skip
-    return min(max(by_round) for by_round in means.values())
+    highest = min(max(by_round) for by_round in means.values())
+    return highest if highest > over else None
 
 
 def tokens_to(curve: Curve, target: float) -> float | None:
@@ -189,9 +202,9 @@ def _value(run: MemberRun, split: str) -> float:
     return value.estimate
 
 
-def _baseline(run: MemberRun, metric: str) -> float:
+def _baseline(run: MemberRun, metric: str, split: str) -> float:
     baseline = run.records.baseline
-    value = None if baseline is None else baseline.estimate("test", metric)
+    value = None if baseline is None else baseline.estimate(split, metric)
     assert value is not None, f"round 0 of {run.member.name} has no {metric}"
     return value.estimate
 

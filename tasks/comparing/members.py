@@ -24,6 +24,8 @@ OF_WHOLE_STEPS = ("step", "tokens_per_second", "overlapped")
 """keys below `time/` that are no phase of a step"""
 SCORED_BY = ("scorer/", "rubric/")
 """beginnings of the inputs of an evaluation that say what it was scored by"""
+SOURCE = "source/"
+"""beginning of the inputs of problems that say what they were read from"""
 
 Curve = list[tuple[float, float]]
 """(generated tokens so far, what was measured then), by tokens"""
@@ -88,6 +90,11 @@ class MemberRun:
             return []
         return [r.index for r in self.records.rounds[1:] if r.training is not None and not r.training.is_budget_spent]
 
+    @property
+    def untrained_rounds(self) -> list[int]:
+        """Rounds whose training moved nothing, so that the policy is the one that it began with."""
+        return [r.index for r in self.records.rounds[1:] if r.training is not None and r.training.untrained is not None]
+
     def by_round(self, split: str, metric: str) -> Curve:
         """A metric of each round's policy, the given one first."""
         measured = (record.estimate(split, metric) for record in self.records.rounds)
@@ -140,19 +147,29 @@ def highest_of_known(values: Iterable[float | None]) -> float | None:
 
 
 def refuse_unequal(runs: Sequence[MemberRun]) -> None:
-    """Check that members of one seed had the same problems, and that all were scored by the same code.
+    """Check that members of one seed had the same problems, and that all had the same data and were scored by the same code.
 
     Raises:
-        ConfigError: a file of problems, or a reward's code, changed between two members.
+        ConfigError: a file of data or of problems, or a reward's code, changed between two members.
     """
     problems: dict[int, tuple[str, dict[str, str]]] = {}
+    data: tuple[str, dict[str, str]] | None = None
     scorers: tuple[str, dict[str, str]] | None = None
     for run in runs:
         name, seed = run.member.name, run.member.seed
+        data = data or (name, data_of_run(run.records.folder))
+        _refuse_change("data", name, data_of_run(run.records.folder), *data)
         other, theirs = problems.setdefault(seed, (name, _problem_files(run)))
         _refuse_change("problems", name, _problem_files(run), other, theirs)
         scorers = scorers or (name, _scored_by(run))
         _refuse_change("what scores", name, _scored_by(run), *scorers)
+
+
+def data_of_run(folder: Path) -> dict[str, str]:
+    """{source: digest of its file} of the problems of a run; empty before they are made."""
+    manifest = read_manifest(folder / "problems")
+    inputs = {} if manifest is None else manifest.inputs
+    return {name: value for name, value in inputs.items() if name.startswith(SOURCE)}
 
 
 def _problem_files(run: MemberRun) -> dict[str, str]:

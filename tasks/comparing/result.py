@@ -50,10 +50,12 @@ class MethodResult(Record):
     """trained policies that were promoted, over all seeds and rounds"""
     num_trained: int
     gain: Gain | None
-    """None for the first method"""
+    """None for the first method, and where it or the first one trained nothing"""
     generated_tokens: float
     kl_initial: float | None
     """nats a token on test; None where it was not measured"""
+    num_untrained: int
+    """trainings that moved nothing, so that their policy is the one they began with"""
     num_reached: int
     """seeds whose policies reached `Compared.target` on dev"""
     tokens_to_reach: float | None
@@ -62,6 +64,11 @@ class MethodResult(Record):
     """highest minus lowest `test` over the factors; None with one factor"""
     retention: dict[str, dict[str, Gain]]
     """{suite: {measure: gain of the last trained policies over the given one}}; below 0 is a loss. Empty without suites"""
+
+    @property
+    def trained_nothing(self) -> bool:
+        """Whether no round of any seed moved the policy."""
+        return self.num_untrained == self.num_trained
 
 
 class Seconds(Record):
@@ -92,12 +99,15 @@ class Compared(Record):
     """of the given policy on test"""
     num_problems: int
     """test problems that all members answered"""
-    target: float
-    """the highest value on dev that every method reaches after some round, as the mean over its seeds"""
+    target: float | None
+    """the highest value on dev that every method reaches after some round, as the mean over its seeds; None where that is no
+    more than the given policy has"""
     methods: list[MethodResult]
     """in the order of the file; the first is what the others are compared with"""
     short: list[str]
     """trainings that ended before their budget was spent, as `run, round`"""
+    untrained: list[str]
+    """trainings that moved nothing, as `run, round`"""
     unbounded: list[str]
     """methods that no budget ends: those that learn from samples which are there before they train"""
     seconds: dict[str, Seconds]

@@ -52,7 +52,9 @@ def _results(method: MethodResult) -> list[str]:
         "-"
         if gain is None
         else f"{gain.over_seeds_and_problems.estimate:+.3f}\n{interval(gain.over_seeds_and_problems)}",
-        f"{method.champion:.3f}\n({method.num_promoted} of {method.num_trained})",
+        "untrained"
+        if method.trained_nothing
+        else f"{method.champion:.3f}\n({method.num_promoted} of {method.num_trained})",
         "?" if method.kl_initial is None else f"{method.kl_initial:.3f}",
     ]
 
@@ -61,7 +63,14 @@ def _costs(result: Compared, method: MethodResult, phases: Sequence[str]) -> lis
     cost, memory = result.seconds[method.method], result.memory[method.method]
     seconds = [f"{cost.by_phase[name]:.1f}" if name in cost.by_phase else "-" for name in phases]
     taken = ["?" if value is None else f"{value:,.0f}" for value in (memory.peak_mib, memory.models)]
-    return [method.method, f"{method.generated_tokens:,.0f}", reached(method), *seconds, f"{cost.stages:.0f}", *taken]
+    return [
+        method.method,
+        f"{method.generated_tokens:,.0f}",
+        reached(method, result.target),
+        *seconds,
+        f"{cost.stages:.0f}",
+        *taken,
+    ]
 
 
 def _retention(method: MethodResult) -> Iterator[list[str]]:

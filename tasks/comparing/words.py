@@ -10,10 +10,13 @@ from tasks.comparing.result import Compared, Gain, MethodResult
 
 def verdicts(result: Compared) -> Iterator[str]:
     """One sentence for each method but the first."""
-    first = result.methods[0].method
+    first = result.methods[0]
     for method in result.methods[1:]:
-        assert method.gain is not None, "only the first method has no gain"
-        yield f"{method.method} against {first}: {verdict(method.gain)}"
+        idle = [one.method for one in (method, first) if one.trained_nothing]
+        told = (
+            f"no verdict, since {' and '.join(idle)} trained nothing" if method.gain is None else verdict(method.gain)
+        )
+        yield f"{method.method} against {first.method}: {told}"
 
 
 def verdict(gain: Gain) -> str:
@@ -32,12 +35,23 @@ def interval(value: Estimate, places: int = 3) -> str:
     return f"[{value.low:+.{places}f}, {value.high:+.{places}f}]"
 
 
-def reached(method: MethodResult) -> str:
-    """The tokens after which a method reached the target, `3,000`, `3,000 (2 of 3 seeds)` or `not reached`."""
+def reached(method: MethodResult, target: float | None) -> str:
+    """The tokens after which a method reached the target, `3,000`, `3,000 (2 of 3 seeds)` or `not reached`; `-` without a target."""
+    if target is None:
+        return "-"
     if method.tokens_to_reach is None:
         return "not reached"
     of = "" if method.num_reached == len(method.seeds) else f" ({method.num_reached} of {len(method.seeds)} seeds)"
     return f"{method.tokens_to_reach:,.0f}{of}"
+
+
+def _to_reach(target: float | None) -> str:
+    if target is None:
+        return "'to reach' is empty, as some method never comes over what the given policy has on dev"
+    return (
+        f"'to reach' counts tokens up to the first round with {target:.3f} on dev, the highest that every method reaches as the "
+        "mean over its seeds"
+    )
 
 
 def notes(result: Compared) -> list[str]:
@@ -45,9 +59,13 @@ def notes(result: Compared) -> list[str]:
     every = [
         f"{result.metric} on {result.num_problems} test problems, of the policy that the last round trained; the given policy has "
         f"{result.given:.3f}",
-        f"budget of each round: {result.budget}; 'to reach' counts tokens up to the first round with {result.target:.3f} on dev, the "
-        "highest that every method reaches as the mean over its seeds",
+        f"budget of each round: {result.budget}; {_to_reach(result.target)}",
     ]
+    if result.untrained:
+        every.append(
+            f"nothing was trained in: {', '.join(result.untrained)}; the policy is the one that the round began with, and the run's "
+            "log says why"
+        )
     if len(result.methods[0].by_factor) > 1:
         every.append(
             "each method is shown at the learning rate that is best on dev; 'range on test' is the highest minus the lowest value over "

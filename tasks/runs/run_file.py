@@ -210,23 +210,38 @@ def open_run(root: Path, config: Config) -> RunFile:
     Raises:
         ConfigError: the run was started with another configuration; the changed fields are named.
     """
-    name = config.run_name
-    if not (run_folder(root, name) / RUN_FILE).exists():
+    if not (run_folder(root, config.run_name) / RUN_FILE).exists():
         return create_run(root, config)
-    file = read_run(root, name)
+    file = read_run(root, config.run_name)
     before = stored_config(file)
-    config = on_day(in_workspace(root, config, file.spelled), before.run.date)
-    if changes := list(_forbidden_changes(before, config)):
-        raise ConfigError(
-            f"run {name!r} was started with another configuration:\n"
-            + "".join(f"  {change}\n" for change in changes)
-            + "undo the change, or start a run of its own with --run NEWNAME"
-        )
+    config = _as_resumed(root, file, before, config)
     if before != config:
         asked = sorted({*file.rounds_asked, config.rounds})
         file = file.model_copy(update={"config": config.model_dump(mode="json"), "rounds_asked": asked})
         write_run(root, file)
     return file
+
+
+def refuse_other_config(root: Path, config: Config) -> None:
+    """Check that a run which is there may go on with this configuration; nothing is written.
+
+    Raises:
+        ConfigError: it was started with another one; the changed fields are named.
+    """
+    file = read_run(root, config.run_name)
+    _as_resumed(root, file, stored_config(file), config)
+
+
+def _as_resumed(root: Path, file: RunFile, before: Config, config: Config) -> Config:
+    """The configuration with which a run goes on that was started with `before`."""
+    config = on_day(in_workspace(root, config, file.spelled), before.run.date)
+    if changes := list(_forbidden_changes(before, config)):
+        raise ConfigError(
+            f"run {file.name!r} was started with another configuration:\n"
+            + "".join(f"  {change}\n" for change in changes)
+            + "undo the change, or start a run of its own with --run NEWNAME"
+        )
+    return config
 
 
 def ask_for_rounds(root: Path, name: str, rounds: int) -> None:

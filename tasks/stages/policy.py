@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +37,6 @@ from grpo_train.following import Serving
 from grpo_train.observers.watch import Alarm
 from grpo_train.policies.adapter import FOLDER, Adapter, carried_adapter
 from grpo_train.policies.model import load_policy, save_policy
-from grpo_train.problems.pass_rates import Measured, facts
 from grpo_train.problems.splits import shard_name
 from grpo_train.step import StepResult
 from grpo_train.train_result import TrainResult
@@ -59,7 +57,7 @@ from tasks.runs.history import curriculum_before
 from tasks.runs.run_records import RoundRecords
 from tasks.runs.stage_files import CURRICULUM, KNOWN, RESULT, ROLLOUTS
 from tasks.runs.workspace import round_folder
-from tasks.stages.regenerate import verdicts
+from tasks.stages.regenerate import by_problem, by_source, verdicts
 from tasks.stages.reward_ids import OF_REWARDS, model_ids, reward_ids, scoring_packages
 from tasks.stages.samples import Samples, samples_before
 from tasks.stages.value_model import load_value_model
@@ -129,8 +127,8 @@ def _curriculum(run: Run, round_index: int, policy: Policy) -> dict[str, Any] | 
     """
     config = run.config.curriculum
     before = curriculum_before(run.folder, round_index, inherited=run.file.curriculum)
-    by_source = isinstance(config, ThresholdCurriculum) and config.difficulty == "policy"
-    if not by_source and not isinstance(config, PredictedCurriculum):
+    asks_sources = isinstance(config, ThresholdCurriculum) and config.difficulty == "policy"
+    if not asks_sources and not isinstance(config, PredictedCurriculum):
         return before
     last_round = round_index - 1
     of_problems = verdicts(
@@ -139,20 +137,8 @@ def _curriculum(run: Run, round_index: int, policy: Policy) -> dict[str, Any] | 
         policy=policy,
         checker_of=run.config.checker_of,
     )
-    regenerated = {"sources": _by_source(of_problems)} if by_source else {"regenerated": _measured(of_problems)}
+    regenerated = {"sources": by_source(of_problems)} if asks_sources else {"regenerated": by_problem(of_problems)}
     return (before or {"epoch": 0.0, "rates": {}}) | regenerated
-
-
-def _by_source(of_problems: Sequence[tuple[Problem, list[bool]]]) -> dict[str, float]:
-    """{source: share of right responses}"""
-    right: dict[str, list[bool]] = {}
-    for problem, its in of_problems:
-        right.setdefault(problem.source, []).extend(its)
-    return {source: fmean(its) for source, its in right.items()}
-
-
-def _measured(of_problems: Sequence[tuple[Problem, list[bool]]]) -> list[dict[str, Any]]:
-    return [asdict(Measured(problem.source, facts(problem), fmean(its))) for problem, its in of_problems]
 
 
 def _outcome(run: Run, policy: Policy, parent: Policy) -> Outcome:
@@ -309,8 +295,7 @@ def _sample_and_train(spec: PolicySpec, out_dir: Path, context: Context, memory:
     _save(ranks, model, tokenizer, adapter, out_dir / "model", spec.round)
     if not ranks.is_main:
         return
-    if result.rolled_back_to is not None:
-        context.warn(f"round {spec.round}: the policy is that of step {result.rolled_back_to}; {result.stopped_by}")
+    warn_of_another_policy(spec, result, context)
     write_result(result, out_dir)
 
 
@@ -367,6 +352,14 @@ def warn_of_one_step(spec: PolicySpec, result: StepResult, context: Context) -> 
         f"round {spec.round}: the first step wrote {metrics['tokens/generated']:.0f} tokens in {metrics['time/step']:.1f} s and spent "
         f"all of {budget}; the policy was trained for one step: raise the budget, or lower grpo_config.batch_size"
     )
+
+
+def warn_of_another_policy(spec: PolicySpec, result: TrainResult, context: Context) -> None:
+    """Warn if the policy is not that of the last update."""
+    if result.rolled_back_to is not None:
+        context.warn(f"round {spec.round}: the policy is that of step {result.rolled_back_to}; {result.stopped_by}")
+    if result.untrained is not None:
+        context.warn(f"round {spec.round}: {result.untrained}")
 
 
 def warn_of_never_measured(spec: PolicySpec, measured: Collection[str], context: Context) -> None:

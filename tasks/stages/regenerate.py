@@ -6,9 +6,10 @@ Where people label, it also makes the review items that they are asked about.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from configs.disk.files import JOURNAL, Journal, digest, digest_json, read_jsonl, write_json, write_jsonl
 from configs.disk.rows.opening import Paths, local_files, looks_like_path
@@ -18,6 +19,7 @@ from configs.schema.preferences import FileLabeler
 from configs.schema.reward_models import PeopleLabeler
 from configs.seeds import rng_for, seed_for
 from grpo_train.groups import CheckerOf
+from grpo_train.problems.picking.pass_rates import Measured, facts
 from grpo_train.problems.splits import shard_name
 from grpo_train.sampling.asked import groups_of
 from reward_training.pairs.building import build_pairs
@@ -167,6 +169,19 @@ def verdicts(
         if completion.policy_id == policy.id and value is not None:
             right.setdefault(completion.problem_key, []).append(is_right(value))
     return [(by_key[key], its) for key, its in right.items()]
+
+
+def by_source(of_problems: Sequence[tuple[Problem, list[bool]]]) -> dict[str, float]:
+    """{source: share of right responses}"""
+    right: dict[str, list[bool]] = {}
+    for problem, its in of_problems:
+        right.setdefault(problem.source, []).extend(its)
+    return {source: fmean(its) for source, its in right.items()}
+
+
+def by_problem(of_problems: Sequence[tuple[Problem, list[bool]]]) -> list[dict[str, Any]]:
+    """Pass rates with what predictions read of a problem."""
+    return [asdict(Measured(problem.source, facts(problem), fmean(its))) for problem, its in of_problems]
 
 
 def _review_items(

@@ -22,7 +22,7 @@ from configs.seeds import seed_for
 from grpo_train.following import Serving
 from grpo_train.policies.model import load_policy, save_policy
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
-from grpo_train.problems.curriculum import ProblemPicker
+from grpo_train.problems.picking.curriculum import ProblemPicker
 from grpo_train.sampling.generation import Sampling, sample
 from grpo_train.sampling.vllm import post
 from grpo_train.step import StepResult

@@ -122,6 +122,21 @@ def test_dead_groups_cost_no_backward_pass_and_change_nothing(policy, monkeypatc
     assert torch.equal(weights(model), weights(load_policy(policy.path, device="cpu")[0]))
 
 
+@pytest.mark.parametrize("method", ["{kind: grpo}", "{kind: rloo}", "{kind: best_of_n, min_score: 2}"])
+def test_a_training_in_which_no_response_moved_the_policy_says_so(policy, method):
+    """An online best-of-N without anything to imitate was promoted after eight updates on nothing, without a word."""
+    scale = [] if method == "{kind: grpo}" else ["combination={scale: none}"]
+    config = tiny_config("grpo_config.max_updates=2", f"method={method}", *scale)
+    model, _, result = run(policy, config, lambda completion: 0.5)
+    assert result.untrained is not None
+    assert result.untrained.startswith("nothing was trained: in each of 2 steps every group was dead or unscored")
+    assert ("min_score" in result.untrained) == ("best_of_n" in method)
+    before, _ = load_policy(policy.path, device="cpu")
+    assert torch.equal(weights(model), weights(before))
+    _, _, trained = run(policy, tiny_config("grpo_config.max_updates=2"), fives)
+    assert trained.untrained is None
+
+
 def test_with_a_kl_term_dead_groups_keep_their_backward_pass(policy):
     config = tiny_config("grpo_config.kl_coefficient=0.1", "grpo_config.max_updates=3")
     _, steps, _ = run(policy, config)
@@ -321,9 +336,9 @@ def test_after_refill_the_update_is_that_of_a_batch_of_living_groups(policy, mon
     updates = []
     update = Learner.update
 
-    def spy(learner, completions, advantages, is_old=None):
+    def spy(learner, completions, advantages, *others):
         updates.append((completions, advantages))
-        return update(learner, completions, advantages, is_old)
+        return update(learner, completions, advantages, *others)
 
     monkeypatch.setattr(Learner, "update", spy)
     config = tiny_config("grpo_config.max_updates=1", "grpo_config.refill=8")

@@ -50,9 +50,9 @@ Values = dict[str, Any]
 class CompareConfig(Block):
     """What is compared: each method with each factor and each seed is a run of its own."""
 
-    methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=2)] = Field(
+    methods: dict[Name, dict[str, Any]] = Field(
         description="overrides of the configuration by name of the method, nested as the configuration is; a list replaces the "
-        "base's, and `{}` is the base itself. The first method is what the others are compared with"
+        "base's, and `{}` is the base itself. Two or more; the first method is what the others are compared with"
     )
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = Field(
         [0, 1, 2], description="values of `seed`; each method runs with each of them"
@@ -72,6 +72,33 @@ class CompareConfig(Block):
         if twice := [value for value in values if values.count(value) > 1]:
             raise ValueError(f"{twice[0]} stands more than once; each value makes runs of its own, so name it once")
         return values
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _are_named(cls, methods: Any) -> Any:
+        if isinstance(methods, dict) and (odd := [name for name in methods if not isinstance(name, str)]):
+            raise ValueError(
+                f"a method's name is read as {odd[0]!r}, as YAML reads on, off, yes, no and numbers; quote it"
+            )
+        return methods
+
+    @field_validator("methods")
+    @classmethod
+    def _are_several(cls, methods: dict[str, Values]) -> dict[str, Values]:
+        if len(methods) < 2:
+            raise ValueError(
+                f"a comparison needs two methods or more, and this one has {len(methods)}; name others, of which `NAME: {{}}` is the base itself"
+            )
+        return methods
+
+    @field_validator("learning_rate_factors")
+    @classmethod
+    def _have_names_of_their_own(cls, factors: list[float]) -> list[float]:
+        named: dict[str, float] = {}
+        for factor in factors:
+            if (other := named.setdefault(f"{factor:g}", factor)) != factor:
+                raise ValueError(f"{other} and {factor} would name their runs alike, by six digits; drop one of them")
+        return factors
 
     @field_validator("methods")
     @classmethod

@@ -40,7 +40,10 @@ class ChoiceColumns(Block):
 
     question: Text = Field("question", description="column with the question, or a template of columns")
     choices: Text = Field("choices", description="column with the choices, in any form that `options` of a source has")
-    answer: Text = Field("answer", description="column with the right choice: its number from 0, letter, label or text")
+    first_option: Literal[0, 1] | None = Field(
+        None, description="number of the first choice, where the answer is a number; default: 0"
+    )
+    answer: Text = Field("answer", description="column with the right choice: its number, letter, label or text")
 
 
 class ChoiceSuite(Block):

@@ -13,7 +13,7 @@ from configs.disk.files import digest_json
 from configs.disk.rows.columns import Row, column, shortened
 from configs.disk.rows.reading import DEFAULT_SPLIT, read_rows
 from configs.errors import ConfigError
-from configs.records import Problem
+from configs.records import Problem, Prompt
 from configs.schema.measuring.retention import ChoiceSuite, GenerateSuite, RetentionSuite, TextSuite
 from configs.schema.problems import DatasetSource, ReasoningGymSource
 from configs.wheels import data_digest, located
@@ -89,8 +89,9 @@ def read_choices(suite: ChoiceSuite, name: str) -> list[ChoiceItem]:
         answer = column(row, suite.columns.answer, f"{field_of(name)}.columns.answer", location)
         if is_empty(answer):
             raise ConfigError(f"{location}: {field_of(name)} has a question without an answer; leave the row out")
-        answered.append(Answered(answer, read_options(choices, location), location))
-    letters = letters_of_column(answered, 0)
+        answered.append(Answered(answer, read_options(choices, location, "columns.choices"), location))
+    first = suite.columns.first_option
+    letters = letters_of_column(answered, first or 0, is_counted=first is not None)
     items = (_choice_item(*parts, name) for parts in zip(asked, answered, letters, strict=True))
     return _first(items, suite.num_items, name)
 
@@ -130,6 +131,35 @@ def read_problems(suite: GenerateSuite, name: str, tokenizer: PreTrainedTokenize
     has_template = tokenizer.chat_template is not None
     problems = (problem_of(raw, suite, split=SPLIT, has_chat_template=has_template) for raw in raws)
     return _first(problems, suite.num_items, name)
+
+
+SHORTEST_QUESTION = 20
+"""characters of a question that stands in a training prompt by no chance"""
+
+
+def trained_on(
+    suite: RetentionSuite, name: str, problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase
+) -> str | None:
+    """What is said of a suite whose questions are trained on too; None where none is, or of texts, which are no questions."""
+    if isinstance(suite, GenerateSuite):
+        keys = {problem.key for problem in problems}
+        is_trained_on = [problem.key in keys for problem in read_problems(suite, name, tokenizer)]
+    elif isinstance(suite, ChoiceSuite):
+        prompts = "\n\n".join(_words(problem.prompt) for problem in problems)
+        questions = [item.question.strip() for item in read_choices(suite, name)]
+        is_trained_on = [len(question) >= SHORTEST_QUESTION and question in prompts for question in questions]
+    else:
+        return None
+    if not any(is_trained_on):
+        return None
+    return (
+        f"{field_of(name)}: {sum(is_trained_on)} of its {len(is_trained_on)} questions are trained on, so that it does not tell what "
+        "becomes of old abilities; name data that nothing is trained on"
+    )
+
+
+def _words(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
 
 
 def _rows(suite: TextSuite | ChoiceSuite, name: str) -> Iterator[Row]:

@@ -47,6 +47,7 @@ def write_member(
     problems: str = "p",
     memory: Sequence[tuple[float, int]] = (),
     news: Sequence[float] = (),
+    untrained: str | None = None,
 ) -> None:
     """The folder of a run of one round.
 
@@ -56,6 +57,7 @@ def write_member(
         tokens: generated at each step.
         phases: seconds of each step by phase.
         memory: (peak in MiB, number of models) at each step; by default not measured.
+        untrained: why nothing was trained.
         news: change of each item of the suite `news`, of which the given policy has -2 nats each.
     """
     folder = root / "runs" / member.name
@@ -79,7 +81,10 @@ def write_member(
         )
     policy = folder / "round_001" / "policy"
     counts = {"useful": sum(tokens), "computed": 9, "padding": 1}
-    write_json(policy / "result.json", {"num_updates": len(tokens), "is_budget_spent": spent, "tokens": counts})
+    write_json(
+        policy / "result.json",
+        {"num_updates": len(tokens), "is_budget_spent": spent, "tokens": counts, "untrained": untrained},
+    )
     for step, count in enumerate(tokens, start=1):
         seconds = {f"time/{name}": value for name, value in (phases or {"generate": 2.0, "update": 3.0}).items()}
         whole = {"time/step": 99.0, "time/tokens_per_second": 7.0}

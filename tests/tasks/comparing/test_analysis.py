@@ -84,8 +84,10 @@ def test_samples_to_reach_the_highest_that_all_methods_reach(result: Compared) -
 
 
 def test_the_target_is_the_least_of_what_methods_reach_at_their_best() -> None:
-    """a falls from 0.5 to 0.2 and b ends at 0.4: min(0.5, 0.4)."""
-    assert reachable({"a": [[(0, 0.1), (5, 0.5), (9, 0.2)]], "b": [[(0, 0.1), (5, 0.3), (9, 0.4)]]}) == 0.4
+    """a falls from 0.5 to 0.2 and b ends at 0.4: min(0.5, 0.4). What the given policy has already is no target."""
+    curves = {"a": [[(0, 0.1), (5, 0.5), (9, 0.2)]], "b": [[(0, 0.1), (5, 0.3), (9, 0.4)]]}
+    assert reachable(curves, over=0.3) == 0.4
+    assert reachable(curves, over=0.4) is None
 
 
 def test_costs_are_means_over_seeds(result: Compared) -> None:
@@ -153,6 +155,48 @@ def test_old_abilities_and_memory_are_shown_at_the_terminal_and_on_the_page(
 def test_a_training_that_ended_before_its_budget_is_told(result: Compared) -> None:
     assert result.short == ["made-up-rloo-s1, round 1"]
     assert "ended before the budget was spent: made-up-rloo-s1, round 1" in notes(result)[-1]
+
+
+def test_a_method_that_trained_nothing_gets_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was called worse by 1.000, and two of its two policies promoted."""
+    given = comparison()
+    for member in given.members():
+        is_first = member.method == "grpo"
+        write_member(
+            tmp_path,
+            member,
+            test=[1, 1] if is_first else [0, 0],
+            dev=(0.1, 0.5 if is_first else 0.1),
+            untrained=None if is_first else "no pairs",
+        )
+    found = read_members(tmp_path, given)
+    result = compared(given, found)
+    assert (result.methods[0].num_untrained, result.methods[1].num_untrained) == (0, 2)
+    assert result.methods[1].gain is None
+    assert list(verdicts(result)) == ["rloo against grpo: no verdict, since rloo trained nothing"]
+    told = "\n".join(notes(result))
+    assert "nothing was trained in: made-up-rloo-s0, round 1, made-up-rloo-s1, round 1; the policy is the one" in told
+    assert result.target is None
+    assert "'to reach' is empty" in told
+    for table in tables(result):
+        Terminal().print(table)
+    out = capsys.readouterr().out
+    assert "untrained" in out
+    assert "not reached" not in out
+    page = render(given, result, best_of_each(found))
+    assert "trained nothing" in page
+    assert "worse" not in page
+    assert "compare/gain/rloo" not in metrics(result)
+
+
+def test_one_idle_training_of_several_is_told_beside_the_verdict(tmp_path: Path) -> None:
+    given = comparison()
+    for member in given.members():
+        write_member(tmp_path, member, test=[1, 0], untrained="dead" if member.name == "made-up-rloo-s1" else None)
+    result = compared(given, read_members(tmp_path, given))
+    [sentence] = verdicts(result)
+    assert "no difference shown" in sentence
+    assert any("nothing was trained in: made-up-rloo-s1, round 1" in note for note in notes(result))
 
 
 def test_mlflow_gets_a_number_for_each_method(result: Compared) -> None:

@@ -138,3 +138,17 @@ def test_the_run_says_what_is_left_out(workspace: Path) -> None:
         "unwritten",
     )
     assert [counts[reason] for reason in reasons] == [43, 0, 2, 1, 2, 1, 0, 0, 0]
+
+
+def test_the_run_says_that_a_suite_of_old_abilities_is_trained_on(workspace: Path) -> None:
+    source = _write("a.jsonl", [{"question": f"Say {i}", "answer": str(i)} for i in range(40)])
+    problems = spec([source], {"name": "correct", "kind": "outcome"})
+    suite = {"kind": "generate", "problems": source, "checker": {"name": "c", "kind": "outcome"}, "num_items": 40}
+    data = problems.config.model_dump(mode="json")
+    data["evaluation"]["retention"] = {"old": suite}
+    said: list[str] = []
+    Path("out").mkdir()
+    body(problems.model_copy(update={"config": Config.model_validate(data)}), Path("out"), Context(warn=said.append))
+    num_trained = len(Path("out/train.jsonl").read_text().splitlines())
+    [sentence] = said
+    assert sentence.startswith(f"evaluation.retention.old: {num_trained} of its 40 questions are trained on")

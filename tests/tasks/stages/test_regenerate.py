@@ -4,8 +4,7 @@ from pathlib import Path
 from configs.disk.files import digest, write_jsonl
 from configs.reader import load_config
 from configs.records import Completion, Policy, Problem, Score
-from tasks.stages.policy import _by_source
-from tasks.stages.regenerate import RegenerateSpec, _metrics, verdicts
+from tasks.stages.regenerate import RegenerateSpec, _metrics, by_source, verdicts
 from tests.paths import TINY
 
 
@@ -67,5 +66,5 @@ def test_verdicts_are_those_on_one_policys_scored_responses_by_problem(tmp_path:
     found = verdicts(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "correct")
     # a: right and half right, b: right and unscored
     assert found == list(zip(problems, [[True, False], [True], [False]], strict=True))
-    assert _by_source(found) == {"sums": 2 / 3, "gcd": 0.0}
+    assert by_source(found) == {"sums": 2 / 3, "gcd": 0.0}
     assert verdicts(tmp_path, tmp_path / "shard.jsonl", policy=mine, checker_of=lambda source: "judge") == []

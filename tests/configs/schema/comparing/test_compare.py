@@ -134,7 +134,7 @@ def test_samples_that_are_not_paid_for_or_that_reward_models_learn_from_are_the_
 @pytest.mark.parametrize(
     ("compare", "message"),
     [
-        ({"methods": {"grpo": {}}}, "methods.*at least 2"),
+        ({"methods": {"grpo": {}}}, "needs two methods or more, and this one has 1"),
         ({"methods": {"a": {}, "b": {"grpo_config": {"learning_rate": 1e-3}}}}, "methods 'a' and 'b' ask for the same"),
         ({"methods": {"a": {}, "b": {"grpo_config": {"save_steps": 9}}}}, "methods 'a' and 'b' ask for the same"),
         (
@@ -147,7 +147,10 @@ def test_samples_that_are_not_paid_for_or_that_reward_models_learn_from_are_the_
         ({"seeds": []}, "seeds"),
         ({"learning_rate_factors": [1, 1.0]}, "stands more than once"),
         ({"learning_rate_factors": [0]}, "greater than 0"),
-        ({"learning_rate_factors": [0.3333333, 0.3333334]}, "two members would be run 'mine-grpo-lr0.333333-s4'"),
+        ({"learning_rate_factors": [0.3333333, 0.3333334]}, "0.3333333 and 0.3333334 would name their runs alike"),
+        ({"learning_rate_factors": [1, 1.0000001]}, "would name their runs alike, by six digits; drop one"),
+        ({"methods": {"grpo": {}, False: {}}}, "a method's name is read as False, as YAML reads on, off, .*; quote it"),
+        ({"methods": {}}, "needs two methods or more, and this one has 0; name others"),
         ({"budget": {"generated_tokens": 15}}, "less than one step"),
         ({"budget": {}}, "exactly one of them"),
     ],

@@ -6,8 +6,8 @@ import pytest
 
 from configs.disk.rows.opening import local_digest
 from configs.errors import ConfigError
-from configs.schema.measuring.retention import ChoiceSuite, GenerateSuite, TextSuite
-from grpo_train.measuring.retention.suites import read_choices, read_problems, read_texts, suite_digests
+from configs.schema.measuring.retention import ChoiceColumns, ChoiceSuite, GenerateSuite, TextSuite
+from grpo_train.measuring.retention.suites import read_choices, read_problems, read_texts, suite_digests, trained_on
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
 
 
@@ -57,13 +57,50 @@ def test_answers_are_numbers_letters_or_texts(tmp_path: Path, answers: list[Any]
     assert items[0].choices == ["red", "green", "blue"]
 
 
+def test_numbers_may_be_counted_from_one_as_the_message_says(tmp_path: Path) -> None:
+    """The remedy that it gave named a field that a suite did not have."""
+    rows = [{"question": f"Colour {i}?", "choices": ["red", "green", "blue"], "answer": i % 3 + 1} for i in range(6)]
+    path = written(tmp_path, rows)
+    with pytest.raises(ConfigError, match=r"is no option of 3 counted from 0; set columns\.first_option: 1"):
+        read_choices(ChoiceSuite(path=path), "s")
+    columns = ChoiceColumns(first_option=1)
+    assert [item.golds for item in read_choices(ChoiceSuite(path=path, columns=columns), "s")][:3] == [[0], [1], [2]]
+
+
+def test_questions_that_are_trained_on_are_told(tmp_path: Path) -> None:
+    """They measured an old ability, and nobody said that it was the new one."""
+    tokenizer = build_tiny_tokenizer()
+    rows = [{"question": f"How much is {i} and {i} together?", "answer": str(2 * i)} for i in range(4)]
+    suite = GenerateSuite.model_validate(
+        {
+            "problems": {"kind": "file", "path": written(tmp_path, rows)},
+            "checker": {"name": "c", "kind": "outcome"},
+            "template": "Q: {question}",
+        }
+    )
+    trained = read_problems(suite, "s", tokenizer)[:3]
+    told = trained_on(suite, "s", trained, tokenizer)
+    assert told is not None
+    assert told.startswith("evaluation.retention.s: 3 of its 4 questions are trained on")
+    assert trained_on(suite, "s", [], tokenizer) is None
+    choices = [
+        row | {"choices": ["none", row["answer"], "x"]} for row in [*rows, {"question": "Is 1 odd?", "answer": "y"}]
+    ]
+    of_choice = ChoiceSuite(path=written(tmp_path, choices, "choices.jsonl"))
+    told = trained_on(of_choice, "s", trained, tokenizer)
+    assert told is not None
+    assert "3 of its 5" in told
+    texts = TextSuite(path=written(tmp_path, [{"text": "a b"}], "texts.jsonl"))
+    assert trained_on(texts, "s", trained, tokenizer) is None
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"answer": "violet"}, r"the answer 'violet' of evaluation.retention.s is none of the choices"),
         ({"answer": None}, r"evaluation.retention.s has a question without an answer"),
         ({"question": ""}, r"'question' of evaluation.retention.s holds no text to choose after"),
-        ({"choices": ["red"]}, r"no list of 2 to 26 options"),
+        ({"choices": ["red"]}, r"no list of 2 to 26 options; columns.choices takes"),
     ],
 )
 def test_questions_that_cannot_be_measured_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

@@ -17,8 +17,8 @@ from configs.schema.problems import (
     ThresholdCurriculum,
 )
 from configs.seeds import rng_for
-from grpo_train.problems.curriculum import ProblemPicker
-from grpo_train.problems.pass_rates import Measured, facts
+from grpo_train.problems.picking.curriculum import ProblemPicker
+from grpo_train.problems.picking.pass_rates import Measured, facts
 from tests.grpo_train.conftest import make_problem
 
 PROBLEMS = [make_problem(str(i)) for i in range(10)]

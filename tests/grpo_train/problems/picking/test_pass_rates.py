@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.records import Problem
-from grpo_train.problems.pass_rates import Measured, expected_variance, facts, predict
+from grpo_train.problems.picking.pass_rates import Measured, expected_variance, facts, predict
 from tests.grpo_train.conftest import make_problem
 
 

@@ -36,7 +36,7 @@ from configs.schema.problems import (
     ThresholdCurriculum,
 )
 from configs.seeds import rng_for
-from grpo_train.problems.pass_rates import Measured, expected_variance, facts, predict
+from grpo_train.problems.picking.pass_rates import Measured, expected_variance, facts, predict
 
 Floats = NDArray[np.float64]
 RECENCY = 0.5
