@@ -223,14 +223,15 @@ class Curve:
     proxy: list[float]
 
 
-WINDOW = 12
+WINDOW = 16
+"""a divisor of a round's 160 updates"""
 
 
 def curve(arm: str, seed: int) -> Curve:
     distance, correct, proxy = [], [], []
-    for folder in sorted((workspace(arm, seed) / "runs" / "run").glob("round_*/policy")):
+    for path in sorted((workspace(arm, seed) / "runs" / "run").glob("round_*/policy/journal.jsonl")):
         by_key: dict[str, dict[int, float]] = {}
-        for line in Journal(folder / "journal.jsonl").read():
+        for line in Journal(path).read():
             by_key.setdefault(line.key, {})[line.step] = line.value
         steps = sorted(by_key["objective/correct/mean"])
         for start in range(0, len(steps), WINDOW):
@@ -263,7 +264,9 @@ def plot(curves: dict[str, list[Curve]], path: Path) -> None:
         cells[1][column].set_xlabel("distance from the given policy, sqrt(KL of a response)")
     for axes in cells.flat:
         axes.spines[["top", "right"]].set_visible(False)
-    cells[0][0].legend(frameon=False, fontsize=7)
+    figure.legend(
+        *cells[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     figure.savefig(path)
 
 
@@ -275,7 +278,14 @@ def _draw(by_update: Axes, by_distance: Axes, curves: Sequence[Curve], key: str,
         updates, of_seeds.min(axis=0), of_seeds.max(axis=0), color=look.colour, alpha=0.12, linewidth=0
     )
     for curve in curves:
-        by_distance.plot(curve.distance, getattr(curve, key), look.line, color=look.colour, alpha=0.5, linewidth=0.8)
+        filled = "none" if look.from_given else look.colour
+        points: dict[str, Any] = {
+            "markerfacecolor": filled,
+            "markeredgecolor": look.colour,
+            "markersize": 3.5,
+            "alpha": 0.6,
+        }
+        by_distance.plot(curve.distance, getattr(curve, key), "o", **points)
 
 
 if __name__ == "__main__":

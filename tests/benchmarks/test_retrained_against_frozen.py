@@ -64,11 +64,12 @@ def test_a_curve_is_of_windows_of_steps_and_of_the_distance_of_whole_responses(
         folder = workspace(FIRST, 0) / "runs" / "run" / round_name / "policy"
         folder.mkdir(parents=True)
         journal = Journal(folder / "journal.jsonl")
-        for step in range(1, 25):
+        for step in range(1, 33):
             values = {
-                "objective/correct/mean": float(step > 12),
+                "objective/correct/mean": float(step > 16),
                 "objective/proxy/mean": 2.0,
                 "response/length_mean": 4.0,
             }
             journal.write(step, values | ({"policy/kl_initial": kl} if step % 3 == 0 else {}))
+    (workspace(FIRST, 0) / "runs" / "run" / "round_000" / "policy").mkdir(parents=True)  # the given policy
     assert curve(FIRST, 0) == Curve(distance=[1.0, 1.0, 2.0, 2.0], correct=[0.0, 1.0, 0.0, 1.0], proxy=[2.0] * 4)
