@@ -311,7 +311,7 @@ class PredictedCurriculum(Block):
 
     kind: Literal["predicted"] = "predicted"
     keep: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="share of the training problems that are asked; the others wait"
+        0.25, description="share of the training problems that are asked; the others wait"
     )
     explore: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="about this share of a step's problems is asked whatever is predicted of them"

@@ -1,7 +1,8 @@
 """Predicts the policy's pass rate on a problem from what is known before it is asked.
 
 A logistic regression of measured pass rates on facts of the problem: its source, its difficulty where the data gives one, the
-lengths of question and answer, and how many numbers the question holds and how large they are. One regression is of all problems,
+lengths of question and answer, how many numbers the question holds and how large they are, and whether the answer is one of
+them. One regression is of all problems,
 and each source corrects it by one of its own. Both are fitted anew from the measurements at hand, so that nothing but these has
 to be kept. What a problem's own group showed then counts beside the prediction, as the counts of a Beta distribution do.
 
@@ -48,9 +49,11 @@ def facts(problem: Problem) -> list[float]:
     question = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]
     numbers = [_number(number) for number in NUMBER.findall(question)]
     answer = (problem.answer or "").strip().removeprefix("-")
-    sizes = (_number(answer) if NUMBER.fullmatch(answer) else 0.0, max(numbers, default=0.0), min(numbers, default=0.0))
-    counts = (len(question), len(answer), len(numbers))
-    return [problem.difficulty or 0.0, *map(math.log1p, [*counts, *sizes])]
+    size = _number(answer) if NUMBER.fullmatch(answer) else None
+    largest, smallest = max(numbers, default=0.0), min(numbers, default=0.0)
+    scaled = map(math.log1p, (len(question), len(answer), len(numbers), size or 0.0, largest, smallest))
+    stands_there = (float(bool(numbers) and size == number) for number in (largest, smallest))
+    return [problem.difficulty or 0.0, *scaled, *stands_there]
 
 
 def _number(digits: str) -> float:

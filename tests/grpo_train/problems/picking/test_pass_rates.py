@@ -20,8 +20,10 @@ def problem(question: str, answer: str | None, difficulty: float | None = None) 
 
 def test_facts_by_hand() -> None:
     found = facts(problem("What is 12 + 0.5?", "-12.5", difficulty=0.25))
-    assert found == pytest.approx([0.25, *map(math.log1p, [17, 4, 2, 12.5, 12, 0.5])])
-    assert facts(problem("Why?", None)) == pytest.approx([0, math.log1p(4), 0, 0, 0, 0, 0])
+    assert found == pytest.approx([0.25, *map(math.log1p, [17, 4, 2, 12.5, 12, 0.5]), 0, 0])
+    assert facts(problem("Why?", None)) == pytest.approx([0, math.log1p(4), 0, 0, 0, 0, 0, 0, 0])
+    assert facts(problem("gcd of 12 and 4?", "4"))[-2:] == [0, 1]
+    assert facts(problem("lcm of 12 and 4?", "12"))[-2:] == [1, 0]
 
 
 @settings(deadline=None)
