@@ -69,7 +69,7 @@ def summary(num_pairs: int = 8, num_prompts: int = 8) -> str:
     variances = {method: np.array([variance for variance, _ in stored[method]]) for method in METHODS}
     signals = {method: np.array([signal for _, signal in stored[method]]) for method in METHODS}
     rows = [
-        [method, _relative(variances, method), f"{variances[method].mean() / max(signals[method].mean(), 1e-30):.1f}"]
+        [method, _relative(variances, method), _noise_to_signal(variances[method], signals[method])]
         for method in METHODS
     ]
     return table(["method", "variance against no baseline", "noise to signal"], rows)
@@ -80,6 +80,14 @@ def _relative(variances: dict[str, NDArray[np.float64]], method: str) -> str:
         return "another gradient"
     ratio, low, high = ratio_of_means(variances[method], variances[WITHOUT])
     return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _noise_to_signal(variances: NDArray[np.float64], signals: NDArray[np.float64]) -> str:
+    """The ratio of the means; unknown where the signal is not told from 0."""
+    draws = np.random.default_rng(0).integers(0, len(signals), (4000, len(signals)))
+    if np.quantile(signals[draws].mean(axis=1), 0.025) <= 0:
+        return "unknown"
+    return f"{variances.mean() / signals.mean():.1f}"
 
 
 def ratio_of_means(above: NDArray[np.float64], below: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.methods.baselines import METHODS, configured, pair, ratio_of_means
+from benchmarks.methods.baselines import METHODS, _noise_to_signal, configured, pair, ratio_of_means
 from benchmarks.workloads import WORKLOADS
 
 
@@ -30,6 +30,12 @@ def test_both_estimates_have_no_bias() -> None:
 def test_values_that_rise_together_have_a_certain_ratio() -> None:
     below = np.array([1.0, 5.0, 2.0, 9.0])
     assert ratio_of_means(below / 4, below) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_noise_to_signal_is_unknown_where_the_signal_is_not_told_from_zero() -> None:
+    variances = np.array([4.0, 6.0, 5.0, 5.0])
+    assert _noise_to_signal(variances, np.array([2.0, 2.5, 3.0, 2.5])) == "2.0"
+    assert _noise_to_signal(variances, np.array([9.0, -8.0, 3.0, -2.0])) == "unknown"
 
 
 def test_each_method_has_its_own_loss_and_scale() -> None:
