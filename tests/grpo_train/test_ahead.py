@@ -199,7 +199,7 @@ def test_importance_weights_are_the_learners_probability_over_the_writers(
     by_hand: list[tuple[float, float]] = []
     update = Learner.update
 
-    def noted(self: Learner, completions: list[Completion], advantages: Any, is_old: Any = None) -> dict[str, float]:
+    def noted(self: Learner, completions: list[Completion], advantages: Any, *others: Any) -> dict[str, float]:
         ratios, distances = [], []
         for completion, moves in zip(completions, advantages.moves, strict=True):
             if not moves:
@@ -212,7 +212,7 @@ def test_importance_weights_are_the_learners_probability_over_the_writers(
                 ratios.append(min(np.exp(log_ratio), 1.05))
                 distances.append(abs(log_ratio))
         by_hand.append((float(np.mean(ratios)), float(np.mean(distances))))
-        return update(self, completions, advantages, is_old)
+        return update(self, completions, advantages, *others)
 
     monkeypatch.setattr(Learner, "update", noted)
     config = configured([served], *AHEAD, "grpo_config.vllm.max_importance_weight=1.05")

@@ -121,6 +121,7 @@ def test_everything_else_stays_as_the_configuration_says_it() -> None:
         # unset fields that came after the first runs
         *("rewards.sources", "evaluation.rewards.sources", "problems.sources.source", "problems.sources.columns.source"),
         *("problems.sources.columns.system", "grpo_config.vllm.max_staleness", "method.kind", "budget"),
+            "grpo_config.row_sampling.share",
         *("evaluation.retention", "promotion.retention", "cold_start", "problems.sources.wheel"),
     }  # fmt: skip
 
