@@ -3,7 +3,7 @@
     python -m benchmarks.against_trl [--steps 10] [--minutes 14] [--workloads fixed] [options of benchmarks.contestant]
 
 Runs on the GPU if there is one. First checks that both losses agree on the same responses, then searches TRL's fastest
-setting, then runs each workload on both systems, step by step in turns.
+setting, then runs each workload on both systems, ours also with half of the rows in each update, step by step in turns.
 """
 
 from __future__ import annotations
