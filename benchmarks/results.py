@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from configs.disk.files import write_json
-from reward_training.transformer.precision import has_bfloat16, pick_device
+from reward_training.transformer.precision import is_fast_in_bfloat16, pick_device
 
 FOLDER = Path("build/benchmarks")
 
@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
-        "has_bfloat16": has_bfloat16(device),
+        "is_fast_in_bfloat16": is_fast_in_bfloat16(device),
         "torch": torch.__version__,
     }
 

@@ -264,7 +264,7 @@ class GrpoConfig(Block):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto",
         description="precision of the arithmetic; the trained weights stay float32. auto: bfloat16 if the hardware "
-        "supports it",
+        "multiplies faster in it",
     )
     deterministic: bool = Field(
         False,

@@ -145,7 +145,7 @@ class Critic:
         if batch.packed.attention_mask is None:
             restore_attention(self.model)
         else:
-            fit_attention(self.model, batch.packed.input_ids.shape[1])
+            fit_attention(self.model, batch.packed.input_ids.shape[1], batch.packed.attention_mask)
         is_token = batch.mask.bool()
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             states = states_of(self._body, batch.packed, self.model.dtype)

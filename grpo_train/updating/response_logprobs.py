@@ -111,7 +111,7 @@ def _response_logprobs(model: PreTrainedModel, batch: MicroBatch, temperature: f
     if batch.packed.attention_mask is None:
         restore_attention(model)
     else:
-        fit_attention(model, batch.packed.input_ids.shape[1])
+        fit_attention(model, batch.packed.input_ids.shape[1], batch.packed.attention_mask)
     head = plain_head(model)
     states = states_of(body_of(model), batch.packed, model.dtype)
     is_token = batch.mask.bool()

@@ -120,7 +120,7 @@ class RewardModelScorer:
             sequences, width=width, layout_of=layout, max_tokens=max_tokens, in_one_run=is_sharded(model)
         )
         for indices, batch in in_step(model, batches, lambda: ([], plain_row([0], self._device))):
-            fit_attention(model, batch.input_ids.shape[1])
+            fit_attention(model, batch.input_ids.shape[1], batch.attention_mask)
             run = partial(conversation_scores if indices else _no_scores, batch=batch.to(self._device))
             with torch.inference_mode(), autocast(self._device, self._precision):
                 values = with_weights(model, run).squeeze(-1).tolist()

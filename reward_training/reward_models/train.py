@@ -244,7 +244,7 @@ def _packed_forward(
 ) -> SimpleNamespace:
     """Replaces the model's forward in TRL's loss; `.logits` are (2P, 1) float32 scores, chosen conversations first."""
     batch = Packed(**inputs)
-    fit_attention(model, batch.input_ids.shape[1])
+    fit_attention(model, batch.input_ids.shape[1], batch.attention_mask)
     with autocast(batch.input_ids.device):
         return SimpleNamespace(logits=conversation_scores(model, batch, forward))
 

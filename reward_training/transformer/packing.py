@@ -20,6 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from reward_training.transformer.attention import BLOCKED
+from reward_training.transformer.key_blocks import key_blocks
+
 Sequences = Sequence[Sequence[int]]
 Layout = Literal["shared", "own", "plain"]
 """shared: rows share beginnings; own: a row for each sequence, padded; plain: a row for each sequence, and rows of
@@ -242,6 +245,8 @@ def outputs_of(body: Any, batch: Packed, dtype: torch.dtype, **settings: Any) ->
     """Output of `body` (a decoder or a model with a head) for a padded batch, with attention scores of `dtype`."""
     mask = batch.attention_mask
     if mask is not None and mask.dim() == 4:
+        if body.config._attn_implementation == BLOCKED:
+            settings["key_blocks"] = key_blocks(mask, dtype)
         bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         mask = bias.masked_fill(~mask, torch.finfo(dtype).min)
     return body(

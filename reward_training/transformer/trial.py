@@ -32,7 +32,7 @@ tokens of 500 made 1e-2, thirty layers 2e-6"""
 STAND_IN_TOKENS = 1024
 SHORTEST = 64
 """tokens of the shortest trial"""
-KERNELS_WITH_MASKS = ("grouped", "eager", "sdpa")
+KERNELS_WITH_MASKS = ("grouped", "blocked", "eager", "sdpa")
 
 
 def layout_of(model: PreTrainedModel, body: nn.Module) -> LayoutOf:
@@ -134,7 +134,7 @@ def _agrees(
 ) -> bool:
     """Whether the first and the last sequence get the hidden states that they get alone, in each of their tokens."""
     batch = _filled(sequences, rows, layout).to(model.device)
-    fit_attention(model, batch.input_ids.shape[1])
+    fit_attention(model, batch.input_ids.shape[1], batch.attention_mask)
     try:
         found = states_of(body, batch, torch.float32)
     except torch.OutOfMemoryError:

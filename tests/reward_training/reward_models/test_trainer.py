@@ -60,7 +60,7 @@ def test_a_last_update_of_unequal_micro_batches_is_that_of_one_batch(
     policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """14 pairs by 8: the last update has 6, which go through the model as 4 and 2. In bfloat16 the norms are 1e-3 apart."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(precision, "is_fast_in_bfloat16", lambda device: False)
     seen: dict[int, list[dict[str, float]]] = {4: [], 8: []}
     scores = {}
     for micro, steps in seen.items():

@@ -1,11 +1,12 @@
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 
 from grpo_train.policies.model import load_policy
 from grpo_train.policies.tiny_model import save_tiny_model
-from reward_training.transformer.precision import cast_weights
+from reward_training.transformer.precision import autocast_dtype, cast_weights
 
 
 def test_cast_model_computes_what_the_loaded_one_does_far_from_the_start(tmp_path: Path) -> None:
@@ -32,3 +33,23 @@ def test_saved_buffers_are_cast_and_computed_ones_are_not() -> None:
     cast_weights(module, torch.bfloat16)
     kinds = {name: buffer.dtype for name, buffer in module.named_buffers()}
     assert kinds == {"saved": torch.bfloat16, "computed": torch.float32, "whole": torch.int64}
+
+
+@pytest.mark.parametrize(
+    ("has", "dtype"),
+    [
+        ({}, None),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "avx512_fp16": True}, None),  # its fast products are AMX's, and AMX is hidden
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_a_processor_multiplies_in_bfloat16_where_that_is_faster(
+    has: dict[str, bool], dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    cpu = torch.device("cpu")
+    assert autocast_dtype("auto", cpu) == dtype
+    assert autocast_dtype("bfloat16", cpu) == torch.bfloat16
+    assert autocast_dtype("float32", cpu) is None

@@ -14,7 +14,7 @@ import yaml
 
 from configs.disk.files import read_rows
 from grpo_train.policies.tiny_model import build_tiny_tokenizer
-from reward_training.transformer.precision import has_bfloat16
+from reward_training.transformer.precision import is_fast_in_bfloat16
 from tests.flows.whole_runs.tiny_run import regroup, summary_of
 from tests.paths import TINY
 from tests.reward_training.reward_models.scoring_server import ScoringServer, scoring_server
@@ -79,7 +79,7 @@ def test_a_server_gives_the_run_of_the_local_model_though_it_goes_away(tmp_path:
     assert None not in found
     # the same responses: at the first step nothing but rounding tells the two rewards apart, and the local model's products are
     # bfloat16 if the hardware has it
-    within = 0.02 if has_bfloat16(torch.device("cpu")) else 1e-5
+    within = 0.02 if is_fast_in_bfloat16(torch.device("cpu")) else 1e-5
     assert found[:16] == pytest.approx(expected[:16], abs=within)
     assert len(found) == len(expected)
 
