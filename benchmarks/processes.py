@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -14,8 +13,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from threading import Timer
 from typing import Any
-
-from tasks.running.spinning import spin_briefly
 
 MICRO_BATCHES = (8, 16, 32)
 """TRL's micro-batch sizes to try; with more responses in a step, larger ones may be faster on a GPU"""
@@ -106,10 +103,7 @@ class Contestant:
 def contestant(system: str, workload: str, *arguments: str) -> Iterator[Contestant]:
     """Start a system, and kill it at the end of the block; `arguments` are options of `benchmarks.contestant`."""
     command = [sys.executable, "-m", "benchmarks.contestant", system, workload, *arguments]
-    environment = dict(os.environ)
-    if system == "regroup":
-        spin_briefly(environment)  # as `regroup` does
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Contestant(process)
     finally:

@@ -10,7 +10,6 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder before our modules and Python's
 
 import errno
-import os
 import shutil
 import traceback
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from cyclopts import App, CycloptsError, Parameter, validators
 
 from configs.errors import ConfigError, StageStopped, WorkspaceBusy
 from flows.stopping import sigterm_as_ctrl_c
-from tasks.running.spinning import spin_briefly
 
 DONE, FAILED, AT_FAULT, BUSY, STOPPED = 0, 1, 2, 3, 130
 
@@ -362,7 +360,6 @@ def review_import(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    spin_briefly(os.environ)
     try:
         with sigterm_as_ctrl_c():
             app(list(sys.argv[1:] if argv is None else argv))
