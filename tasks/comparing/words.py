@@ -54,6 +54,22 @@ def _to_reach(target: float | None) -> str:
     )
 
 
+def _of_learning_rates(result: Compared) -> Iterator[str]:
+    factors = [at.factor for at in result.methods[0].by_factor]
+    if factors == [1.0]:
+        return
+    if len(factors) == 1:
+        yield f"each method has {factors[0]:g} times its learning rate, the only factor that was tried"
+        return
+    yield (
+        "each method is shown at the learning rate that is best on dev; 'range on test' is the highest minus the lowest value over "
+        "the rates"
+    )
+    for edge, last, beyond in ((min(factors), "lowest", "lower"), (max(factors), "highest", "higher")):
+        if at_edge := [method.method for method in result.methods if method.factor == edge]:
+            yield f"best at x{edge:g}, the {last} rate that was tried, so a {beyond} one may do better: {', '.join(at_edge)}"
+
+
 def notes(result: Compared) -> list[str]:
     """What a reader has to know of the numbers."""
     every = [
@@ -66,11 +82,7 @@ def notes(result: Compared) -> list[str]:
             f"nothing was trained in: {', '.join(result.untrained)}; the policy is the one that the round began with, and the run's "
             "log says why"
         )
-    if len(result.methods[0].by_factor) > 1:
-        every.append(
-            "each method is shown at the learning rate that is best on dev; 'range on test' is the highest minus the lowest value over "
-            "the rates"
-        )
+    every += _of_learning_rates(result)
     if len(result.methods[0].seeds) == 1:
         every.append("with one seed, what another seed would do is unknown")
     if result.unbounded:

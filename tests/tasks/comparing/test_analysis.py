@@ -224,11 +224,24 @@ def test_each_method_is_shown_at_the_learning_rate_that_is_best_on_dev(tmp_path:
         (1.0, 1e-5, 0.4, 1.0),
     ]
     assert grpo.test_range == 0.75
+    told = notes(compared(given, found))
+    assert "best at x0.5, the lowest rate that was tried, so a lower one may do better: grpo, rloo" in told
+    assert not any("the highest rate" in note for note in told)
     assert metrics(compared(given, found))["compare/test_range/grpo"] == 0.75
     assert [run.member.name for run in best_of_each(found)["rloo"]] == [
         "made-up-rloo-lr0.5-s0",
         "made-up-rloo-lr0.5-s1",
     ]
+
+
+@pytest.mark.parametrize(("factor", "is_told"), [(3, True), (1, False)])
+def test_the_only_factor_is_told_where_it_changes_the_rate(tmp_path: Path, factor: float, is_told: bool) -> None:
+    given = comparison(learning_rate_factors=[factor])
+    for member in given.members():
+        write_member(tmp_path, member, test=[1, 0])
+    told = notes(compared(given, read_members(tmp_path, given)))
+    assert (f"each method has {factor} times its learning rate, the only factor that was tried" in told) == is_told
+    assert not any("best on dev" in note for note in told)
 
 
 @pytest.mark.parametrize(
