@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from grpo_train.sampling.key_value_cache import fork, sampling_cache
 from grpo_train.sampling.rows import Row
 from grpo_train.sampling.writing import Writer
-from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.attention.kernels import fit_attention
 from reward_training.transformer.packing import hidden_size, outputs_of, packed
 from reward_training.transformer.positions import Positions
 from reward_training.transformer.token_logprobs import plain_head

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, Sto
 
 from grpo_train.sampling.rows import Row
 from grpo_train.sampling.writing import Writer
-from reward_training.transformer.attention import restore_attention
+from reward_training.transformer.attention.kernels import restore_attention
 
 
 @torch.no_grad()

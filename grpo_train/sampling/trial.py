@@ -19,7 +19,7 @@ from grpo_train.sampling.cached import decode_cached
 from grpo_train.sampling.plain import decode_plainly
 from grpo_train.sampling.rows import Row, Sampling
 from grpo_train.sampling.writing import Writer
-from reward_training.transformer.attention import restore_attention
+from reward_training.transformer.attention.kernels import restore_attention
 from reward_training.transformer.packing import states_of
 from reward_training.transformer.quiet import FAULTS, quiet_transformers
 from reward_training.transformer.token_logprobs import body_of, plain_head

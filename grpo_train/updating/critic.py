@@ -33,7 +33,7 @@ from grpo_train.updating.advantages import Floats, ValueTargets
 from grpo_train.updating.checkpoint import Component, OptimizerState, Weights
 from grpo_train.updating.response_logprobs import MicroBatch, micro_batches, recompute_layers
 from reward_training.reward_models.scores import Calibration
-from reward_training.transformer.attention import fit_attention, restore_attention
+from reward_training.transformer.attention.kernels import fit_attention, restore_attention
 from reward_training.transformer.packing import states_of
 from reward_training.transformer.precision import autocast_dtype, deterministic_kernels
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from configs.errors import ConfigError
 from configs.records import Completion
 from grpo_train.updating.loss import k3, response_means
-from reward_training.transformer.attention import fit_attention, restore_attention
+from reward_training.transformer.attention.kernels import fit_attention, restore_attention
 from reward_training.transformer.packing import Packed, hidden_size, packed_batches, round_length, states_of
 from reward_training.transformer.sharding import in_step, is_sharded, with_weights
 from reward_training.transformer.token_logprobs import body_of, plain_head, token_logprobs

@@ -16,6 +16,9 @@ import numpy as np
 
 from grpo_train.updating.advantages import Advantages, Bools, Floats
 
+CERTAIN = 1 - 1e-12
+"""what is more is 1 but for the rounding of sums, and would leave a row out once in a long time"""
+
 
 def row_weights(advantages: Advantages, share: float, rng: np.random.Generator) -> Floats:
     """(N,) how often each row counts: 1 / p for those kept, 0 for those left out and those that do not move the policy.
@@ -37,7 +40,8 @@ def keeping_probabilities(sizes: Floats, share: float) -> Floats:
     rest = np.cumsum(sizes[order][::-1])[::-1]  # a size and all smaller ones
     for place, row in enumerate(order):
         if num_left * sizes[row] <= rest[place]:
-            probabilities[order[place:]] = num_left * sizes[order[place:]] / rest[place]
+            shares = num_left * sizes[order[place:]] / rest[place]
+            probabilities[order[place:]] = np.where(shares > CERTAIN, 1.0, shares)
             break
         probabilities[row] = 1.0
         num_left -= 1

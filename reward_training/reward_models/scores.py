@@ -17,7 +17,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from configs.disk.files import write_json
 from configs.records import TemplateSettings
 from reward_training.reward_models.backbone import FROZEN, load_classifier, load_tokenizer
-from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.attention.kernels import fit_attention
 from reward_training.transformer.chat_template import PLAIN
 from reward_training.transformer.loading.vocabulary import refuse_larger_tokenizer
 from reward_training.transformer.packing import Layout, LayoutOf, Packed, hidden_size, packed_batches, states_of

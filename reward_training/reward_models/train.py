@@ -40,7 +40,7 @@ from reward_training.reward_models.scores import (
     save_calibration,
 )
 from reward_training.reward_models.trainer import Hooks, PackedRewardTrainer
-from reward_training.transformer.attention import fit_attention
+from reward_training.transformer.attention.kernels import fit_attention
 from reward_training.transformer.chat_template import PLAIN
 from reward_training.transformer.loading.vocabulary import refuse_larger_tokenizer
 from reward_training.transformer.packing import LayoutOf, Packed, hidden_size, packed

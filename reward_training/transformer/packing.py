@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reward_training.transformer.attention import BLOCKED
-from reward_training.transformer.key_blocks import key_blocks
+from reward_training.transformer.attention.kernels import BLOCKED
+from reward_training.transformer.attention.key_blocks import key_blocks
 
 Sequences = Sequence[Sequence[int]]
 Layout = Literal["shared", "own", "plain"]

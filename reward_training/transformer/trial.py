@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaModel, PreTrainedModel
 
-from reward_training.transformer.attention import fit_attention, restore_attention
+from reward_training.transformer.attention.kernels import fit_attention, restore_attention
 from reward_training.transformer.limits import position_limit
 from reward_training.transformer.packing import Layout, LayoutOf, Packed, _filled, states_of
 from reward_training.transformer.quiet import FAULTS, quiet_transformers

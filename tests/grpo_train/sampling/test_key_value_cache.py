@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from grpo_train.sampling.key_value_cache import ROOM, RoomyLayer, sampling_cache
-from reward_training.transformer.attention import GROUPED
+from reward_training.transformer.attention.kernels import GROUPED
 
 PROMPT = ROOM - 2
 

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from reward_training.transformer import trial
-from reward_training.transformer.attention import GROUPED
+from reward_training.transformer.attention.kernels import GROUPED
 from reward_training.transformer.packing import Layout
 from reward_training.transformer.trial import layout_of, made_up, trial_length
 from tests.tiny_architectures import build as tiny

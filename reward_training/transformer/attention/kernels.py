@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_
 from transformers.modeling_utils import AttentionInterface
 from transformers.models.llama import modeling_llama
 
-from reward_training.transformer.key_blocks import KeyBlocks
+from reward_training.transformer.attention.key_blocks import KeyBlocks
 
 PLAIN_UNTIL = 256
 """longest row, in tokens, for which plain matrix products are faster on a CPU than torch's fused kernel: a decoding

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from reward_training.transformer.attention import GROUPED, PLAIN_UNTIL, fit_attention, grouped_attention
+from reward_training.transformer.attention.kernels import GROUPED, PLAIN_UNTIL, fit_attention, grouped_attention
 
 SIZES = {
     "vocab_size": 50,

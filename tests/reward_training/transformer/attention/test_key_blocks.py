@@ -8,11 +8,11 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from reward_training.transformer.attention import BLOCKED, PLAIN_UNTIL, blocked_attention, fit_attention
-from reward_training.transformer.key_blocks import NUM_QUERIES, ROUNDED_TO, key_blocks
+from reward_training.transformer.attention.kernels import BLOCKED, PLAIN_UNTIL, blocked_attention, fit_attention
+from reward_training.transformer.attention.key_blocks import NUM_QUERIES, ROUNDED_TO, key_blocks
 from reward_training.transformer.packing import Packed, packed, states_of
 from reward_training.transformer.trial import layout_of
-from tests.reward_training.transformer.test_attention import SIZES
+from tests.reward_training.transformer.attention.test_kernels import SIZES
 
 
 def tree(num_prompts: int, num_responses: int, length: int, *, seed: int = 0) -> list[list[int]]:
