@@ -11,8 +11,10 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 from reward_training.transformer.attention.kernels import BLOCKED, PLAIN_UNTIL, blocked_attention, fit_attention
 from reward_training.transformer.attention.key_blocks import NUM_QUERIES, ROUNDED_TO, key_blocks
 from reward_training.transformer.packing import Packed, packed, states_of
-from reward_training.transformer.trial import layout_of
+from reward_training.transformer.token_logprobs import body_of
+from reward_training.transformer.trial import is_alike, layout_of, plain_row
 from tests.reward_training.transformer.attention.test_kernels import SIZES
+from tests.tiny_architectures import build, model_types
 
 
 def tree(num_prompts: int, num_responses: int, length: int, *, seed: int = 0) -> list[list[int]]:
@@ -119,3 +121,29 @@ def test_with_each_kernel_that_is_set_rows_may_share_beginnings(kind):
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
     model.set_attn_implementation(kind)
     assert layout_of(model, model.model)(PLAIN_UNTIL + 100) == "shared"
+
+
+@pytest.mark.slow
+def test_every_architecture_that_takes_blocks_computes_what_it_does_for_each_sequence_alone():
+    """A model whose modules do not hand keyword arguments on to the kernel attends in whole rows, which is right too."""
+    torch.manual_seed(0)
+    sequences = [[i % 40 for i in ids] for ids in tree(8, 8, 12)]
+    taken, wrong = set(), {}
+    for model_type in model_types():
+        model = build(model_type)
+        body = body_of(model)
+        batch = packed(sequences, width=4096, layout_of=layout_of(model, body))
+        fit_attention(model, batch.input_ids.shape[1], batch.attention_mask)
+        if model.config._attn_implementation != BLOCKED:
+            continue
+        taken.add(model_type)
+        with torch.no_grad():
+            states = states_of(body, batch, torch.float32)
+            for i in (0, len(sequences) - 1):
+                ids = sequences[i]
+                alone = states_of(body, plain_row(ids, model.device), torch.float32)[: len(ids)]
+                if not is_alike(states[batch.nodes[i, : len(ids)]], alone):
+                    wrong[model_type] = i
+    assert not wrong
+    assert {"llama", "qwen2", "qwen3", "mistral"} & taken
+    assert len(taken) > 40
