@@ -5,9 +5,9 @@
 #   twice as many products as one of float32, and half of the bytes are moved.
 # Behaviour: torch takes the kernel for avx512_bf16 (ONEDNN_VERBOSE=1 names it), and needs about 1.6 times as long as in float32.
 #   oneDNN reports nothing amiss; without AMX this generation makes no more products a cycle by that instruction than in float32.
-# Output seen (TFLOP/s, two threads, median of 12 products of that size; 0.13 and 0.26, and 0.15 and 0.23 in other runs):
-#   bfloat16  0.157
-#   float32   0.251
+# Output seen (TFLOP/s, two threads; of larger products 0.13 to 0.16 and 0.23 to 0.26):
+#   bfloat16  0.152
+#   float32   0.263
 # Way out: take bfloat16 for speed where amx_bf16 is there, or avx512_bf16 without avx512_fp16, or measure.
 set -euo pipefail
 for flag in avx512_bf16 avx512_fp16; do

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from reward_training.transformer.attention.kernels import BLOCKED, PLAIN_UNTIL, blocked_attention, fit_attention
+from reward_training.transformer.attention.kernels import BLOCKED, WHOLE_UNTIL, blocked_attention, fit_attention
 from reward_training.transformer.attention.key_blocks import NUM_QUERIES, ROUNDED_TO, key_blocks
 from reward_training.transformer.packing import Packed, packed, states_of
 from reward_training.transformer.token_logprobs import body_of
@@ -99,16 +99,16 @@ def test_a_model_takes_them_for_long_rows_of_a_tree_and_computes_what_it_does_fo
 ):
     torch.manual_seed(0)
     model = kind(config(**SIZES)).eval()
-    sequences = [[i % 50 for i in range(300)], [0, 1, 2, 7]] if is_long else tree(8, 8, 12)
+    sequences = [[i % 50 for i in range(450)], [0, 1, 2, 7]] if is_long else tree(8, 8, 12)
     batch = in_rows(sequences)
     tokens = batch.input_ids.shape[1]
-    assert tokens > PLAIN_UNTIL
+    assert tokens > WHOLE_UNTIL
     fit_attention(model, tokens, batch.attention_mask)
     assert model.config._attn_implementation == BLOCKED
     assert (key_blocks(batch.attention_mask, torch.float32) is None) == is_long
     states = states_of(model.model, batch, torch.float32)
     states.square().sum().backward()
-    fit_attention(model, PLAIN_UNTIL + 1)
+    fit_attention(model, WHOLE_UNTIL + 1)
     assert model.config._attn_implementation == "sdpa"
     for i, ids in enumerate(sequences):
         alone = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
@@ -120,7 +120,7 @@ def test_with_each_kernel_that_is_set_rows_may_share_beginnings(kind):
     """A kernel that the trial does not know would give each sequence a row of its own, in silence."""
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
     model.set_attn_implementation(kind)
-    assert layout_of(model, model.model)(PLAIN_UNTIL + 100) == "shared"
+    assert layout_of(model, model.model)(WHOLE_UNTIL + 100) == "shared"
 
 
 @pytest.mark.slow
