@@ -18,7 +18,6 @@ from prefect.states import Cancelled
 from configs.errors import StageStopped
 from configs.records import Policy
 from configs.schema.config import Config
-from configs.schema.reward_models import PeopleLabeler
 from flows.artifacts import link_to_mlflow, show_rounds
 from flows.session import current_run, stop, telling_of_failures, working_on
 from flows.summary import Summary, read_summary
@@ -148,10 +147,6 @@ def measure_again(run: Run, *policies: Policy) -> None:
             stages.evaluate(run, policy.round, policy, models)
 
 
-def people_label(config: Config) -> bool:
-    return any(isinstance(model.labeler, PeopleLabeler) for model in config.trained_reward_models.values())
-
-
 @flow(name="round", flow_run_name="round-{round_index}")
 def one_round(round_index: int) -> None:
     """Train reward models and policy, evaluate, decide on promotion, and sample for the next round's reward models.
@@ -161,7 +156,7 @@ def one_round(round_index: int) -> None:
     with stop.listening():
         run = current_run()
         state = handed_on(run, round_index - 1)
-        if people_label(run.config):
+        if run.config.people_label:
             stages.take_labels(run, round_index)
         for name in run.config.trained_reward_models:
             stages.train_reward_model(run, round_index, name, state)

@@ -34,6 +34,7 @@ stop = Stop()
 
 MLFLOW_STATUS: dict[str, Status] = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _current: ContextVar[Run] = ContextVar("current run")
+_beside: ContextVar[tuple[str, ...]] = ContextVar("runs beside", default=())
 _previous_ended_s: float | None = None
 """when this process ended its work on a run last, in seconds since the epoch: the time of its next run begins there, and that of
 the first one with the process"""
@@ -42,6 +43,16 @@ the first one with the process"""
 def current_run() -> Run:
     """The run of the current flow. It cannot be a parameter of the flow, because Prefect stores those as JSON."""
     return _current.get()
+
+
+@contextmanager
+def beside(*names: str) -> Iterator[None]:
+    """Runs that are worked on in the block copy from those of these names what they measured alike."""
+    token = _beside.set(names)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
 
 @contextmanager
@@ -125,6 +136,7 @@ def _open(root: Path, file: RunFile) -> Run:
         should_stop=stop,
         prefect_flow_run_id=flow_run.id,
         clock=Clock() if _previous_ended_s is None else Clock(started=_previous_ended_s),
+        beside=_beside.get(),
     )
 
 

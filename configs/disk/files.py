@@ -178,6 +178,8 @@ class Manifest(BaseModel):
     ended_ms: int
     worked_s: float | None = None
     """time that went into what the stage wrote, over all its attempts and without pauses; None in older manifests"""
+    copied_from: str | None = None
+    """run of the workspace that wrote these files for the same inputs; None where the stage wrote them itself"""
     mlflow_run_id: str | None = None
     prefect_flow_run_id: str | None = None
 

@@ -378,14 +378,16 @@ class Config(Block):
     @property
     def template_settings(self) -> TemplateSettings:
         """What the chat templates of policy and reward models are given."""
-        problems = self.problems
-        return TemplateSettings(
-            variables=problems.template_variables, join_system=problems.join_system, date=self.run.date
-        )
+        asked, date = self.problems, self.run.date
+        return TemplateSettings(variables=asked.template_variables, join_system=asked.join_system, date=date)
 
     @property
     def trained_reward_models(self) -> dict[str, TrainedRewardModel]:
         return {name: model for name, model in self.reward_models.items() if isinstance(model, TrainedRewardModel)}
+
+    @property
+    def people_label(self) -> bool:
+        return any(isinstance(model.labeler, PeopleLabeler) for model in self.trained_reward_models.values())
 
 
 def _named(checker: str | list[str] | None) -> list[str]:

@@ -1,7 +1,7 @@
 """The flow that compares methods: its members are runs of the workspace, worked through one after the other.
 
 A member is the flow `align` on the member's configuration, so it resumes as any run does, and one that is finished is
-left as it is. What came out is read from the folders of the runs afterwards (`tasks/comparing/`).
+left as it is. What members of a seed measure alike, which is round 0, the first of them measures. What came out is read from the folders of the runs afterwards (`tasks/comparing/`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from configs.errors import StageStopped
 from configs.schema.comparing.compare import Comparison, Member
 from flows.align import align, cancelled_when_stopped
-from flows.session import stop
+from flows.session import beside, stop
 from flows.summary import is_finished
 from tasks.comparing.comparison_file import open_comparison
 from tasks.runs.times import run_time
@@ -54,7 +54,8 @@ def all_members(root: Path, comparison: Comparison) -> None:
             continue
         terminal.say(progress(root, members))
         terminal.say(f"run {member.name}")
-        with stop.listening():
+        of_its_seed = [other.name for other in members if other.seed == member.seed and other != member]
+        with stop.listening(), beside(*of_its_seed):
             if stop():
                 raise StageStopped(f"stopped before run {member.name}")
             try:

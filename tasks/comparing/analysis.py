@@ -213,7 +213,7 @@ def _seconds(runs: Sequence[MemberRun]) -> Seconds:
     phases = [run.seconds_by_phase for run in runs]
     names = dict.fromkeys(name for of_run in phases for name in of_run)
     by_phase = {name: fmean(of_run.get(name, 0.0) for of_run in phases) for name in names}
-    return Seconds(by_phase=by_phase, stages=fmean(run.time.stages for run in runs))
+    return Seconds(by_phase=by_phase, stages=fmean(run.time.stages + run.time.copied for run in runs))
 
 
 def _memory(runs: Sequence[MemberRun]) -> Memory:

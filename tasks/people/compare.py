@@ -15,7 +15,8 @@ from reward_training.pairs.review import item_id, opinion
 from tasks.people.asking import desk_of
 from tasks.people.review_desk import ReviewDesk
 from tasks.running.run import Run
-from tasks.running.stage import Context, StageSpec, run_stage
+from tasks.running.stage import Context, run_stage
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.stage_files import COMPARISON, EXAMPLES, ITEMS, VERDICTS
 from tasks.runs.workspace import round_folder
 from tasks.showing.page import paused_for_people

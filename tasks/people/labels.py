@@ -13,7 +13,8 @@ from reward_training.pairs.review import label_items, opinion
 from tasks.people.asking import desk_of
 from tasks.people.review_desk import Answers, ReviewDesk
 from tasks.running.run import Run
-from tasks.running.stage import Context, StageSpec, run_stage
+from tasks.running.stage import Context, run_stage
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.lineage import PAIRS, pair_files, review_files
 from tasks.runs.stage_files import VERDICTS
 from tasks.runs.workspace import round_folder

@@ -32,6 +32,8 @@ class Run:
     should_stop: Callable[[], bool]
     prefect_flow_run_id: str | None = None
     clock: Clock = field(default_factory=Clock)
+    beside: tuple[str, ...] = ()
+    """names of runs of the workspace that may have measured the same: other members of a comparison"""
 
     def note_time(self, *, ended: bool = False) -> None:
         """Put the time of this call so far on disk, and whether it is at its end; a full disk does not end the run."""

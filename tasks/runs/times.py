@@ -36,6 +36,8 @@ class RunTime(Record):
     """further work: of attempts that were interrupted and began anew, and of stages that ran again"""
     bookkeeping: float
     """everything else: Prefect, MLflow, manifests, start and end"""
+    copied: float = 0.0
+    """what stages that were copied from another run took there; no part of `whole`"""
 
 
 def note_call(run_dir: Path, time: CallTime) -> None:
@@ -49,11 +51,12 @@ def note_call(run_dir: Path, time: CallTime) -> None:
 def run_time(run_dir: Path) -> RunTime:
     """What the time of the run in `run_dir` went into so far."""
     calls = _calls(run_dir)
-    folders = [path.parent for path in run_dir.rglob(MANIFEST)]
-    stages = sum(manifest.seconds for folder in folders if (manifest := read_manifest(folder)) is not None)
+    manifests = [m for path in run_dir.rglob(MANIFEST) if (m := read_manifest(path.parent)) is not None]
+    stages = sum(manifest.seconds for manifest in manifests if manifest.copied_from is None)
+    copied = sum(manifest.seconds for manifest in manifests if manifest.copied_from is not None)
     lost = max(0.0, sum(call.work for call in calls) - stages)
     bookkeeping = sum(call.whole - call.work for call in calls)
-    return RunTime(whole=stages + lost + bookkeeping, stages=stages, lost=lost, bookkeeping=bookkeeping)
+    return RunTime(whole=stages + lost + bookkeeping, stages=stages, lost=lost, bookkeeping=bookkeeping, copied=copied)
 
 
 def killed_calls(run_dir: Path, now: CallTime) -> list[CallTime]:

@@ -13,7 +13,8 @@ from grpo_train.measuring.evaluation import evaluate, num_responses
 from reward_training.reward import take_metrics
 from reward_training.scorer import RewardModelSource, build_rewards
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, for_run, mismatch, run_stage
+from tasks.running.stage import ALONE, Context, dataset_fact, for_run, run_stage
+from tasks.running.stage_spec import TEMPLATE, StageSpec, mismatch
 from tasks.runs.stage_files import EXAMPLES, REPORT, RESPONSES, RESULTS, evaluation_reports, retention_report
 from tasks.runs.workspace import round_folder
 from tasks.showing.page import show
@@ -28,7 +29,7 @@ from tasks.stages.retention import (
     write_retention,
 )
 from tasks.stages.reward_ids import model_ids, reward_ids, scoring_packages
-from tasks.stages.writing import load_frozen, writing
+from tasks.stages.writing import WRITTEN_BY, load_frozen, writing
 
 
 def evaluate_policy(
@@ -101,6 +102,10 @@ class EvaluateSpec(StageSpec):
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "rewards", "evaluation", "grpo_config", *TEMPLATE)
+
+    def depends_on(self) -> tuple[str, ...]:
+        asked = ("combination.max_unscored_share", "regeneration.num_problems")
+        return ("seed", "rewards", "evaluation", *asked, *WRITTEN_BY, *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         files = {f"problems/{split}": digest(Path(path)) for split, path in self.problems.items()}

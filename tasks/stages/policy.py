@@ -50,7 +50,8 @@ from tasks.alerting.happenings import tell_watch_rules
 from tasks.running.launcher import launched
 from tasks.running.memory import Memory
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, Context, dataset_fact, run_stage
+from tasks.running.stage_spec import TEMPLATE, StageSpec
 from tasks.runs.cleaned import saved_policy
 from tasks.runs.facts import ModelFact, Outcome
 from tasks.runs.history import curriculum_before

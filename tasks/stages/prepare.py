@@ -20,7 +20,8 @@ from grpo_train.problems.splits import load_problems
 from reward_training.golds import outcome_pairs, refuse_failing_golds
 from reward_training.rewards.columns import columns_read
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, Context, StageSpec, run_stage
+from tasks.running.stage import ALONE, Context, run_stage
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.cleaned import is_cleaned, refuse_cleaned, saved_policy
 from tasks.runs.facts import ModelFact, Outcome
 from tasks.runs.history import last_champion, last_finished_round

@@ -13,7 +13,8 @@ from grpo_train.measuring.promotion import Decision, decide
 from tasks.alerting.happenings import tell_decision, tell_fall
 from tasks.people.compare import SPLIT
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, Context, StageSpec, run_stage
+from tasks.running.stage import ALONE, Context, run_stage
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.facts import Outcome
 from tasks.runs.run_records import RoundRecords
 from tasks.runs.stage_files import COMPARISON, DECISION, RESULTS, RETENTION_ROWS, people_win_rate

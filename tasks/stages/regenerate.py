@@ -30,13 +30,14 @@ from reward_training.scorer import RewardModelSource, build_rewards, check_unsco
 from reward_training.weighing import Weighing
 from tasks.people.asking import ask_people
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, Context, dataset_fact, run_stage
+from tasks.running.stage_spec import TEMPLATE, StageSpec
 from tasks.runs.history import left_out_file
 from tasks.runs.lineage import PAIRS, REVIEW
 from tasks.runs.stage_files import COMPLETIONS, SCORES
 from tasks.runs.workspace import round_folder
 from tasks.stages.reward_ids import OF_REWARDS, model_ids, reward_ids, scoring_packages
-from tasks.stages.writing import writing
+from tasks.stages.writing import WRITTEN_BY, writing
 
 
 def regenerate(
@@ -77,6 +78,12 @@ class RegenerateSpec(StageSpec):
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "rewards", "combination", "reward_models", "grpo_config", "regeneration", *TEMPLATE)
+
+    def depends_on(self) -> tuple[str, ...]:
+        if self.config.people_label:  # who are asked in the name of this run
+            return ()
+        combined = "combination.max_unscored_share"
+        return ("seed", "rewards", combined, "reward_models", "regeneration", *WRITTEN_BY, *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         policies = {f"policy/{i}": policy.id for i, policy in enumerate(self.policies)}

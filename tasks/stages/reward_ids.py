@@ -18,7 +18,7 @@ from configs.schema.rewards import (
 from reward_training.judges.judge import PROMPTS
 from reward_training.rewards.source_code import ROOT, code_of
 from reward_training.scorer import RewardModelSource
-from tasks.running.stage import SCORER
+from tasks.running.stage_spec import SCORER
 from tasks.runs.cleaned import is_cleaned, saved_id
 
 OF_REWARDS = ("rubric/", SCORER)

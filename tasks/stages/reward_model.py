@@ -23,7 +23,8 @@ from tasks.alerting.happenings import tell_refused_model
 from tasks.people.asking import labels_by_hand
 from tasks.running.launcher import launched
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, dataset_fact, run_stage
+from tasks.running.stage import ALONE, Context, dataset_fact, run_stage
+from tasks.running.stage_spec import TEMPLATE, StageSpec
 from tasks.runs.facts import ModelFact, Outcome
 from tasks.runs.history import (
     ModelRef,

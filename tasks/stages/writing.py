@@ -24,6 +24,12 @@ from reward_training.transformer.precision import pick_device
 from tasks.running.stage import Context
 from tasks.runs.stage_files import KNOWN
 
+WRITTEN_BY = tuple(
+    f"grpo_config.{name}"
+    for name in ("max_response_length", "generation_rows", "precision", "micro_batch_tokens", "vllm")
+)
+"""what of `grpo_config` decides how a policy's responses are written and scored where it is not trained"""
+
 
 def load_frozen(config: Config, policy: Policy) -> PreTrainedModel:
     """A policy to score texts with."""

@@ -14,7 +14,8 @@ from configs.records import Completion, Policy, Problem, Score
 from configs.schema.config import Config
 from tasks.alerting.alerts import Alerts
 from tasks.running.run import Run
-from tasks.running.stage import Context, StageSpec
+from tasks.running.stage import Context
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.facts import Outcome, StageFacts, Status
 from tasks.runs.run_file import open_run
 from tasks.runs.stage_files import COMPLETIONS, SCORES

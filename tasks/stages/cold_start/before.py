@@ -7,7 +7,8 @@ from pathlib import Path
 from configs.disk.files import JOURNAL, Journal
 from configs.records import Policy
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, TEMPLATE, Context, StageSpec, for_run, mismatch, run_stage
+from tasks.running.stage import ALONE, Context, for_run, run_stage
+from tasks.running.stage_spec import TEMPLATE, StageSpec, mismatch
 from tasks.runs.stage_files import RETENTION_ROWS
 from tasks.runs.workspace import before_cold_start_folder, round_folder
 from tasks.stages.cold_start.stage import as_given, begins_cold

@@ -22,7 +22,8 @@ from grpo_train.methods.demonstrations import demonstrations_digest
 from reward_training.scorer import RewardModelSource
 from tasks.running.launcher import launched
 from tasks.running.run import Run
-from tasks.running.stage import ALONE, TEMPLATE, Context, dataset_fact, run_stage
+from tasks.running.stage import ALONE, Context, dataset_fact, run_stage
+from tasks.running.stage_spec import TEMPLATE
 from tasks.runs.cleaned import saved_policy
 from tasks.runs.facts import DatasetFact, ModelFact, Outcome
 from tasks.runs.run_file import write_run

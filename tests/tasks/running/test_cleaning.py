@@ -14,7 +14,8 @@ from configs.records import Policy
 from flows.commands import champion_of
 from tasks.running import cleaning
 from tasks.running.cleaning import carry_out, plan_cleaning, with_artifacts
-from tasks.running.stage import mismatch, run_stage
+from tasks.running.stage import run_stage
+from tasks.running.stage_spec import mismatch
 from tasks.runs.cleaned import CLEANED, is_cleaned, note_cleaned, refuse_cleaned, saved_policy
 from tasks.runs.facts import StageFacts, save
 from tasks.runs.follow_on import follow_on

@@ -25,7 +25,8 @@ from configs.disk.files import OF_PROCESS, Journal, digest, weights_id, write_js
 from configs.records import Policy, PreferencePair
 from grpo_train.policies.model import open_policy
 from grpo_train.policies.tiny_model import save_tiny_model
-from tasks.running.stage import StageSpec, run_stage
+from tasks.running.stage import run_stage
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.history import ModelRef
 from tasks.stages.policy import PolicySpec
 from tasks.stages.reward_model import RewardModelSpec

@@ -9,7 +9,8 @@ import pytest
 
 from configs.disk.files import digest, read_manifest
 from configs.errors import StageStopped
-from tasks.running.stage import Context, mismatch, run_stage
+from tasks.running.stage import Context, run_stage
+from tasks.running.stage_spec import mismatch
 from tests.tasks.stage_kit import LetterSpec, open_untold, tiny, write_letters
 
 

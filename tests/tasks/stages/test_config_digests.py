@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.records import Policy
-from tasks.running.stage import StageSpec
+from tasks.running.stage_spec import StageSpec
 from tasks.runs.history import ModelRef
 from tasks.stages.evaluate import EvaluateSpec
 from tasks.stages.policy import PolicySpec

@@ -14,7 +14,8 @@ from configs.schema.config import Config
 from configs.schema.reward_models import ServedRewardModel
 from reward_training.judges import judge
 from reward_training.scorer import RewardModelSource
-from tasks.running.stage import SCORER, StageSpec, mismatch, run_stage
+from tasks.running.stage import run_stage
+from tasks.running.stage_spec import SCORER, StageSpec, mismatch
 from tasks.showing.terminal import Terminal
 from tasks.stages import reward_ids
 from tasks.stages.evaluate import EvaluateSpec

@@ -38,6 +38,13 @@ def result_of(workspace: Path) -> dict[str, Any]:
     return result
 
 
+def copied_from(workspace: Path, stage: str) -> str | None:
+    """The run that the second member has a stage of round 0 from."""
+    manifest = json.loads((workspace / "runs" / SECOND / "round_000" / stage / "manifest.json").read_bytes())
+    name: str | None = manifest["copied_from"]
+    return name
+
+
 def mlflow_rows(workspace: Path, query: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(workspace / "mlflow.db") as database:
         return database.execute(query).fetchall()
@@ -67,6 +74,7 @@ def test_a_comparison_that_was_killed_and_called_again_has_the_same_result(
     again = regroup(killed, "compare", config)
     assert again.process.returncode == 0, again.err
     assert (killed / "runs/small-grpo-s3/round_001/policy/manifest.json").read_bytes() == first
+    assert [copied_from(killed, stage) for stage in ("evaluate", "regenerate")] == ["small-grpo-s3"] * 2
     assert result_of(killed) == result_of(undisturbed)
 
     [trained] = {method["num_trained"] for method in result_of(killed)["methods"]}
