@@ -13,10 +13,13 @@ from pydantic import ValidationError
 
 from configs.disk.yaml_text import parsed
 from configs.errors import ConfigError
+from configs.schema.block import NAME, SERVER, VARIABLE
 from configs.schema.comparing.compare import Comparison
 from configs.schema.config import Config
 from configs.schema.credentials import credentials_in
 from configs.schema.methods.method import PairMethod
+from configs.schema.rewards import ADDRESS, FUNCTION
+from configs.schema.sources.wheel import SHA256
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -184,6 +187,17 @@ def _index(target: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
+PATTERNS = {
+    NAME: "a name has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or a digit",
+    VARIABLE: "an environment variable's name has letters, digits and underscores, and does not begin with a digit",
+    SERVER: "an address begins with http:// or https:// and the name of the server",
+    ADDRESS: "an address begins with http:// or https://",
+    SHA256: "a sha256 digest has 64 digits and letters from a to f",
+    FUNCTION: "a function is named as module:function, for instance my_rewards:brief",
+}
+"""{pattern of a field: what it asks for, in words}"""
+
+
 def _explain(error: ValidationError) -> str:
     return "\n".join(_explain_one(dict(detail)) for detail in error.errors())
 
@@ -195,5 +209,9 @@ def _explain_one(detail: dict[str, Any]) -> str:
     if detail["type"] == "missing":
         return f"  {field}: missing; it has no default, see docs/configuration.md"
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "string_pattern_mismatch":
+        message = PATTERNS.get(detail["ctx"]["pattern"], message)
+    elif detail["type"] == "too_short" and not detail["input"]:
+        message = f"is empty, and needs {detail['ctx']['min_length']} or more"
     value = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
     return f"  {field}: {message}{value}"

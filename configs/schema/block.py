@@ -8,8 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from configs.schema.operational import OPERATIONAL
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+SERVER = r"^https?://[^/\s]"
 Name = Annotated[str, Field(pattern=NAME)]
-EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvironmentVariable = Annotated[str, Field(pattern=VARIABLE)]
 
 
 def _of_a_server(url: str) -> str:
@@ -22,7 +24,7 @@ def _of_a_server(url: str) -> str:
 
 
 ENDPOINTS = ("/v1", "/completions", "/classify", "/pooling", "/score", "/health", "/models")
-ServerUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]"), AfterValidator(_of_a_server)]
+ServerUrl = Annotated[str, Field(pattern=SERVER), AfterValidator(_of_a_server)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -12,6 +12,10 @@ from configs.schema.block import Block, EnvironmentVariable, Name, PositiveFloat
 from configs.schema.operational import LATER, OPERATIONAL
 
 
+ADDRESS = r"^https?://"
+FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+
 class WeightSchedule(Block):
     """A factor on the weight of a reward that changes over time."""
 
@@ -240,7 +244,7 @@ class JudgeRewardConfig(RewardBlock):
 
     kind: Literal["judge"] = "judge"
     base_url: Annotated[str, OPERATIONAL] = Field(
-        pattern=r"^https?://",
+        pattern=ADDRESS,
         description="address of the endpoint, usually ending in `/v1`, without user name, password and query",
     )
     model: str = Field(min_length=1, description="name of the model at the endpoint")
@@ -295,7 +299,7 @@ class PythonRewardConfig(RewardBlock):
 
     kind: Literal["python"] = "python"
     function: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        pattern=FUNCTION,
         description="`module:function`, importable from the current folder or installed",
     )
 

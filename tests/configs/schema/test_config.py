@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 import yaml
 
 from configs.errors import ConfigError
-from configs.reader import load_config, parse_stored_config
+from configs.reader import PATTERNS, load_config, parse_stored_config
+from configs.schema.comparing.compare import Comparison
 from configs.schema.config import Config
 from configs.schema.rewards import OutcomeRewardConfig
 from tests.paths import TINY
@@ -174,7 +176,7 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
         (_with(rounds=0), "rounds: Input should be greater than or equal to 1 (got 0)"),
         (_with(sed=1), "sed: unknown key"),
         (_with(seed="one"), "seed: Input should be a valid integer"),
-        (_with(rewards=[]), "rewards: List should have at least 1 item"),
+        (_with(rewards=[]), "rewards: is empty, and needs 1 or more"),
         (_with(policy={"path": "x", "wheel": {"package": "p", "version": "1", "sha256": "ab"}}), "policy.wheel.sha256"),
         (_with(problems=MINIMAL["problems"] | {"template": "Q:"}), "drops the question; write {question}"),
         (_with(problems=MINIMAL["problems"] | {"templates": ["{question}", "Q:"]}), "'Q:' drops the question"),
@@ -248,13 +250,28 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
         (_with(grpo_config={"temperature": 0}), "grpo_config.temperature: Input should be greater than 0 (got 0)"),
         (_with(watch=[{"metric": "policy/entropy"}]), "needs exactly one of `above` and `below`"),
         (_with(watch=[{"metric": "m", "above": 1, "below": 0}]), "needs exactly one of `above` and `below`"),
-        (_with(run={"name": "../x"}), "run.name: String should match pattern"),
+        (_with(run={"name": "../x"}), "run.name: a name has up to 64 letters, digits, dots, dashes and underscores"),
     ],
 )
 def test_faulty_field_is_named_with_the_remedy(data: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         _load(tmp_path, data)
     assert message in str(caught.value)
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(pattern := schema.get("pattern"), str):
+            yield pattern
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for child in schema:
+            yield from _patterns(child)
+
+
+def test_every_pattern_of_a_field_has_words() -> None:
+    schemas = [Config.model_json_schema(), Comparison.model_json_schema()]
+    assert set(_patterns(schemas)) == set(PATTERNS)
 
 
 def test_every_faulty_field_is_named_at_once(tmp_path: Path) -> None:
