@@ -18,12 +18,12 @@ from dataclasses import asdict
 
 from benchmarks.processes import MICRO_BATCHES, Measured, Setting, contestant, fastest_setting
 from benchmarks.results import FOLDER, machine
+from benchmarks.time_to_accuracy import HALF_OF_ROWS
 from benchmarks.workloads import WORKLOADS
 from configs.disk.files import write_json
 
 RESULTS = FOLDER / "against_trl.json"
 OURS, HALF = "regroup", "regroup, half of the rows"
-HALF_OF_ROWS = "grpo_config.row_sampling.share=0.5"
 MIN_STEPS = 3
 
 

@@ -8,7 +8,6 @@ Tables are written to build/benchmarks/tables.md, plots beside it. Remove build/
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,16 +15,16 @@ from matplotlib.figure import Figure
 
 from benchmarks import costs, group_sizes, memory, response_cache, time_to_accuracy
 from benchmarks.deciding import promotion_errors
-from benchmarks.processes import Setting, fastest_setting
-from benchmarks.results import FOLDER, kept
+from benchmarks.processes import Setting
+from benchmarks.results import FOLDER
 from configs.disk.files import write_atomic
 
-COLOURS = {"regroup": "#3d85c6", "trl": "#d9782d"}
-LABELS = {"regroup": "Regroup", "trl": "TRL"}
+COLOURS = {"regroup": "#3d85c6", "regroup_half": "#6aa84f", "regroup_half_predicted": "#8e7cc3", "trl": "#d9782d"}
+LABELS = time_to_accuracy.TITLES
 
 
 def main() -> None:
-    trl = _trl_setting()
+    trl = time_to_accuracy.trl_setting()
     parts = []
     for title, text in _tables(trl):
         parts.append(f"## {title}\n\n{text}\n")
@@ -36,17 +35,12 @@ def main() -> None:
     _plot_time_to_accuracy(trl)
 
 
-def _trl_setting() -> Setting:
-    stored = kept("trl_setting", lambda: asdict(fastest_setting()))
-    return Setting(stored["micro_batch"], stored["bf16"])
-
-
 def _tables(trl: Setting) -> Iterator[tuple[str, str]]:
     yield "Noise and cost by group size", group_sizes.summary()
     yield "Memory by responses an update", memory.summary()
     for axis in costs.AXES:
         yield f"A step by {axis.name}", costs.summary(axis, trl)
-    yield f"Time to {time_to_accuracy.TARGET} dev accuracy", time_to_accuracy.summary(trl)
+    yield f"Time to {time_to_accuracy.TARGET} dev accuracy", time_to_accuracy.summary(time_to_accuracy.found(trl))
     yield "The response cache", response_cache.summary()
     yield "How often promotion errs", promotion_errors.summary()
     yield "How often promotion errs, by discordance", promotion_errors.by_discordance()

@@ -1,44 +1,74 @@
 """Measures the training time of both systems until the quickstart's policy reaches a target dev accuracy.
 
-Both train on the same problems in the same order with the quickstart's rewards, batch size and learning rate. Every few
-steps the greedy accuracy is measured, which does not count as training time. Each system samples with its own random
-numbers, so the number of steps varies by chance; hence three seeds.
+    python -m benchmarks.time_to_accuracy [contestants]
+
+All train on the same problems with the quickstart's rewards, batch size and learning rate; Regroup also with half of the
+rows in each update, and with these and problems picked by predicted pass rates. Every few steps the greedy accuracy is
+measured, which does not count as training time. Each contestant samples with its own random numbers, so the number of
+steps varies by chance; hence five seeds.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from benchmarks.processes import Contestant, Setting, contestant
+from benchmarks.processes import Contestant, Setting, contestant, fastest_setting
 from benchmarks.results import kept, table
+from configs.records import Estimate
+from tasks.comparing.intervals import over_seeds
 
-SYSTEMS = ("regroup", "trl")
-SEEDS = (0, 1, 2)
+HALF_OF_ROWS = "grpo_config.row_sampling.share=0.5"
+PREDICTED = "curriculum={kind: predicted}"
+CONTESTANTS = {
+    "regroup": [],
+    "regroup_half": ["--set", HALF_OF_ROWS],
+    "regroup_half_predicted": ["--set", HALF_OF_ROWS, PREDICTED],
+    "trl": [],
+}
+"""{name: further options}"""
+TITLES = {
+    "regroup": "Regroup",
+    "regroup_half": "half of the rows",
+    "regroup_half_predicted": "these and predicted problems",
+    "trl": "TRL",
+}
+SEEDS = (0, 1, 2, 3, 4)
 TARGET = 0.35
 EXAMINED_EVERY = 3
 MAX_STEPS = 30
 QUICKSTART = ("--prompts", "8", "--group-size", "8", "--response-length", "24", "--scale", "batch")
 
-
-def found(trl: Setting) -> dict[str, list[dict[str, Any]]]:
-    """For each system, one row per seed: {seconds, steps, curve}; `seconds` is None if the target was not reached.
-
-    Only missing cases are measured.
-    """
-    return {
-        system: [kept(f"time_to_accuracy/{system}-{seed}", partial(measured, system, seed, trl)) for seed in SEEDS]
-        for system in SYSTEMS
-    }
+Reached = dict[str, Any]
+"""{seconds, steps, curve}; `seconds` is None if the target was not reached"""
 
 
-def measured(system: str, seed: int, trl: Setting) -> dict[str, Any]:
-    arguments = [*QUICKSTART, "--seed", str(seed), *(trl.arguments if system == "trl" else [])]
-    with contestant(system, "natural", *arguments) as student:
+def trl_setting() -> Setting:
+    """TRL's fastest setting, found once."""
+    stored = kept("trl_setting", lambda: asdict(fastest_setting()))
+    return Setting(stored["micro_batch"], stored["bf16"])
+
+
+def found(trl: Setting, names: Sequence[str] = tuple(CONTESTANTS)) -> dict[str, list[Reached]]:
+    """For each contestant, what it reached with each seed. Only missing cases are measured."""
+    results: dict[str, list[Reached]] = {name: [] for name in names}
+    for seed in SEEDS:
+        for name, rows in results.items():
+            rows.append(kept(f"time_to_accuracy/{name}-{seed}", partial(measured, name, seed, trl)))
+    return results
+
+
+def measured(name: str, seed: int, trl: Setting) -> Reached:
+    arguments = [*QUICKSTART, "--seed", str(seed), *CONTESTANTS[name], *(trl.arguments if name == "trl" else [])]
+    with contestant("trl" if name == "trl" else "regroup", "natural", *arguments) as student:
         return reached(student)
 
 
-def reached(student: Contestant) -> dict[str, Any]:
+def reached(student: Contestant) -> Reached:
     """Train until the target accuracy is reached, at most MAX_STEPS; `curve` has (training seconds, accuracy) pairs."""
     seconds, curve = 0.0, [(0.0, student.accuracy())]
     for step in range(1, MAX_STEPS + 1):
@@ -51,18 +81,56 @@ def reached(student: Contestant) -> dict[str, Any]:
     return {"seconds": None, "steps": MAX_STEPS, "curve": curve}
 
 
-def summary(trl: Setting) -> str:
-    """The results as a Markdown table."""
-    results = found(trl)
-    rows = []
-    for seed, ours, theirs in zip(SEEDS, results["regroup"], results["trl"], strict=True):
-        known = ours["seconds"] is not None and theirs["seconds"] is not None
-        ratio = f"{theirs['seconds'] / ours['seconds']:.1f}" if known else "-"
-        rows.append([str(seed), *(_told(result) for result in (ours, theirs)), ratio])
-    return table(["seed", "Regroup", "TRL", "ratio"], rows)
+def summary(results: Mapping[str, Sequence[Reached]]) -> str:
+    """The results as a Markdown table, and the ratios over seeds below it."""
+    rows = [
+        [str(seed), *(_told(result) for result in of_seed)]
+        for seed, of_seed in zip(SEEDS, zip(*results.values(), strict=True), strict=False)
+    ]
+    lines = [table(["seed", *(TITLES[name] for name in results)], rows), ""]
+    lines += [_ratio_told(results, slower, faster) for slower, faster in RATIOS if {slower, faster} <= results.keys()]
+    return "\n".join(lines)
 
 
-def _told(result: dict[str, Any]) -> str:
+RATIOS = (
+    ("trl", "regroup"),
+    ("trl", "regroup_half"),
+    ("trl", "regroup_half_predicted"),
+    ("regroup", "regroup_half"),
+    ("regroup", "regroup_half_predicted"),
+)
+"""(whose seconds, over whose)"""
+
+
+def ratio(slower: Sequence[Reached], faster: Sequence[Reached]) -> Estimate | None:
+    """Geometric mean of the ratio of seconds, with Student's 95% interval of its logarithm over the seeds in which both reached
+    the target; None for fewer than two of them."""
+    both = [(a["seconds"], b["seconds"]) for a, b in zip(slower, faster, strict=True)]
+    found = over_seeds([math.log(a / b) for a, b in both if a is not None and b is not None])
+    if found is None:
+        return None
+    return Estimate(estimate=math.exp(found.estimate), low=math.exp(found.low), high=math.exp(found.high), n=found.n)
+
+
+def _ratio_told(results: Mapping[str, Sequence[Reached]], slower: str, faster: str) -> str:
+    told, found = f"{TITLES[slower]} over {TITLES[faster]}", ratio(results[slower], results[faster])
+    if found is None:
+        return f"- {told}: unknown with fewer than two seeds that both reached the target in"
+    return f"- {told}: {found.estimate:.1f} times the seconds [{found.low:.1f}, {found.high:.1f}], geometric mean of {found.n} seeds"
+
+
+def _told(result: Reached) -> str:
     if result["seconds"] is None:
         return f"not in {result['steps']} steps"
     return f"{result['seconds']:.0f} s, {result['steps']} steps ({result['seconds'] / result['steps']:.1f} s each)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("contestants", nargs="*", default=list(CONTESTANTS), metavar=f"one of {', '.join(CONTESTANTS)}")
+    names = parser.parse_args().contestants
+    print(summary(found(trl_setting() if "trl" in names else Setting(16, bf16=False), names)))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import results, time_to_accuracy
 from benchmarks.results import kept, table
-from benchmarks.time_to_accuracy import EXAMINED_EVERY, MAX_STEPS, TARGET, reached
+from benchmarks.time_to_accuracy import EXAMINED_EVERY, MAX_STEPS, TARGET, ratio, reached
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +62,20 @@ def test_a_target_that_is_not_reached_has_no_time() -> None:
     found = reached(Student(rate=0.0))  # type: ignore[arg-type]
     assert (found["steps"], found["seconds"], len(found["curve"])) == (MAX_STEPS, None, 1 + MAX_STEPS // EXAMINED_EVERY)
     assert time_to_accuracy._told(found) == f"not in {MAX_STEPS} steps"
+
+
+def test_the_ratio_over_seeds_is_a_geometric_mean_of_those_in_which_both_arrive() -> None:
+    slower = [{"seconds": seconds} for seconds in (20.0, 80.0, None)]
+    faster = [{"seconds": seconds} for seconds in (10.0, 10.0, 10.0)]
+    found = ratio(slower, faster)
+    assert found is not None
+    assert (found.estimate, found.n) == (pytest.approx(4.0), 2)  # of 2 and 8
+    assert found.low * found.high == pytest.approx(16.0)
+    assert ratio(slower[1:], faster[1:]) is None
+
+
+def test_the_summary_tells_what_is_not_known() -> None:
+    never: dict[str, Any] = {"seconds": None, "steps": MAX_STEPS, "curve": []}
+    text = time_to_accuracy.summary({"regroup": [never], "trl": [{"seconds": 30.0, "steps": 3, "curve": []}]})
+    assert "| 0 | not in 30 steps | 30 s, 3 steps (10.0 s each) |" in text
+    assert "- TRL over Regroup: unknown" in text
