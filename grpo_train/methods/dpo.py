@@ -202,12 +202,22 @@ class PairTrainer(MeanOverPairs, DPOTrainer):
         return torch.autocast(self.args.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """The rows with the log-probabilities under the model before its first update; TRL's own way keeps them in a file."""
-        chosen: list[float] = []
-        rejected: list[float] = []
-        for start in range(0, len(dataset), batch_size):
-            rows = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-            better, worse = self.compute_ref_log_probs(self.model, self._prepare_inputs(self.data_collator(rows)))
-            chosen += better.tolist()
-            rejected += worse.tolist()
-        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+        """The rows with the log-probabilities under the model before its first update; TRL's own way keeps them in a file.
+
+        Each pair is computed once, however many epochs it is a row of.
+        """
+        rows = [dataset[i] for i in range(len(dataset))]
+        distinct = {_tokens(row): row for row in rows}
+        keys = list(distinct)
+        known: dict[tuple[tuple[int, ...], ...], tuple[float, float]] = {}
+        for start in range(0, len(keys), batch_size):
+            some = keys[start : start + batch_size]
+            inputs = self._prepare_inputs(self.data_collator([distinct[key] for key in some]))
+            of_both = (logps.tolist() for logps in self.compute_ref_log_probs(self.model, inputs))
+            known |= zip(some, zip(*of_both, strict=True), strict=True)
+        better, worse = zip(*(known[_tokens(row)] for row in rows), strict=True)
+        return dataset.add_column("ref_chosen_logps", better).add_column("ref_rejected_logps", worse)
+
+
+def _tokens(row: dict[str, list[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(ids) for ids in row.values())

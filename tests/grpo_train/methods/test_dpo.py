@@ -6,9 +6,11 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from configs.disk.checkpoints import Checkpoints
@@ -16,7 +18,7 @@ from configs.errors import ConfigError, StageStopped, TrainingDiverged
 from configs.records import Completion
 from configs.schema.grpo import GrpoConfig, LoraConfig
 from configs.schema.methods.offline import DpoMethod, IpoMethod
-from grpo_train.methods.dpo import TrainingPair, find_pairs, train_on_pairs
+from grpo_train.methods.dpo import PairTrainer, TrainingPair, find_pairs, train_on_pairs
 from grpo_train.methods.given_samples import Training, in_epochs
 from grpo_train.policies.adapter import Adapter
 from grpo_train.policies.tiny_model import build_tiny_model, build_tiny_tokenizer
@@ -141,31 +143,47 @@ def written_out(method: Method, policy: LlamaForCausalLM, reference: LlamaForCau
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.kind)
-def test_the_loss_is_that_of_the_paper_with_the_policy_that_came_in_as_reference(method: Method) -> None:
-    """The loss of the second update, of pairs 5 to 8 in the order of training, is computed from the weights after the first."""
+@pytest.mark.parametrize(("update", "epochs"), [(2, 1), (4, 2)])
+def test_the_loss_is_that_of_the_paper_with_the_policy_that_came_in_as_reference(
+    method: Method, update: int, epochs: int
+) -> None:
+    """The loss of an update, of four pairs in the order of training, is computed from the weights after the one before."""
     seen: dict[int, dict[str, float]] = {}
     model, reference = (build_tiny_model(build_tiny_tokenizer()) for _ in range(2))
-    after_first: list[LlamaForCausalLM] = []
+    before: list[LlamaForCausalLM] = []
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         seen[step] = metrics
-        if step == 1:
+        if step == update - 1:
             weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-            after_first.append(build_tiny_model(build_tiny_tokenizer()))
-            after_first[0].load_state_dict(weights)
+            before.append(build_tiny_model(build_tiny_tokenizer()))
+            before[0].load_state_dict(weights)
 
     settings = training(on_step=on_step)
-    train(method, settings, model)
-    its = [PAIRS[i] for i in in_epochs(len(PAIRS), 1, settings)[4:8]]
-    losses = [written_out(method, after_first[0], reference, pair) for pair in its]
-    margins = [chosen - rejected for chosen, rejected in (log_ratios(after_first[0], reference, pair) for pair in its)]
+    train(method.model_copy(update={"epochs": epochs}), settings, model)
+    its = [PAIRS[i] for i in in_epochs(len(PAIRS), epochs, settings)[4 * update - 4 : 4 * update]]
+    losses = [written_out(method, before[0], reference, pair) for pair in its]
+    margins = [chosen - rejected for chosen, rejected in (log_ratios(before[0], reference, pair) for pair in its)]
     assert seen[1]["policy/loss"] == pytest.approx(
         {"dpo": math.log(2), "ipo": 25.0}[method.kind], rel=1e-6
     )  # (1 / 0.2)^2
-    assert seen[2]["policy/loss"] == pytest.approx(sum(losses) / 4, rel=2e-5)
-    assert seen[2]["dpo/margin"] == pytest.approx(0.1 * sum(margins) / 4, rel=1e-3)
-    assert seen[2]["dpo/accuracy"] == sum(margin > 0 for margin in margins) / 4
-    assert sorted(seen) == [1, 2, 3]  # 10 pairs by 4
+    assert seen[update]["policy/loss"] == pytest.approx(sum(losses) / 4, rel=2e-5)
+    assert seen[update]["dpo/margin"] == pytest.approx(0.1 * sum(margins) / 4, rel=1e-3)
+    assert seen[update]["dpo/accuracy"] == sum(margin > 0 for margin in margins) / 4
+    assert len(seen) == math.ceil(10 * epochs / 4)
+
+
+def test_the_reference_reads_each_pair_once_however_many_epochs_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    plain = PairTrainer.compute_ref_log_probs
+
+    def counted(self: PairTrainer, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        read.append(len(inputs["input_ids"]) // 2)
+        return plain(self, model, inputs)
+
+    monkeypatch.setattr(PairTrainer, "compute_ref_log_probs", counted)
+    train(DpoMethod(epochs=3, batch_size=4), training())
+    assert sum(read) == len(PAIRS)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.kind)
