@@ -60,6 +60,19 @@ def load_comparison(path: Path, overrides: list[str] | None = None) -> Compariso
     return comparison
 
 
+def load_methods(path: Path, overrides: list[str] | None = None) -> dict[str, Config]:
+    """{method: configuration of its first member} of a comparison; of the configuration of one run {its name: itself}.
+
+    Raises:
+        ConfigError: as `load_config` and `load_comparison`.
+    """
+    if "compare" not in _values(path, overrides or []):
+        config = load_config(path, overrides)
+        return {config.run_name: config}
+    comparison = load_comparison(path, overrides)
+    return {method: next(comparison.members_of(method)).config for method in comparison.compare.methods}
+
+
 def _refuse_faulty_members(path: Path, comparison: Comparison) -> None:
     names: list[str] = []
     for method in comparison.compare.methods:

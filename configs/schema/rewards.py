@@ -11,7 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from configs.schema.block import Block, EnvironmentVariable, Name, PositiveFloat, PositiveInt, Share
 from configs.schema.operational import LATER, OPERATIONAL
 
-
 ADDRESS = r"^https?://"
 FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 

@@ -4,7 +4,7 @@
 for checkers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import ConfigError
-from configs.reader import load_config
+from configs.reader import load_methods
 from configs.schema.config import Config
 from configs.schema.methods.method import PairMethod
 from flows.doctor.architecture import check_adapters, check_architecture, check_positions
@@ -143,16 +143,22 @@ def refuse_faulty(config: Config, workspace: Path, *, is_follow_on: bool = False
 def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -> None:
     """Print the findings and, with `sample`, the results on sampled responses and the expected time of a round.
 
+    Of a comparison each method is checked, and the first one samples.
+
     Raises:
         ConfigError: a check failed.
     """
-    terminal, config = Terminal(), load_config(path, list(overrides))
-    report = check(config, Path.cwd())
-    terminal.print(render(report))
-    if report.failed:
-        raise ConfigError(report.failures)
+    terminal, configs = Terminal(), load_methods(path, list(overrides))
+    reports = {method: check(method_config, Path.cwd()) for method, method_config in configs.items()}
+    _print_findings(terminal, reports)
+    if failures := [report.failures for report in reports.values() if report.failed]:
+        raise ConfigError("\n".join(dict.fromkeys(failures)))
     if not sample:
         return
+    method, config = next(iter(configs.items()))
+    report = reports[method]
+    if len(configs) > 1:
+        terminal.print(f"\nwhat follows is sampled by method {method}")
     assert report.policy_folder is not None
     assert report.problems is not None
     model, tokenizer = load_policy(report.policy_folder, device=pick_device(), template=config.template_settings)
@@ -172,6 +178,22 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
     terminal.print(render_time(time_a_round(config, model, tokenizer, train, report.problems.counts)))
     if sampled.failed:
         raise ConfigError(sampled.failures)
+
+
+def _print_findings(terminal: Terminal, reports: Mapping[str, DoctorReport]) -> None:
+    """Those of one configuration; of the methods of a comparison each finding once, below the first method that has it, whatever
+    memory and disk are free by then."""
+    said: set[tuple[str, str, str]] = set()
+    for method, report in reports.items():
+        told = {
+            finding: (finding.name, finding.status, finding.detail.partition(";")[0]) for finding in report.findings
+        }
+        new = [finding for finding, what in told.items() if what not in said]
+        said.update(told.values())
+        if len(reports) > 1:
+            terminal.print(f"method {method}" if new else f"method {method}: as those before")
+        if new:
+            terminal.print(render(DoctorReport(new)))
 
 
 def render(report: DoctorReport) -> Table:

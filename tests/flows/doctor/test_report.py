@@ -23,7 +23,7 @@ from flows.doctor.resources import memory_needed
 from flows.doctor.rewards import promotion_metrics
 from grpo_train.policies.tiny_model import build_tiny_tokenizer, save_tiny_model
 from reward_training.answers.finding.extraction import extractor
-from tests.paths import TINY
+from tests.paths import ROOT, TINY
 from tests.reward_training.rewards.test_model_reward import save_model
 
 Configure = Callable[..., Config]
@@ -434,3 +434,25 @@ def test_doctor_command_prints_findings_and_the_time_of_a_round(
     out = capsys.readouterr().out
     assert "gold answers, correct" in out
     assert "a round takes up to about" in out
+
+
+def test_of_a_comparison_each_method_is_checked_and_what_they_share_is_said_once(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(ROOT / "configs" / "compare.yaml")
+    assert main(["doctor", config, "--no-sample"]) == 0
+    told = capsys.readouterr().out
+    methods = [line for line in told.splitlines() if line.startswith("method ")]
+    assert [line.split()[1].rstrip(":") for line in methods] == ["grpo", "rloo", "reinforce", "ppo", "best_of_n"]
+    assert "method rloo: as those before" in methods
+    assert "method ppo" in methods, "it has a value model"
+    assert told.count("chat template") == 1
+
+
+def test_a_method_that_fails_a_check_fails_the_doctor_of_a_comparison(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "faulty.yaml").write_text((ROOT / "configs" / "compare.yaml").read_text())
+    override = "compare.methods.rloo.grpo_config.lora.target_modules=[no_such_layer]"
+    assert main(["doctor", "faulty.yaml", "--no-sample", "--set", override]) == 2
+    assert "no_such_layer" in capsys.readouterr().err
