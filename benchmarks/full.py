@@ -51,10 +51,8 @@ def _plot_costs(trl: Setting) -> None:
     for axes, axis in zip(figure.subplots(1, len(costs.AXES)), costs.AXES, strict=True):
         rows = costs.found(axis, trl)
         for system in costs.SYSTEMS:
-            values = [row["value"] for row in rows]
-            axes.plot(
-                values, [row[system]["seconds"] for row in rows], "o-", color=COLOURS[system], label=LABELS[system]
-            )
+            its = [(row["value"], row[system]["seconds"]) for row in rows if system in row]
+            axes.plot(*zip(*its, strict=True), "o-", color=COLOURS[system], label=LABELS[system])
         _finish(axes, axis.name, "seconds a step")
     _save(figure, "costs")
 

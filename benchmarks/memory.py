@@ -19,7 +19,7 @@ from benchmarks.contestant import open_student, run_regroup
 from benchmarks.results import kept, table
 from benchmarks.workloads import WORKLOADS
 
-RESPONSES = (32, 64, 128, 256)
+RESPONSES = (32, 64, 128, 256, 512)
 HELD: dict[str, object] = {"grpo_config.generation_rows": 32, "grpo_config.micro_batch_tokens": 1024}
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results, time_to_accuracy
+from benchmarks import costs, results, time_to_accuracy
 from benchmarks.results import kept, table
 from benchmarks.time_to_accuracy import EXAMINED_EVERY, MAX_STEPS, TARGET, ratio, reached
 
@@ -79,3 +79,15 @@ def test_the_summary_tells_what_is_not_known() -> None:
     text = time_to_accuracy.summary({"regroup": [never], "trl": [{"seconds": 30.0, "steps": 3, "curve": []}]})
     assert "| 0 | not in 30 steps | 30 s, 3 steps (10.0 s each) |" in text
     assert "- TRL over Regroup: unknown" in text
+
+
+def test_growth_is_told_and_what_only_one_system_ran() -> None:
+    rows: list[dict[str, Any]] = [
+        {"value": "4", "regroup": {"seconds": 2.0, "peak_mb": 1000.0}, "trl": {"seconds": 5.0, "peak_mb": 3000.0}},
+        {"value": "64", "regroup": {"seconds": 30.0, "peak_mb": 1500.0}},
+    ]
+    assert costs.growth(costs.AXES[0], rows) == "group size 4 to 64: 15.0 times the seconds, 1.50 times the memory"
+    assert [costs._told(row) for row in rows] == [
+        ["4", "2.0", "5.0", "2.5", "1,000", "3,000"],
+        ["64", "30.0", "-", "-", "1,500", "-"],
+    ]
