@@ -76,17 +76,18 @@ def compare_methods(path: Path, overrides: tuple[str, ...], name: str | None) ->
     Raises:
         ConfigError, WorkspaceBusy, StageStopped: exit codes 2, 3 and 130.
     """
+    from flows.comparing.conclusion import conclude  # brings matplotlib
+    from flows.comparing.planning import planned
+
     root, terminal = Path.cwd(), Terminal()
     comparison = load_comparison(path, [*overrides, *_renamed(name)])
     refuse_unwritable(root)
     file = open_comparison(root, comparison)
-    left = _unfinished(root, list(comparison.members(file.date)))
+    left = _unfinished(root, planned(root, comparison, file.date))
     if left:
         in_a_flow(root, "compare", comparison, meanwhile=lambda: _check_methods(root, left, terminal))
     else:
         terminal.say(f"all runs of comparison {comparison.name} are finished already")
-    from flows.comparing.conclusion import conclude  # brings matplotlib
-
     page = conclude(root, file, terminal)
     terminal.print(f"report     {_short(page)}")
     terminal.print_path(page.parent / RESULT)

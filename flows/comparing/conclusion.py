@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from flows.comparing.planning import planned
 from tasks.comparing.analysis import best_of_each, compared, read_members
 from tasks.comparing.comparison_file import FILE, RESULT, ComparisonFile, comparison_folder, write_result
 from tasks.comparing.metrics import metrics
@@ -26,7 +27,7 @@ def conclude(root: Path, file: ComparisonFile, terminal: Terminal) -> Path:
     found = read_members(root, comparison)
     result = compared(comparison, found)
     write_result(folder, result)
-    page = write_page(folder, comparison, result, best_of_each(found))
+    page = write_page(folder, comparison, result, best_of_each(found, comparison.compare.rate_seeds))
     _send(root, folder, file, result, terminal)
     for table in tables(result):
         terminal.print(table)
@@ -37,7 +38,7 @@ def conclude(root: Path, file: ComparisonFile, terminal: Terminal) -> Path:
 
 def _send(root: Path, folder: Path, file: ComparisonFile, result: Compared, terminal: Terminal) -> None:
     """Tell MLflow of the comparison, unless it knows."""
-    members = list(file.comparison.members(file.date))
+    members = planned(root, file.comparison, file.date)
     compare = file.comparison.compare.model_dump(mode="json", exclude={"methods"})
     methods = {f"methods.{name}": json.dumps(given) for name, given in file.comparison.compare.methods.items()}
     send_comparison(

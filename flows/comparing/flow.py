@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from configs.errors import StageStopped
 from configs.schema.comparing.compare import Comparison, Member
 from flows.align import align, cancelled_when_stopped
+from flows.comparing.planning import first_members, planned
 from flows.session import beside, stop
 from flows.summary import is_finished
 from tasks.comparing.comparison_file import open_comparison
@@ -39,30 +40,30 @@ def compare(comparison: Comparison) -> State | None:
 def all_members(root: Path, comparison: Comparison) -> None:
     """Work through the members that are not finished, and say before and after each how long it takes.
 
-    Seed by seed, so that what is there of a comparison that was broken off has all methods.
-
     Raises:
         StageStopped: a stop was asked for.
     """
-    terminal = Terminal()
-    of_seed = comparison.compare.seeds.index
-    members = sorted(
-        comparison.members(open_comparison(root, comparison).date), key=lambda member: of_seed(member.seed)
-    )
-    for member in members:
-        if is_finished(root, member.config):
-            continue
-        terminal.say(progress(root, members))
-        terminal.say(f"run {member.name}")
-        of_its_seed = [other.name for other in members if other.seed == member.seed and other != member]
-        with stop.listening(), beside(*of_its_seed):
-            if stop():
-                raise StageStopped(f"stopped before run {member.name}")
-            try:
-                align(member.config)
-            except CancelledRun as error:
-                raise StageStopped(str(error)) from error
+    terminal, date = Terminal(), open_comparison(root, comparison).date
+    num_first = len(first_members(comparison, date))
+    for part in (slice(None, num_first), slice(num_first, None)):  # the first decide which the others are
+        members = planned(root, comparison, date)
+        for member in members[part]:
+            if not is_finished(root, member.config):
+                terminal.say(progress(root, members))
+                _work_on(member, members, terminal)
     terminal.say(progress(root, members))
+
+
+def _work_on(member: Member, members: Sequence[Member], terminal: Terminal) -> None:
+    terminal.say(f"run {member.name}")
+    of_its_seed = [other.name for other in members if other.seed == member.seed and other != member]
+    with stop.listening(), beside(*of_its_seed):
+        if stop():
+            raise StageStopped(f"stopped before run {member.name}")
+        try:
+            align(member.config)
+        except CancelledRun as error:
+            raise StageStopped(str(error)) from error
 
 
 def progress(root: Path, members: Sequence[Member]) -> str:

@@ -27,27 +27,55 @@ Runs = dict[str, list[MemberRun]]
 """members by method, one for each seed"""
 
 
-def read_members(root: Path, comparison: Comparison) -> dict[str, dict[float, list[MemberRun]]]:
-    """{method: {factor: its members, one for each seed}}.
+Found = dict[str, dict[float, list[MemberRun]]]
+"""{method: {factor: its members, one for each seed}}"""
+
+
+def read_members(root: Path, comparison: Comparison) -> Found:
+    """The finished members; with `num_rate_seeds` those at each method's best factor have all seeds, and the others the first ones.
 
     Raises:
         ConfigError: members were given different problems, or were scored by different code.
     """
-    found: dict[str, dict[float, list[MemberRun]]] = {}
-    for member in comparison.members():
-        found.setdefault(member.method, {}).setdefault(member.factor, []).append(read_member(root, member))
+    found = _read_first(root, comparison)
+    for member in comparison.later_members(_best_factors(found, comparison.compare.rate_seeds)):
+        found[member.method][member.factor].append(read_member(root, member))
     refuse_unequal([run for factors in found.values() for runs in factors.values() for run in runs])
     return found
 
 
-def best_of_each(found: Mapping[str, Mapping[float, list[MemberRun]]]) -> Runs:
-    """Each method's members at the factor whose mean on dev is highest; of equal ones the first in the file."""
-    return {method: max(factors.values(), key=lambda runs: _mean(runs, "dev")) for method, factors in found.items()}
+def _read_first(root: Path, comparison: Comparison) -> Found:
+    found: Found = {}
+    for member in comparison.first_members():
+        found.setdefault(member.method, {}).setdefault(member.factor, []).append(read_member(root, member))
+    return found
 
 
-def compared(comparison: Comparison, found: Mapping[str, Mapping[float, list[MemberRun]]]) -> Compared:
+def best_factors(root: Path, comparison: Comparison) -> dict[str, float]:
+    """{method: factor whose mean on dev is highest, of equal ones the first in the file}, by the members that choose it."""
+    return _best_factors(_read_first(root, comparison), comparison.compare.rate_seeds)
+
+
+def _best_factors(found: Found, seeds: Sequence[int]) -> dict[str, float]:
+    return {
+        method: max(factors, key=lambda factor: _mean(with_seeds(factors[factor], seeds), "dev"))
+        for method, factors in found.items()
+    }
+
+
+def with_seeds(runs: Sequence[MemberRun], seeds: Sequence[int]) -> list[MemberRun]:
+    return [run for run in runs if run.member.seed in seeds]
+
+
+def best_of_each(found: Found, seeds: Sequence[int]) -> Runs:
+    """Each method's members at the factor that is best on dev with `seeds`."""
+    return {method: found[method][factor] for method, factor in _best_factors(found, seeds).items()}
+
+
+def compared(comparison: Comparison, found: Found) -> Compared:
     """The result, of each method at its best factor."""
-    best = best_of_each(found)
+    rate_seeds = comparison.compare.rate_seeds
+    best = best_of_each(found, rate_seeds)
     first = next(iter(best))
     config = best[first][0].member.config
     metric, keys = metric_of(config), _common_problems(best)
@@ -61,9 +89,16 @@ def compared(comparison: Comparison, found: Mapping[str, Mapping[float, list[Mem
         num_problems=len(keys),
         target=target,
         methods=[
-            _method(found[method], runs, None if method == first else best[first], keys, target)
+            _method(
+                [_at_factor(factor, with_seeds(members, rate_seeds)) for factor, members in found[method].items()],
+                runs,
+                None if method == first else best[first],
+                keys,
+                target,
+            )
             for method, runs in best.items()
         ],
+        rate_seeds=rate_seeds,
         short=[f"{run.member.name}, round {r}" for runs in best.values() for run in runs for r in run.short_rounds],
         untrained=[
             f"{run.member.name}, round {r}" for runs in best.values() for run in runs for r in run.untrained_rounds
@@ -75,7 +110,7 @@ def compared(comparison: Comparison, found: Mapping[str, Mapping[float, list[Mem
 
 
 def _method(
-    factors: Mapping[float, list[MemberRun]],
+    by_factor: list[AtFactor],
     runs: list[MemberRun],
     first: list[MemberRun] | None,
     keys: list[str],
@@ -90,7 +125,6 @@ def _method(
     ]
     champions = [run.champion.estimate("test", metric) for run in runs]
     kl = [run.trained.estimate("test", "kl_initial") for run in runs]
-    by_factor = [_at_factor(factor, members) for factor, members in factors.items()]
     return MethodResult(
         method=runs[0].member.method,
         factor=runs[0].member.factor,

@@ -23,7 +23,7 @@ class Gain(Record):
 
 
 class AtFactor(Record):
-    """A method at one factor on its learning rate: means over seeds of the last trained policies."""
+    """A method at one factor on its learning rate: means over `Compared.rate_seeds` of the last trained policies."""
 
     factor: float
     learning_rate: float
@@ -104,6 +104,8 @@ class Compared(Record):
     more than the given policy has"""
     methods: list[MethodResult]
     """in the order of the file; the first is what the others are compared with"""
+    rate_seeds: list[int]
+    """seeds with which all factors were tried, and by which the best was chosen"""
     short: list[str]
     """trainings that ended before their budget was spent, as `run, round`"""
     untrained: list[str]

@@ -63,11 +63,17 @@ def _of_learning_rates(result: Compared) -> Iterator[str]:
         return
     yield (
         "each method is shown at the learning rate that is best on dev; 'range on test' is the highest minus the lowest value over "
-        "the rates"
+        "the rates" + _chosen_by(result)
     )
     for edge, last, beyond in ((min(factors), "lowest", "lower"), (max(factors), "highest", "higher")):
         if at_edge := [method.method for method in result.methods if method.factor == edge]:
             yield f"best at x{edge:g}, the {last} rate that was tried, so a {beyond} one may do better: {', '.join(at_edge)}"
+
+
+def _chosen_by(result: Compared) -> str:
+    if result.rate_seeds == result.methods[0].seeds:
+        return ""
+    return f"; both with seeds {', '.join(map(str, result.rate_seeds))}, as all rates were tried with these alone"
 
 
 def notes(result: Compared) -> list[str]:

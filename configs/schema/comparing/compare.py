@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from configs.schema.block import Block, Name, PositiveFloat
+from configs.schema.block import Block, Name, PositiveFloat, PositiveInt
 from configs.schema.comparing.budget import BudgetConfig
 from configs.schema.config import Config
 from configs.schema.methods.method import is_offline
@@ -65,6 +65,27 @@ class CompareConfig(Block):
         description="factors on each method's learning rate, for instance [0.33, 1, 3]; of several, each method is shown at the one "
         "that is best on dev",
     )
+    num_rate_seeds: PositiveInt | None = Field(
+        None,
+        description="number of seeds, the first ones, with which all factors are tried; each method runs with the others at the factor "
+        "that is best on dev with these. Default: all seeds",
+    )
+
+    @property
+    def rate_seeds(self) -> list[int]:
+        """The seeds with which all factors are tried."""
+        return self.seeds[: self.num_rate_seeds]
+
+    @model_validator(mode="after")
+    def _rates_have_seeds(self) -> CompareConfig:
+        if self.num_rate_seeds is not None and self.num_rate_seeds > len(self.seeds):
+            raise ValueError(
+                f"num_rate_seeds={self.num_rate_seeds} is more than the {len(self.seeds)} seeds; lower it, or drop it to try all factors "
+                "with all seeds"
+            )
+        if self.num_rate_seeds is not None and len(self.learning_rate_factors) == 1:
+            raise ValueError("num_rate_seeds chooses between learning_rate_factors, of which there is one; drop it")
+        return self
 
     @field_validator("seeds", "learning_rate_factors")
     @classmethod
@@ -143,7 +164,8 @@ class Comparison(Block):
         return self
 
     def members(self, date: datetime.date | None = None) -> Iterator[Member]:
-        """All members, methods outermost and seeds innermost; `date` is what chat templates get unless the base names a day.
+        """All members that there may be, methods outermost and seeds innermost; `date` is what chat templates get unless the base names
+        a day.
 
         Raises:
             ValidationError: a method's overrides make no configuration.
@@ -155,6 +177,19 @@ class Comparison(Block):
         """The members of one method."""
         for factor, seed in product(self.compare.learning_rate_factors, self.compare.seeds):
             yield self.member(method, factor, seed, date)
+
+    def first_members(self, date: datetime.date | None = None) -> Iterator[Member]:
+        """Those with which learning rates are chosen: all, unless there is `num_rate_seeds`."""
+        for method, factor, seed in product(
+            self.compare.methods, self.compare.learning_rate_factors, self.compare.rate_seeds
+        ):
+            yield self.member(method, factor, seed, date)
+
+    def later_members(self, factors: Mapping[str, float], date: datetime.date | None = None) -> Iterator[Member]:
+        """Those with the other seeds, of each method at its factor in `factors`."""
+        others = self.compare.seeds[len(self.compare.rate_seeds) :]
+        for method, seed in product(self.compare.methods, others):
+            yield self.member(method, factors[method], seed, date)
 
     def member(self, method: str, factor: float, seed: int, date: datetime.date | None = None) -> Member:
         """The member of a method with a learning rate `factor` times its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,10 @@ import pytest
 
 from configs.errors import StageStopped
 from configs.schema.config import Config
-from flows.comparing import flow
+from flows.comparing import flow, planning
 from tests.tasks.comparing.made_up import comparison
+
+TODAY = datetime.date(2026, 2, 28)
 
 
 def told(monkeypatch: pytest.MonkeyPatch, took: dict[str, float]) -> str:
@@ -48,7 +51,8 @@ def test_finished_members_are_left_as_they_are(tmp_path: Path, monkeypatch: pyte
         finished.add(config.run_name)
 
     monkeypatch.setattr(flow, "align", align)
-    monkeypatch.setattr(flow, "is_finished", lambda root, config: config.run_name in finished)
+    for module in (flow, planning):
+        monkeypatch.setattr(module, "is_finished", lambda root, config: config.run_name in finished)
     monkeypatch.setattr(flow, "run_time", lambda folder: SimpleNamespace(whole=1.0))
     flow.all_members(tmp_path, comparison())
     assert worked == ["made-up-grpo-s0", "made-up-grpo-s1", "made-up-rloo-s1"], "seed by seed"
@@ -65,3 +69,28 @@ def test_a_member_that_was_stopped_stops_the_comparison(tmp_path: Path, monkeypa
     with pytest.raises(StageStopped, match="stopped before step 3 of 9"):
         flow.all_members(tmp_path, comparison())
     assert worked == ["made-up-grpo-s0"]
+
+
+def test_seeds_after_those_that_choose_the_rate_run_at_the_best_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[str] = []
+    monkeypatch.setattr(flow, "align", lambda config: worked.append(config.run_name))
+    for module in (flow, planning):
+        monkeypatch.setattr(module, "is_finished", lambda root, config: config.run_name in worked)
+    monkeypatch.setattr(flow, "run_time", lambda folder: SimpleNamespace(whole=1.0))
+    monkeypatch.setattr(planning, "best_factors", lambda root, given: {"grpo": 3.0, "rloo": 1.0})
+    given = comparison(learning_rate_factors=[1, 3], num_rate_seeds=1)
+    assert [member.name for member in planning.planned(tmp_path, given, TODAY)[4:]] == [
+        "made-up-grpo-s1",
+        "made-up-rloo-s1",
+    ], "not known yet"
+    flow.all_members(tmp_path, given)
+    assert worked == [
+        "made-up-grpo-s0",
+        "made-up-grpo-lr3-s0",
+        "made-up-rloo-s0",
+        "made-up-rloo-lr3-s0",
+        "made-up-grpo-lr3-s1",
+        "made-up-rloo-s1",
+    ]

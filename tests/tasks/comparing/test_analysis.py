@@ -10,7 +10,7 @@ from configs.disk.files import write_json, write_jsonl
 from configs.errors import ConfigError
 from configs.schema.comparing.compare import Comparison
 from grpo_train.measuring.retention.changes import RetentionReport
-from tasks.comparing.analysis import best_of_each, compared, reachable, read_members, tokens_to
+from tasks.comparing.analysis import best_factors, best_of_each, compared, reachable, read_members, tokens_to
 from tasks.comparing.members import read_member
 from tasks.comparing.metrics import metrics
 from tasks.comparing.page import render
@@ -146,7 +146,7 @@ def test_old_abilities_and_memory_are_shown_at_the_terminal_and_on_the_page(
     out = capsys.readouterr().out
     assert "Old abilities, change against the given policy" in out
     assert "-0.2000" in out
-    page = render(given, result, best_of_each(read_members(tmp_path, given)))
+    page = render(given, result, best_of_each(read_members(tmp_path, given), given.compare.rate_seeds))
     assert "Old abilities" in page
     assert ">-0.2000</data>" in page
     assert "models<br>held" in page
@@ -183,7 +183,7 @@ def test_a_method_that_trained_nothing_gets_no_verdict(tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "untrained" in out
     assert "not reached" not in out
-    page = render(given, result, best_of_each(found))
+    page = render(given, result, best_of_each(found, given.compare.rate_seeds))
     assert "trained nothing" in page
     assert "worse" not in page
     assert "compare/gain/rloo" not in metrics(result)
@@ -228,10 +228,35 @@ def test_each_method_is_shown_at_the_learning_rate_that_is_best_on_dev(tmp_path:
     assert "best at x0.5, the lowest rate that was tried, so a lower one may do better: grpo, rloo" in told
     assert not any("the highest rate" in note for note in told)
     assert metrics(compared(given, found))["compare/test_range/grpo"] == 0.75
-    assert [run.member.name for run in best_of_each(found)["rloo"]] == [
+    assert [run.member.name for run in best_of_each(found, [0, 1])["rloo"]] == [
         "made-up-rloo-lr0.5-s0",
         "made-up-rloo-lr0.5-s1",
     ]
+
+
+def test_rates_are_chosen_by_the_first_seeds_and_shown_with_all(tmp_path: Path) -> None:
+    """With seed 0 half the rate is better on dev; with seed 1, which is run at that rate alone, it is worse than all before."""
+    given = comparison(learning_rate_factors=[0.5, 1], num_rate_seeds=1)
+    assert [member.name for member in given.first_members() if member.method == "grpo"] == [
+        "made-up-grpo-lr0.5-s0",
+        "made-up-grpo-s0",
+    ]
+    for member in [*given.first_members(), *given.later_members({"grpo": 0.5, "rloo": 1.0})]:
+        is_best = member.factor == {"grpo": 0.5, "rloo": 1.0}[member.method]
+        dev = 0.1 if member.seed == 1 else 0.9 if is_best else 0.4
+        write_member(tmp_path, member, test=[1, member.seed, 0, 0], dev=(0.1, dev))
+    assert best_factors(tmp_path, given) == {"grpo": 0.5, "rloo": 1.0}
+    found = read_members(tmp_path, given)
+    grpo, rloo = compared(given, found).methods
+    assert [(m.factor, m.seeds, m.test_by_seed, m.dev) for m in (grpo, rloo)] == [
+        (0.5, [0, 1], [0.25, 0.5], 0.5),
+        (1.0, [0, 1], [0.25, 0.5], 0.5),
+    ]
+    assert [at.dev for at in grpo.by_factor] == [0.9, 0.4], "of the seed with which both were tried"
+    assert any(
+        note.endswith("both with seeds 0, as all rates were tried with these alone")
+        for note in notes(compared(given, found))
+    )
 
 
 @pytest.mark.parametrize(("factor", "is_told"), [(3, True), (1, False)])
@@ -312,7 +337,7 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) ->
     given = comparison(methods=methods)
     write_all(tmp_path, given)
     found = read_members(tmp_path, given)
-    page = render(given, compared(given, found), best_of_each(found))
+    page = render(given, compared(given, found), best_of_each(found, given.compare.rate_seeds))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "no difference shown" in page

@@ -153,6 +153,8 @@ def test_samples_that_are_not_paid_for_or_that_reward_models_learn_from_are_the_
         ({"methods": {}}, "needs two methods or more, and this one has 0; name others"),
         ({"budget": {"generated_tokens": 15}}, "less than one step"),
         ({"budget": {}}, "exactly one of them"),
+        ({"num_rate_seeds": 9, "learning_rate_factors": [1, 3]}, "num_rate_seeds=9 is more than the . seeds; lower it"),
+        ({"num_rate_seeds": 1}, "num_rate_seeds chooses between learning_rate_factors, of which there is one; drop it"),
     ],
 )
 def test_comparisons_that_tell_nothing_are_refused(tmp_path: Path, compare: dict[str, Any], message: str) -> None:
