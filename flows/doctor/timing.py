@@ -1,15 +1,18 @@
 """Estimates the time of a round from one batch of sampled responses and one forward and backward pass on them."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.records import Completion, Problem
+from configs.schema.comparing.budget import BudgetConfig
 from configs.schema.config import Config
 from configs.schema.measuring.retention import ChoiceSuite, GenerateSuite, RetentionSuite, TextSuite
 from configs.schema.methods.method import BestOfNMethod, PairMethod, PpoMethod
@@ -46,6 +49,8 @@ class Speed:
     """seconds for forward and backward pass of one response"""
     reading_s: float = 0.0
     """seconds for the suites of texts and choices"""
+    tokens_per_response: float = 1.0
+    """mean length of the responses"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,18 @@ def _of_policy(config: Config, speed: Speed, num_problems: int) -> float:
     num_trained = per_step if isinstance(method, BestOfNMethod) else grpo.batch_size
     passes = grpo.updates_per_batch * (1 + (FORWARD_SHARE if grpo.kl_coefficient else 0))
     step = grpo.batch_size * speed.seconds_per_response + num_trained * passes * speed.seconds_per_trained_response
-    return steps * step + _of_value_model(config, speed, steps)
+    step += _of_value_model(config, speed)
+    return _within_budget(config, speed, steps, step) * step + _of_value_warmup(config, speed)
+
+
+def _within_budget(config: Config, speed: Speed, steps: int, step_s: float) -> int:
+    """The number of steps up to the one that spends the budget, of steps that take `step_s` seconds; all without a budget."""
+    match config.budget:
+        case BudgetConfig(generated_tokens=int(tokens)):
+            return min(steps, math.ceil(tokens / (config.grpo_config.batch_size * speed.tokens_per_response)))
+        case BudgetConfig(train_seconds=float(seconds)):
+            return min(steps, math.ceil(seconds / step_s))
+    return steps
 
 
 def _of_suites(config: Config, speed: Speed) -> float:
@@ -117,15 +133,22 @@ def _of_suites(config: Config, speed: Speed) -> float:
     return speed.reading_s + generated * speed.seconds_per_response + read
 
 
-def _of_value_model(config: Config, speed: Speed, num_steps: int) -> float:
-    """Seconds that a value model of the policy's size adds to a training: its updates, and a forward pass before each step's."""
+def _of_value_model(config: Config, speed: Speed) -> float:
+    """Seconds that a value model of the policy's size adds to a step: its updates, and a forward pass before."""
     method, grpo = config.method, config.grpo_config
     if not isinstance(method, PpoMethod):
         return 0.0
+    passes = (method.value_updates or grpo.updates_per_batch) + FORWARD_SHARE
+    return passes * grpo.batch_size * speed.seconds_per_trained_response
+
+
+def _of_value_warmup(config: Config, speed: Speed) -> float:
+    """Seconds of the updates of a value model before the first step."""
+    if not isinstance(config.method, PpoMethod):
+        return 0.0
     regenerated = config.regeneration.num_problems * config.regeneration.group_size
-    passes = num_steps * ((method.value_updates or grpo.updates_per_batch) + FORWARD_SHARE) * grpo.batch_size
-    warmup = method.value_warmup_updates * min(grpo.batch_size, regenerated)
-    return (passes + warmup) * speed.seconds_per_trained_response
+    num_rows = config.method.value_warmup_updates * min(config.grpo_config.batch_size, regenerated)
+    return num_rows * speed.seconds_per_trained_response
 
 
 def _of_pairs(config: Config, method: PairMethod, speed: Speed) -> float:
@@ -159,6 +182,7 @@ def measure_speed(
             _seconds_to_read(config, name, suite, actor, tokenizer)
             for name, suite in config.evaluation.retention.items()
         ),
+        fmean(len(completion.token_ids) for completion in completions) * stretch,
     )
 
 

@@ -63,6 +63,22 @@ def test_time_of_a_training_is_that_of_its_method(
     )
 
 
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ({"generated_tokens": 400}, 3),  # of 16 responses of 10 tokens
+        ({"generated_tokens": 9000}, 6),  # all updates
+        ({"train_seconds": 33}, 2),  # of 32 s
+    ],
+)
+def test_a_training_ends_with_the_step_that_spends_its_budget(
+    budget: dict[str, int], steps: int, configure: Configure
+) -> None:
+    config = configure(budget=budget, grpo_config={"epochs": 8})
+    time = round_time(config, Speed(0.5, 1.5, tokens_per_response=10), {"train": 40, "dev": 16, "test": 16})
+    assert time.seconds["policy"] == steps * 16 * (0.5 + 1.5)
+
+
 def test_the_suites_are_in_the_time_of_a_round(configure: Configure) -> None:
     gcd = {"kind": "reasoning_gym", "family": "gcd", "size": 10}
     sums = {
