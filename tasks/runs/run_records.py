@@ -93,6 +93,12 @@ class RoundRecords:
         """{stage: seconds} of the round's own finished stages, in the order they ran."""
         return {manifest.stage: manifest.seconds for manifest in stage_files.round_manifests(self.folder)}
 
+    @cached_property
+    def copied_from(self) -> dict[str, str]:
+        """{stage: run} of those of its stages that were copied from another run, and took their seconds there."""
+        manifests = stage_files.round_manifests(self.folder)
+        return {manifest.stage: manifest.copied_from for manifest in manifests if manifest.copied_from is not None}
+
     @property
     def policy_id(self) -> str | None:
         return next((report.policy_id for report in self.reports.values()), None)

@@ -95,7 +95,12 @@ def render(records: RunRecords, mlflow: Mapping[str, str | None]) -> str:
         mlflow=mlflow,
         mlflow_url=_mlflow_url(mlflow),
         took=run_time(records.folder),
-        in_rounds=sum(sum(record.seconds.values()) for record in records.rounds),
+        in_rounds=sum(
+            seconds
+            for record in records.rounds
+            for stage, seconds in record.seconds.items()
+            if stage not in record.copied_from
+        ),
     )
 
 

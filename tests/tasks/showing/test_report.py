@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from configs.disk.files import Journal
+from configs.disk.files import Journal, write_json
 from configs.records import EvalReport
 from tasks.runs.run_records import read_run_records
-from tasks.runs.times import CallTime, note_call, run_time
+from tasks.runs.times import CallTime, RunTime, note_call, run_time
 from tasks.showing.figures import over_distance
 from tasks.showing.report import _at_fault, _changed, duration, estimate, number, write_report
 from tests.tasks.showing.synthetic_run import HOSTILE, RIGHT, write_problems, write_run
@@ -341,5 +341,15 @@ def test_time_of_all_calls_is_that_of_the_summary(tmp_path: Path) -> None:
     note_call(tmp_path, CallTime(call="b", whole=40, work=25))
     # six stages of 12.5 s stand: 75 s of the 95 s of work, so 20 s were lost, and 45 s were bookkeeping
     page = _page(write_report(tmp_path))
-    assert run_time(tmp_path).model_dump() == {"whole": 140.0, "stages": 75.0, "lost": 20.0, "bookkeeping": 45.0}
+    assert run_time(tmp_path) == RunTime(whole=140.0, stages=75.0, lost=20.0, bookkeeping=45.0)
     assert {140.0, 20.0, 45.0} <= set(page.numbers)
+
+
+def test_a_stage_that_was_copied_has_no_time_and_names_the_run_that_worked(tmp_path: Path) -> None:
+    write_run(tmp_path, rounds=1)
+    manifest = tmp_path / "round_000" / "evaluate" / "manifest.json"
+    write_json(manifest, json.loads(manifest.read_text()) | {"copied_from": "another-run"})
+    note_call(tmp_path, CallTime(call="a", whole=100, work=70))
+    words = _words(_page(write_report(tmp_path)))
+    assert "evaluate, copied from run another-run - " in words
+    assert run_time(tmp_path) == RunTime(whole=100.0, stages=62.5, lost=7.5, bookkeeping=30.0, copied=12.5)
