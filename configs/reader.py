@@ -226,5 +226,9 @@ def _explain_one(detail: dict[str, Any]) -> str:
         message = PATTERNS.get(detail["ctx"]["pattern"], message)
     elif detail["type"] == "too_short" and not detail["input"]:
         message = f"is empty, and needs {detail['ctx']['min_length']} or more"
+    elif detail["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message = "is a block: write its fields below it with two more spaces, or {} for none"
+    elif detail["type"] == "union_tag_invalid":
+        message = f"{detail['ctx']['discriminator'].strip(chr(39))}={detail['ctx']['tag']!r} is none of {detail['ctx']['expected_tags']}"
     value = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
     return f"  {field}: {message}{value}"

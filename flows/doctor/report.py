@@ -143,7 +143,7 @@ def refuse_faulty(config: Config, workspace: Path, *, is_follow_on: bool = False
 def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -> None:
     """Print the findings and, with `sample`, the results on sampled responses and the expected time of a round.
 
-    Of a comparison each method is checked, and the first one samples.
+    Of a comparison each method is checked; the first one samples, and each that learns from pairs.
 
     Raises:
         ConfigError: a check failed.
@@ -155,10 +155,19 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
         raise ConfigError("\n".join(dict.fromkeys(failures)))
     if not sample:
         return
-    method, config = next(iter(configs.items()))
-    report = reports[method]
-    if len(configs) > 1:
-        terminal.print(f"\nwhat follows is sampled by method {method}")
+    for i, (method, config) in enumerate(configs.items()):
+        if i == 0 or isinstance(config.method, PairMethod):  # which learns from other samples than the first one draws
+            if len(configs) > 1:
+                terminal.print(f"\nwhat follows is sampled by method {method}")
+            _sample(terminal, config, reports[method])
+
+
+def _sample(terminal: Terminal, config: Config, report: DoctorReport) -> None:
+    """Print what sampled responses tell, and the time of a round.
+
+    Raises:
+        ConfigError: a check failed.
+    """
     assert report.policy_folder is not None
     assert report.problems is not None
     model, tokenizer = load_policy(report.policy_folder, device=pick_device(), template=config.template_settings)

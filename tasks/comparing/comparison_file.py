@@ -82,14 +82,14 @@ def read_comparison(folder: Path) -> ComparisonFile:
     """The content of a comparison's file.
 
     Raises:
-        ConfigError: it does not fit this version.
+        ConfigError: it is broken, or does not fit this version.
     """
     path = folder / FILE
     try:
         return ComparisonFile.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise ConfigError(
-            f"{path} does not fit this version: {error}; compare under another name by --run NAME"
+            f"{path} is broken, or of another version; restore it, or compare under another name by --run NAME"
         ) from error
 
 

@@ -15,7 +15,9 @@ from configs.errors import ConfigError
 from configs.schema.comparing.compare import Member
 from configs.schema.config import Config
 from grpo_train.measuring.retention.changes import by_item
+from tasks.runs.cleaned import cleaned_files
 from tasks.runs.run_records import RoundRecords, RunRecords, read_run_records
+from tasks.runs.stage_files import RETENTION_ROWS
 from tasks.runs.times import RunTime, run_time
 from tasks.runs.workspace import run_folder
 
@@ -128,8 +130,33 @@ class MemberRun:
         return {item: after[item] - before[item] for item in before if item in after}
 
 
+READ_FILES = (JOURNAL, "report.json", "results.jsonl", "result.json", "retention.json", RETENTION_ROWS, "decision.json")
+"""files of the stages that a comparison reads"""
+READ_STAGES = ("evaluate", "policy", "promote")
+
+
 def read_member(root: Path, member: Member) -> MemberRun:
-    return MemberRun(member, read_run_records(run_folder(root, member.name)))
+    """The member with what its run wrote.
+
+    Raises:
+        ConfigError: a file that a comparison reads is not as the run left it.
+    """
+    folder = run_folder(root, member.name)
+    for name in READ_STAGES:
+        for stage in sorted(folder.glob(f"round_*/{name}")):
+            _refuse_damaged(folder, stage)
+    return MemberRun(member, read_run_records(folder))
+
+
+def _refuse_damaged(folder: Path, stage: Path) -> None:
+    manifest = read_manifest(stage)
+    wanted = {} if manifest is None else {n: manifest.outputs[n] for n in READ_FILES if n in manifest.outputs}
+    for name in wanted.keys() - cleaned_files(stage):
+        if not (stage / name).is_file() or digest(stage / name) != wanted[name]:
+            raise ConfigError(
+                f"{stage / name} was changed or removed since run {folder.name!r} wrote it, so the comparison would be of other numbers; "
+                f"restore it, or remove {folder} and call again, which makes the run anew"
+            )
 
 
 def metric_of(config: Config) -> str:

@@ -14,7 +14,7 @@ from grpo_train.measuring.retention.changes import name_of
 from tasks.comparing.analysis import Runs
 from tasks.comparing.curves import panels
 from tasks.comparing.result import Compared
-from tasks.comparing.words import notes, reached, verdicts
+from tasks.comparing.words import notes, reached, seeds_told, verdicts
 from tasks.showing.figures import figures
 from tasks.showing.report import MISSING, estimate, number
 
@@ -58,6 +58,7 @@ def render(comparison: Comparison, result: Compared, best: Runs) -> str:
     return environment.get_template("compare.html.jinja").render(
         result=result,
         verdicts=list(verdicts(result)),
+        seeds_told=seeds_told,
         notes=notes(result),
         reached=reached,
         retention=_measured(result),

@@ -17,9 +17,9 @@ class Gain(Record):
 
     @property
     def is_shown(self) -> bool:
-        """Whether neither interval holds 0."""
-        intervals = [self.over_seeds_and_problems, *([] if self.over_seeds is None else [self.over_seeds])]
-        return all(interval.low > 0 or interval.high < 0 for interval in intervals)
+        """Whether neither interval holds 0; with one seed nothing is shown of others."""
+        intervals = (self.over_seeds_and_problems, self.over_seeds)
+        return all(interval is not None and (interval.low > 0 or interval.high < 0) for interval in intervals)
 
 
 class AtFactor(Record):

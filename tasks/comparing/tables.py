@@ -9,19 +9,22 @@ from rich.table import Table
 
 from grpo_train.measuring.retention.changes import name_of
 from tasks.comparing.result import Compared, MethodResult
-from tasks.comparing.words import interval, reached
+from tasks.comparing.words import interval, reached, seeds_told
 
 
 def tables(result: Compared) -> Iterator[Table]:
     """Results, costs, and where there are some, what became of old abilities and what each learning rate came to."""
-    seeds = ", ".join(str(seed) for seed in result.methods[0].seeds)
-    yield _table(f"Comparison {result.name}, seeds {seeds}", _RESULTS, [_results(m) for m in result.methods])
+    yield _table(
+        f"Comparison {result.name}, {seeds_told(result.methods[0].seeds)}",
+        _RESULTS,
+        [_results(m) for m in result.methods],
+    )
     phases = list(dict.fromkeys(name for cost in result.seconds.values() for name in cost.by_phase))
     columns = ["method", "tokens", "to reach", *(f"{name}\ns" for name in phases), "all\ns", "peak\nMiB", "models"]
     yield _table(COSTS, columns, [_costs(result, method, phases) for method in result.methods])
     if any(method.retention for method in result.methods):
         rows = [row for method in result.methods for row in _retention(method)]
-        yield _table("Old abilities, change against the given policy", _RETENTION, rows, num_left=2)
+        yield _table("Old abilities, change against the policy before all training", _RETENTION, rows, num_left=2)
     factors = [at.factor for at in result.methods[0].by_factor]
     if len(factors) > 1:
         columns = ["method", *(f"x{factor:g}\ndev / test" for factor in factors), "range\non test"]
@@ -62,7 +65,8 @@ def _results(method: MethodResult) -> list[str]:
 def _costs(result: Compared, method: MethodResult, phases: Sequence[str]) -> list[str]:
     cost, memory = result.seconds[method.method], result.memory[method.method]
     seconds = [f"{cost.by_phase[name]:.1f}" if name in cost.by_phase else "-" for name in phases]
-    taken = ["?" if value is None else f"{value:,.0f}" for value in (memory.peak_mib, memory.models)]
+    unknown = "-" if method.trained_nothing else "?"
+    taken = [unknown if value is None else f"{value:,.0f}" for value in (memory.peak_mib, memory.models)]
     return [
         method.method,
         f"{method.generated_tokens:,.0f}",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from configs.records import Estimate
 from tasks.comparing.result import Compared, Gain, MethodResult
+
+
+def seeds_told(seeds: Sequence[int]) -> str:
+    """`with seed 3`, `with seeds 0, 1`"""
+    return f"with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def verdicts(result: Compared) -> Iterator[str]:
@@ -26,6 +31,8 @@ def verdict(gain: Gain) -> str:
     intervals += (
         "over seeds unknown with one seed" if gain.over_seeds is None else f"over seeds {interval(gain.over_seeds)}"
     )
+    if gain.over_seeds is None:
+        return f"{over.estimate:+.3f} with this seed, no verdict on others ({intervals})"
     if not gain.is_shown:
         return f"{over.estimate:+.3f}, no difference shown ({intervals})"
     return f"{'better' if over.estimate > 0 else 'worse'} by {abs(over.estimate):.3f} ({intervals})"
@@ -66,14 +73,20 @@ def _of_learning_rates(result: Compared) -> Iterator[str]:
         "the rates" + _chosen_by(result)
     )
     for edge, last, beyond in ((min(factors), "lowest", "lower"), (max(factors), "highest", "higher")):
-        if at_edge := [method.method for method in result.methods if method.factor == edge]:
+        if at_edge := [method.method for method in result.methods if _is_best_alone(method, edge)]:
             yield f"best at x{edge:g}, the {last} rate that was tried, so a {beyond} one may do better: {', '.join(at_edge)}"
+
+
+def _is_best_alone(method: MethodResult, factor: float) -> bool:
+    """Whether a method that trained something is better on dev with this factor than with all others."""
+    dev = {at.factor: at.dev for at in method.by_factor}
+    return not method.trained_nothing and all(dev[factor] > value for other, value in dev.items() if other != factor)
 
 
 def _chosen_by(result: Compared) -> str:
     if result.rate_seeds == result.methods[0].seeds:
         return ""
-    return f"; both with seeds {', '.join(map(str, result.rate_seeds))}, as all rates were tried with these alone"
+    return f"; both {seeds_told(result.rate_seeds)}, as all rates were tried with these alone"
 
 
 def notes(result: Compared) -> list[str]:
@@ -93,7 +106,7 @@ def notes(result: Compared) -> list[str]:
         every.append("with one seed, what another seed would do is unknown")
     if result.unbounded:
         every.append(
-            f"not bounded by the budget: {', '.join(result.unbounded)}; the tokens shown are those of all samples that it took"
+            f"not bounded by the budget: {', '.join(result.unbounded)}; the tokens shown are those of all samples that they took"
         )
     if result.short:
         every.append(

@@ -97,7 +97,9 @@ def names_of(run: Run, folder: Path) -> StageNames:
     """The names of the stage in `folder`; the key is the folder's path within the run."""
     key = folder.relative_to(run.folder).as_posix()
     head, _, rest = key.partition("/")
-    title = f"round {int(head[6:])} · {rest.replace('_', ' ')}" if head.startswith("round_") else key
+    title = (
+        f"round {int(head[6:])} · {rest.replace('_', ' ').replace('/', ' · ')}" if head.startswith("round_") else key
+    )
     return StageNames(key, title)
 
 

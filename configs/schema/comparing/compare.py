@@ -80,7 +80,7 @@ class CompareConfig(Block):
     def _rates_have_seeds(self) -> CompareConfig:
         if self.num_rate_seeds is not None and self.num_rate_seeds > len(self.seeds):
             raise ValueError(
-                f"num_rate_seeds={self.num_rate_seeds} is more than the {len(self.seeds)} seeds; lower it, or drop it to try all factors "
+                f"num_rate_seeds={self.num_rate_seeds} is more than the number of seeds, {len(self.seeds)}; lower it, or drop it to try all factors "
                 "with all seeds"
             )
         if self.num_rate_seeds is not None and len(self.learning_rate_factors) == 1:
@@ -199,7 +199,7 @@ class Comparison(Block):
         """
         values = merged(self.base, self.compare.methods[method])
         run = dict(self.base.get("run") or {})
-        run["name"] = f"{self.name}-{method}{'' if factor == 1 else f'-lr{factor:g}'}-s{seed}"
+        run["name"] = f"{self.name}-{method}{'' if factor == 1 else f'-lr{factor:g}'}-s{seed}".replace("+", "")
         run["date"] = run.get("date") or date
         values |= {"run": run, "seed": seed}
         config = Config.model_validate(values)

@@ -20,7 +20,7 @@ from tasks.stages.retention import (
     suite_scorers,
     write_retention,
 )
-from tasks.stages.writing import writing
+from tasks.stages.writing import WRITTEN_BY, writing
 
 
 def measure_before(run: Run) -> None:
@@ -64,6 +64,10 @@ class BeforeSpec(StageSpec):
 
     def reads(self) -> tuple[str, ...]:
         return ("seed", "evaluation", "grpo_config", *TEMPLATE)
+
+    def depends_on(self) -> tuple[str, ...]:
+        asked = ("combination.max_unscored_share", "regeneration.num_problems")
+        return ("seed", "evaluation", *asked, *WRITTEN_BY, *TEMPLATE)
 
     def inputs(self) -> dict[str, str]:
         return {"policy": self.policy.id} | self.scorers() | suite_inputs(self.config, None)

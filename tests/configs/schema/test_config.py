@@ -180,7 +180,7 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
         (_with(policy={"path": "x", "wheel": {"package": "p", "version": "1", "sha256": "ab"}}), "policy.wheel.sha256"),
         (_with(problems=MINIMAL["problems"] | {"template": "Q:"}), "drops the question; write {question}"),
         (_with(problems=MINIMAL["problems"] | {"templates": ["{question}", "Q:"]}), "'Q:' drops the question"),
-        (_with(curriculum={"kind": "hard"}), "does not match any of the expected tags: 'none', 'threshold', 'band'"),
+        (_with(curriculum={"kind": "hard"}), "curriculum: kind='hard' is none of 'none', 'threshold', 'band'"),
         (_with(curriculum={"kind": "band", "low": 0.5, "high": 0.5}), "low=0.5 is not under high=0.5"),
         (
             _with(
@@ -199,7 +199,7 @@ TRAINED = {"kind": "trained", "labeler": {"kind": "outcome", "reward": "right"}}
         (_with(rewards=[{"name": "p", "kind": "python", "function": "mine"}]), "rewards.0.python.function"),
         (
             _with(rewards=[{"name": "x", "kind": "nice"}]),
-            "does not match any of the expected tags: 'outcome', 'format'",
+            "is none of 'outcome', 'format'",
         ),
         (_with(rewards=[{"name": "a b", "kind": "outcome"}]), "rewards.0.outcome.name"),
         (_with(rewards=[{"name": "r", "kind": "outcome", "weight": float("nan")}]), "Input should be a finite number"),

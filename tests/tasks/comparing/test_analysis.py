@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.disk.files import write_json, write_jsonl
+from configs.disk.files import MANIFEST, digest_files, read_manifest, write_json, write_jsonl, write_manifest
 from configs.errors import ConfigError
 from configs.schema.comparing.compare import Comparison
 from grpo_train.measuring.retention.changes import RetentionReport
@@ -144,7 +144,7 @@ def test_old_abilities_and_memory_are_shown_at_the_terminal_and_on_the_page(
     for table in tables(result):
         Terminal().print(table)
     out = capsys.readouterr().out
-    assert "Old abilities, change against the given policy" in out
+    assert "Old abilities, change against the policy before all training" in out
     assert "-0.2000" in out
     page = render(given, result, best_of_each(read_members(tmp_path, given), given.compare.rate_seeds))
     assert "Old abilities" in page
@@ -254,7 +254,7 @@ def test_rates_are_chosen_by_the_first_seeds_and_shown_with_all(tmp_path: Path) 
     ]
     assert [at.dev for at in grpo.by_factor] == [0.9, 0.4], "of the seed with which both were tried"
     assert any(
-        note.endswith("both with seeds 0, as all rates were tried with these alone")
+        note.endswith("both with seed 0, as all rates were tried with these alone")
         for note in notes(compared(given, found))
     )
 
@@ -343,3 +343,32 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) ->
     assert "no difference shown" in page
     assert 'aria-label="reward in training' in page
     assert not [address for address in ("src=", 'http-equiv="refresh', "@import") if address in page]
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_member_whose_files_are_not_as_its_run_left_them_is_not_compared(tmp_path: Path, damage: str) -> None:
+    given = comparison()
+    for member in given.members():
+        write_member(tmp_path, member, test=[1, 0])
+    stage = tmp_path / "runs/made-up-rloo-s1/round_001/evaluate"
+    manifest = read_manifest(stage)
+    assert manifest is not None
+    write_manifest(stage, manifest.model_copy(update={"outputs": digest_files(stage, leave_out=(MANIFEST,))}))
+    read_members(tmp_path, given)
+    rows = stage / "results.jsonl"
+    if damage == "cut":
+        rows.write_text(rows.read_text().splitlines()[0] + "\n")
+    else:
+        rows.unlink()
+    with pytest.raises(
+        ConfigError, match=r"results\.jsonl was changed or removed since run 'made-up-rloo-s1' wrote it.*remove"
+    ):
+        read_members(tmp_path, given)
+
+
+def test_a_tie_of_learning_rates_and_a_method_that_trained_nothing_are_at_no_edge(tmp_path: Path) -> None:
+    given = comparison(learning_rate_factors=[1, 3])
+    for member in given.members():
+        idle = "no pairs" if member.method == "grpo" else None
+        write_member(tmp_path, member, test=[1, 0], dev=(0.1, 0.5), untrained=idle)
+    assert not any("rate that was tried" in note for note in notes(compared(given, read_members(tmp_path, given))))

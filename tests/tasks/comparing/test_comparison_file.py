@@ -48,7 +48,7 @@ def test_a_folder_of_another_comparison_is_not_taken_for_a_run(tmp_path: Path) -
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     open_comparison(tmp_path, comparison())
     (comparison_folder(tmp_path, "made-up") / FILE).write_text("{")
-    with pytest.raises(ConfigError, match=r"compare\.json does not fit this version"):
+    with pytest.raises(ConfigError, match=r"compare\.json is broken, or of another version; restore it"):
         open_comparison(tmp_path, comparison())
 
 

@@ -69,7 +69,7 @@ def test_gains_on_no_problems_are_refused() -> None:
     [
         (np.full((2, 8), 0.5), True),
         (np.full((2, 8), -0.5), True),
-        (np.full((1, 8), 0.5), True),
+        (np.full((1, 8), 0.5), False),  # one seed says nothing of others
         # both over 0 with certainty over these two seeds and problems, and t(1) = 12.7 spans 0
         (np.repeat([[0.1], [0.5]], 8, axis=1), False),
     ],

@@ -59,6 +59,11 @@ def test_factors_multiply_each_methods_own_learning_rate(tmp_path: Path) -> None
     assert rates["mine-slow-lr3-s0"] == ("grpo_config.learning_rate", pytest.approx(3e-4))
 
 
+def test_a_large_factor_names_a_run(tmp_path: Path) -> None:
+    names = [member.name for member in load(tmp_path, COMPARE | {"learning_rate_factors": [1e6]}).members()]
+    assert names[0].endswith("-lr1e06-s4")
+
+
 def test_all_members_have_the_day_on_which_the_comparison_began(tmp_path: Path) -> None:
     day = datetime.date(2026, 3, 1)
     assert {member.config.run.date for member in load(tmp_path).members(day)} == {day}
@@ -153,7 +158,15 @@ def test_samples_that_are_not_paid_for_or_that_reward_models_learn_from_are_the_
         ({"methods": {}}, "needs two methods or more, and this one has 0; name others"),
         ({"budget": {"generated_tokens": 15}}, "less than one step"),
         ({"budget": {}}, "exactly one of them"),
-        ({"num_rate_seeds": 9, "learning_rate_factors": [1, 3]}, "num_rate_seeds=9 is more than the . seeds; lower it"),
+        (
+            {"methods": {"grpo": None, "rloo": {}}},
+            r"methods\.grpo: is a block: write its fields below it.*or \{\} for none",
+        ),
+        ({"methods": ["grpo", "rloo"]}, r"methods: is a block"),
+        (
+            {"num_rate_seeds": 9, "learning_rate_factors": [1, 3]},
+            "num_rate_seeds=9 is more than the number of seeds, .; lower it",
+        ),
         ({"num_rate_seeds": 1}, "num_rate_seeds chooses between learning_rate_factors, of which there is one; drop it"),
     ],
 )
