@@ -456,3 +456,18 @@ def test_a_method_that_fails_a_check_fails_the_doctor_of_a_comparison(
     override = "compare.methods.rloo.grpo_config.lora.target_modules=[no_such_layer]"
     assert main(["doctor", "faulty.yaml", "--no-sample", "--set", override]) == 2
     assert "no_such_layer" in capsys.readouterr().err
+
+
+def test_a_method_of_a_comparison_that_learns_from_pairs_is_sampled_too(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = yaml.safe_load((ROOT / "configs" / "compare.yaml").read_text())
+    given["compare"]["methods"] = {"grpo": {}, "rloo": {"method": {"kind": "rloo"}}, "dpo": {"method": {"kind": "dpo"}}}
+    (workspace / "pairs.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    assert main(["doctor", "pairs.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[-1] for line in told.splitlines() if line.startswith("what follows is sampled by")] == [
+        "grpo",
+        "dpo",
+    ]
+    assert "make a pair" in " ".join(told.split())
