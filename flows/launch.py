@@ -108,10 +108,17 @@ def _unfinished(root: Path, members: list[Member]) -> list[Member]:
 
 
 def _check_methods(root: Path, left: list[Member], terminal: Terminal) -> None:
-    """Run the quick checks of the doctor on each method that has something left to do."""
+    """Run the quick checks of the doctor on each method that has something left to do, and see that what all runs keep fits."""
+    from flows.doctor.resources import check_disk_of_runs
+
+    folder = None
     for method in dict.fromkeys(member.method for member in left):
         terminal.say(f"method {method}")
-        _check_data(root, next(member.config for member in left if member.method == method), terminal)
+        folder = _check_data(root, next(member.config for member in left if member.method == method), terminal)
+    assert folder is not None, "a check without a policy raises"
+    disk = check_disk_of_runs([member.config for member in left], folder, root)
+    if disk.status == "fail":
+        raise ConfigError(f"{disk.name}: {disk.detail}; {disk.remedy}")
 
 
 def retrain_by_hand(path: Path, overrides: tuple[str, ...], name: str | None) -> None:
@@ -149,8 +156,8 @@ def _renamed(name: str | None) -> list[str]:
     return [] if name is None else [f"run.name={json.dumps(name)}"]
 
 
-def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
-    """Run the quick checks of the doctor: raises ConfigError on failures and prints warnings."""
+def _check_data(root: Path, config: Config, terminal: Terminal) -> Path | None:
+    """Run the quick checks of the doctor: raises ConfigError on failures and prints warnings; returns the folder of the policy."""
     from flows.doctor.checks import LEFT_OUT
     from flows.doctor.cold_start import LEFT_OUT as DEMONSTRATIONS
     from flows.doctor.report import refuse_faulty  # brings torch
@@ -162,6 +169,7 @@ def _check_data(root: Path, config: Config, terminal: Terminal) -> None:
     for check in report.findings:
         if check.status == "warn" and check.name not in (LEFT_OUT, DEMONSTRATIONS):  # the stages say it
             terminal.warn_once(f"{check.name}: {check.detail}; {check.remedy}")
+    return report.policy_folder
 
 
 def _finished(root: Path, config: Config) -> Summary | None:
@@ -189,7 +197,7 @@ def _tell_what_prefect_lacks(root: Path, name: str) -> None:
 
 
 def in_a_flow(
-    root: Path, flow_name: str, config: Config | Comparison, meanwhile: Callable[[], None] = lambda: None
+    root: Path, flow_name: str, config: Config | Comparison, meanwhile: Callable[[], object] = lambda: None
 ) -> Any:
     """The result of a flow, run on a Prefect server that lives as long; `meanwhile` is called while the server starts.
 

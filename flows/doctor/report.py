@@ -5,7 +5,7 @@ for checkers.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import ConfigError
-from configs.reader import load_methods
+from configs.reader import load_comparison, load_methods
+from configs.schema.comparing.compare import Comparison
 from configs.schema.config import Config
 from configs.schema.methods.method import PairMethod
 from flows.doctor.architecture import check_adapters, check_architecture, check_positions
@@ -31,7 +32,7 @@ from flows.doctor.checks import (
 from flows.doctor.cold_start import check_cold_start
 from flows.doctor.golds import check_answer_types, check_gold_answers
 from flows.doctor.preflight import preflight, preflight_checks, render_histogram, render_rewards
-from flows.doctor.resources import check_disk, check_memory
+from flows.doctor.resources import check_disk, check_disk_of_runs, check_memory
 from flows.doctor.retention import check_retention
 from flows.doctor.rewards import check_columns, check_rewards, check_scopes, check_value_model
 from flows.doctor.servers import check_vllm
@@ -150,6 +151,8 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
     """
     terminal, configs = Terminal(), load_methods(path, list(overrides))
     reports = {method: check(method_config, Path.cwd()) for method, method_config in configs.items()}
+    if len(configs) > 1:
+        _check_all_runs(reports, load_comparison(path, list(overrides)))
     _print_findings(terminal, reports)
     if failures := [report.failures for report in reports.values() if report.failed]:
         raise ConfigError("\n".join(dict.fromkeys(failures)))
@@ -160,6 +163,15 @@ def run_doctor(path: Path, overrides: tuple[str, ...], *, sample: bool = True) -
             if len(configs) > 1:
                 terminal.print(f"\nwhat follows is sampled by method {method}")
             _sample(terminal, config, reports[method])
+
+
+def _check_all_runs(reports: dict[str, DoctorReport], comparison: Comparison) -> None:
+    """Add to the report of the last method whether what all runs keep fits on the disk."""
+    method, report = list(reports.items())[-1]
+    if report.policy_folder is not None:
+        runs = [member.config for member in comparison.as_many()]
+        disk = check_disk_of_runs(runs, report.policy_folder, Path.cwd())
+        reports[method] = replace(report, findings=[*report.findings, disk])
 
 
 def _sample(terminal: Terminal, config: Config, report: DoctorReport) -> None:

@@ -228,6 +228,24 @@ def check_disk(config: Config, folder: Path, workspace: Path) -> Finding:
     return Finding("disk", "ok", detail)
 
 
+def check_disk_of_runs(configs: Sequence[Config], folder: Path, workspace: Path) -> Finding:
+    """A failure if the models that the runs of a comparison keep need more than the free disk space."""
+    num_models = sum(_models_kept(config) for config in configs)
+    needed, free = num_models * SAVED_BYTES * num_parameters(folder), shutil.disk_usage(workspace).free
+    detail = f"about {needed / GB:.2f} GB for the {num_models} models that {len(configs)} runs keep; {free / GB:.1f} GB are free"
+    if needed > free:
+        remedy = "free space, name fewer methods, seeds or factors, or work in a folder on another disk"
+        if any(config.run.keep_rounds is None and config.max_rounds > 1 for config in configs):
+            remedy += "; run.keep_rounds: 1 keeps the last round of each run alone"
+        return Finding("disk of the runs", "fail", detail, remedy)
+    return Finding("disk of the runs", "ok", detail)
+
+
+def _models_kept(config: Config) -> int:
+    num_rounds = min(config.max_rounds, config.run.keep_rounds or config.max_rounds)
+    return num_rounds * (1 + len(config.trained_reward_models)) + (config.cold_start is not None)
+
+
 def _checkpoint_bytes(config: Config, folder: Path) -> int:
     """Bytes of the largest checkpoint of any stage. The loop saves an adapter alone; TRL's trainers save the whole model beside an
     adapter's optimizer."""

@@ -191,6 +191,11 @@ class Comparison(Block):
         for method, seed in product(self.compare.methods, others):
             yield self.member(method, factors[method], seed, date)
 
+    def as_many(self) -> list[Member]:
+        """As many members as there will be; those of later seeds are at the first factor, as long as the best is not known."""
+        first_factor = dict.fromkeys(self.compare.methods, self.compare.learning_rate_factors[0])
+        return [*self.first_members(), *self.later_members(first_factor)]
+
     def member(self, method: str, factor: float, seed: int, date: datetime.date | None = None) -> Member:
         """The member of a method with a learning rate `factor` times its own.
 

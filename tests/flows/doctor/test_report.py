@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -447,6 +448,7 @@ def test_of_a_comparison_each_method_is_checked_and_what_they_share_is_said_once
     assert "method rloo: as those before" in methods
     assert "method ppo" in methods, "it has a value model"
     assert told.count("chat template") == 1
+    assert "for the 10 models that 10 runs keep" in " ".join(told.split())
 
 
 def test_a_method_that_fails_a_check_fails_the_doctor_of_a_comparison(
@@ -471,3 +473,20 @@ def test_a_method_of_a_comparison_that_learns_from_pairs_is_sampled_too(
         "dpo",
     ]
     assert "make a pair" in " ".join(told.split())
+
+
+def test_a_comparison_whose_runs_keep_more_than_the_disk_has_is_refused(
+    workspace: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace / "model"
+    save_tiny_model(folder)
+    needed = doctor_resources.SAVED_BYTES * num_parameters(folder)
+    free = SimpleNamespace(free=5 * needed)
+    monkeypatch.setattr(doctor_resources.shutil, "disk_usage", lambda path: free)
+    every = configure(rounds=2)  # a policy and a reward model in each round
+    last = every.model_copy(update={"run": every.run.model_copy(update={"keep_rounds": 1})})
+    assert doctor_resources.check_disk_of_runs([last] * 2, folder, workspace).status == "ok"
+    refused = doctor_resources.check_disk_of_runs([every] * 2, folder, workspace)
+    assert refused.status == "fail"
+    assert "for the 8 models that 2 runs keep" in refused.detail
+    assert "run.keep_rounds: 1" in refused.remedy
