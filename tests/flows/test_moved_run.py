@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_where_its_folder_is_now(undisturbed: Path, moved: 
     for how, workspace in moved.items():
         call = regroup(workspace, "run", CONFIG)
         assert call.process.returncode == 0, (how, call.err)
-        assert "round 1 · reward model/taste: already done" in call.err
+        assert "round 1 · reward model · taste: already done" in call.err
         assert "round 1 · policy: goes on after step" in call.err
         assert "runs again" not in call.err
         assert "lacks" not in call.out + call.err

@@ -107,7 +107,7 @@ def test_a_signal_stops_at_a_step_boundary_and_the_run_goes_on(
 
     again = regroup(tmp_path, "run", str(TINY))
     assert again.process.returncode == 0, again.err
-    assert "round 1 · reward model/taste: already done" in again.err
+    assert "round 1 · reward model · taste: already done" in again.err
     assert "round 1 · policy: goes on after step" in again.err
     _assert_same_outcome(undisturbed, tmp_path)
     _assert_told_once(tmp_path)
