@@ -246,7 +246,7 @@ def outputs_of(body: Any, batch: Packed, dtype: torch.dtype, **settings: Any) ->
     mask = batch.attention_mask
     if mask is not None and mask.dim() == 4:
         if body.config._attn_implementation == BLOCKED:
-            settings["key_blocks"] = key_blocks(mask, dtype)
+            settings["key_blocks"] = key_blocks(mask, torch.promote_types(dtype, torch.float32))
         bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         mask = bias.masked_fill(~mask, torch.finfo(dtype).min)
     return body(

@@ -73,8 +73,8 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _added(total: Tensor | None, product: Tensor) -> Tensor:
-    """The sum in float32. The first product is the sum itself: it is as large as the head."""
-    return product.float() if total is None else total.add_(product)
+    """The sum, in float32 as soon as there are two. The first product is the sum itself: it is as large as the head."""
+    return product if total is None else total.float().add_(product)
 
 
 def _logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -106,7 +106,8 @@ def _parts(rows: Tensor, size: int) -> list[slice]:
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
     """(n, V) float32 log-probabilities of all tokens."""
-    return (logits.float() / temperature).log_softmax(dim=1)
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
+    return scaled.log_softmax(dim=1)
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

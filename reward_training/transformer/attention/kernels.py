@@ -99,19 +99,20 @@ def blocked_attention(
     key_blocks: KeyBlocks | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """(B, T, H, E) attention of queries to keys and values as in `grouped_attention`, by torch's fused kernel: each block of
-    queries to its own keys, or without `key_blocks` whole rows.
+    """`grouped_attention` in float32, of each block of queries to its own keys; without `key_blocks` torch's fused kernel on
+    whole rows.
 
-    Plain products are faster on blocks too (an update in bfloat16 took 6.6 s against 7.0, and 8.5 in whole rows), but they round
-    the scores: 1.5 times the fused kernel's distance of the gradient from that in float32.
+    The fused kernel's gradient is slow in bfloat16: 25 ms a layer where this takes 7, in a row of 832 tokens. In bfloat16 plain
+    products round the scores, and are no faster.
     """
     if key_blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
-    queries, keys, values = key_blocks.queries(query), key_blocks.gathered(key), key_blocks.gathered(value)
-    attended, _ = sdpa_attention_forward(
-        module, queries, keys, values, key_blocks.bias, dropout, scaling, is_causal=False
+    states = (key_blocks.queries(query), key_blocks.gathered(key), key_blocks.gathered(value))
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    attended, _ = grouped_attention(
+        module, *(each.to(dtype) for each in states), key_blocks.bias, scaling, dropout
     )
-    return key_blocks.joined(attended, query.shape[2]), None
+    return key_blocks.joined(attended, query.shape[2]).to(query.dtype), None
 
 
 AttentionInterface.register(GROUPED, grouped_attention)
