@@ -21,6 +21,7 @@ from configs.seeds import rng_for
 from grpo_train.sampling.asked import Asked, OnGroup
 from grpo_train.sampling.cached import decode_cached
 from grpo_train.sampling.early_stop import EarlyStop
+from grpo_train.sampling.fused_decoder import fused_decoder
 from grpo_train.sampling.packed_weights import packed_weights
 from grpo_train.sampling.plain import decode_plainly
 from grpo_train.sampling.rows import Row, Sampling
@@ -82,7 +83,7 @@ def sample(
         return []
     writer = Writer(sampling, stop_ids, early_stop, on_end, positions or Positions())
     way = way_of(model, max(len(prompt) for prompt in prompts) + sampling.max_response_length)
-    with packed_weights(model):
+    with fused_decoder(model) as is_fused, packed_weights(model, head_only=is_fused):
         for batch in _batches(rows, prompts, sampling.max_rows, way):
             if should_stop():
                 raise StageStopped("stopped while sampling")

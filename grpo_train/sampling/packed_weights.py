@@ -20,23 +20,29 @@ EXPECTED_ROWS = 32
 
 
 @contextmanager
-def packed_weights(model: PreTrainedModel) -> Iterator[None]:
+def packed_weights(model: PreTrainedModel, *, head_only: bool = False) -> Iterator[None]:
     """Inside this context, linear layers of a model on a CPU multiply by packed copies of their weights, made on entry.
 
     Outputs are equal in bfloat16, and equal up to rounding in float32. On other devices, and without oneDNN, nothing
     changes.
+
+    Args:
+        head_only: leave out the decoder's layers, which nobody calls where `fused_decoder` computes it.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and _can_be_packed(layer)]
+    part = model.get_output_embeddings() if head_only else model  # type: ignore[no-untyped-call]
+    layers = [layer for layer in part.modules() if type(layer) is nn.Linear and can_be_packed(layer)]
     try:
         for layer in layers:
-            layer.forward = _packed(layer)  # type: ignore[method-assign,assignment]
+            bias = None if layer.bias is None else layer.bias.detach()
+            layer.forward = packed_product(layer.weight.detach(), bias)  # type: ignore[method-assign,assignment]
         yield
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
 
 
-def _can_be_packed(layer: nn.Linear) -> bool:
+def can_be_packed(layer: nn.Linear) -> bool:
+    """Whether its weight is on a CPU, and of a type whose products are fast when packed."""
     # the operators below are registered even where PyTorch was built without oneDNN
     has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     has_kernels = has_library and all(hasattr(torch.ops.mkldnn, name) for name in KERNELS)
@@ -46,13 +52,13 @@ def _can_be_packed(layer: nn.Linear) -> bool:
     return layer.weight.dtype == torch.float32 or (layer.weight.dtype == torch.bfloat16 and is_fast_in_bfloat16())
 
 
-def _packed(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+def packed_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Multiplies rows (.., H) by a packed copy of a weight (V, H)."""
     with torch.inference_mode():
-        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), EXPECTED_ROWS)
-    bias = layer.bias
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, EXPECTED_ROWS)
 
-    def forward(rows: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-        return product
+    def product(rows: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+        return result
 
-    return forward
+    return product

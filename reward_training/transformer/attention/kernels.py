@@ -107,11 +107,10 @@ def blocked_attention(
     """
     if key_blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
-    states = (key_blocks.queries(query), key_blocks.gathered(key), key_blocks.gathered(value))
     dtype = torch.promote_types(query.dtype, torch.float32)
-    attended, _ = grouped_attention(
-        module, *(each.to(dtype) for each in states), key_blocks.bias, scaling, dropout
-    )
+    queries = key_blocks.queries(query).to(dtype)
+    keys, values = key_blocks.gathered(key).to(dtype), key_blocks.gathered(value).to(dtype)
+    attended, _ = grouped_attention(module, queries, keys, values, key_blocks.bias, scaling, dropout)
     return key_blocks.joined(attended, query.shape[2]).to(query.dtype), None
 
 

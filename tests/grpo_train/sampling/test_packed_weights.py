@@ -3,7 +3,7 @@ import torch
 
 import grpo_train.sampling.packed_weights as packed_weights_module
 from grpo_train.sampling.generation import Sampling, sample
-from grpo_train.sampling.packed_weights import _can_be_packed, packed_weights
+from grpo_train.sampling.packed_weights import can_be_packed, packed_weights
 from tests.grpo_train.conftest import make_problem
 
 IDS = torch.arange(1, 13).view(3, 4)
@@ -17,7 +17,7 @@ def logits(model):
 @pytest.fixture(params=[torch.float32, torch.bfloat16])
 def model(request, tiny):
     model = tiny[0].to(request.param)
-    if not _can_be_packed(model.lm_head):
+    if not can_be_packed(model.lm_head):
         pytest.skip("oneDNN has no fast kernels of this type on this processor")
     return model
 
