@@ -13,7 +13,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -90,10 +91,22 @@ class Student:
         greedy = Sampling(1, 0.0, grpo.max_response_length, max_rows=grpo.generation_rows)
         was_training = self.model.training
         self.model.eval()  # type: ignore[no-untyped-call]
-        completions = sample(self.model, self.tokenizer, dev, greedy, seed=0, policy_id="examined")
+        with own_forward(self.model):
+            completions = sample(self.model, self.tokenizer, dev, greedy, seed=0, policy_id="examined")
         self.model.train(was_training)
         rewards = [r for r in open_rewards(self.workload, self.config) if r.name in self.config.checkers]
         return fmean(is_right(row.parts[self.config.checkers[0]]) for row in score(dev, completions, rewards))
+
+
+@contextmanager
+def own_forward(model: PreTrainedModel) -> Iterator[None]:
+    """Inside this context the model runs without what a trainer has put around it: autocast, TRL's fused loss."""
+    wrapped = vars(model).pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            vars(model)["forward"] = wrapped
 
 
 def open_student(workload: Workload, config: Config) -> Student:
