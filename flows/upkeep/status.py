@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from tasks.runs.progress import Progress, all_progress, readable, sizes_below
+from tasks.runs.progress import Progress, all_progress, readable, sizes_below, unreadable_runs
 from tasks.runs.workspace import Holder, lock_holder, read_champion
 from tasks.showing.terminal import Terminal
 
@@ -15,6 +15,8 @@ def show_status(root: Path) -> None:
     """Print the table of runs, the champion, the run that holds the workspace, and disk use."""
     terminal = Terminal()
     runs, holder = all_progress(root), lock_holder(root)
+    for name in unreadable_runs(root):
+        terminal.warn(f"runs/{name}/run.json holds no run; put it back, or move the folder away")
     if not runs:
         terminal.print(f"no runs in {root / 'runs'}; start one with: regroup run CONFIG")
         return

@@ -37,11 +37,23 @@ class Progress:
 
 
 def all_progress(root: Path) -> list[Progress]:
-    """The workspace's runs, oldest first; a folder without a readable run.json is passed over."""
-    found = [(folder, read_json(folder / "run.json")) for folder in sorted(runs_folder(root).glob("*/"))]
-    runs = [(folder, file) for folder, file in found if file is not None and file.get("name") == folder.name]
+    """The workspace's runs, oldest first; a folder without a readable run.json is passed over (`unreadable_runs`)."""
+    found = [(path.parent, _run_content(path)) for path in sorted(runs_folder(root).glob("*/run.json"))]
+    runs = [(folder, file) for folder, file in found if file is not None and file["name"] == folder.name]
     runs.sort(key=lambda run: (run[1]["created_ms"], run[1]["name"]))
     return [_progress(folder, file) for folder, file in runs]
+
+
+def unreadable_runs(root: Path) -> list[str]:
+    """Names of the folders whose run.json holds no run, or cannot be read."""
+    return [path.parent.name for path in sorted(runs_folder(root).glob("*/run.json")) if _run_content(path) is None]
+
+
+def _run_content(path: Path) -> dict[str, Any] | None:
+    content = read_json(path)
+    wanted = {"name": str, "created_ms": int, "config": dict}
+    is_run = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in wanted.items())
+    return content if is_run else None
 
 
 def _progress(folder: Path, file: dict[str, Any]) -> Progress:

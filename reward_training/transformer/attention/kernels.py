@@ -22,8 +22,8 @@ PLAIN_UNTIL = 256
 """longest row, in tokens, for which plain matrix products are faster on a CPU than torch's fused kernel: a decoding
 step of 128 rows took 152 ms against 238 ms, an update on 32 responses of 64 tokens 4.7 s against 5.4 s"""
 WHOLE_UNTIL = 400
-"""longest row of a prefix tree whose attention is computed whole; the rows of configs/tiny.yaml are shorter, and there is little
-to save: 23 against 10 ms a layer at 512 tokens, 94 against 24 at 1,000"""
+"""longest row of a prefix tree whose attention is computed whole in float32; the rows of configs/tiny.yaml are shorter, and there
+is little to save: 14 against 7 ms a layer at 448 tokens. In bfloat16 rows over PLAIN_UNTIL are computed by blocks: 14 against 8"""
 GROUPED, BLOCKED = "grouped", "blocked"
 
 
@@ -43,7 +43,8 @@ def fit_attention(model: PreTrainedModel, num_tokens: int, mask: Tensor | None =
         return
     is_plain = model._supports_attention_backend and _multiplies_like_llama(type(model).__module__)
     plain = GROUPED if is_plain else "eager"
-    in_blocks = mask is not None and mask.dim() == 4 and num_tokens > WHOLE_UNTIL
+    whole_until = WHOLE_UNTIL if model.dtype == torch.float32 else PLAIN_UNTIL
+    in_blocks = mask is not None and mask.dim() == 4 and num_tokens > whole_until
     fused = BLOCKED if is_plain and in_blocks else "sdpa"
     wanted = plain if num_tokens <= PLAIN_UNTIL or not model._supports_sdpa else fused
     if model.config._attn_implementation != wanted:

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tasks.runs.progress import all_progress
+import pytest
+
+from tasks.runs.progress import all_progress, unreadable_runs
 
 HEAVY = "torch", "numpy", "mlflow", "prefect", "transformers", "configs.schema"
 
@@ -56,6 +58,19 @@ def test_hard_links_count_once_and_broken_files_and_copies_are_passed_over(tmp_p
     (tmp_path / "runs" / "torn" / "run.json").write_text("{")
     [only] = all_progress(tmp_path)
     assert sum(only.sizes.values()) == before + 1000
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "null", '{"name": "torn"}', '{"name": "torn", "created_ms": "1", "config": {}}']
+)
+def test_a_run_whose_file_holds_no_run_is_named(tmp_path: Path, content: str) -> None:
+    a_run(tmp_path, "a")
+    (tmp_path / "runs" / "no run").mkdir()
+    torn = a_run(tmp_path, "torn")
+    assert unreadable_runs(tmp_path) == []
+    (torn / "run.json").write_text(content)
+    assert [run.name for run in all_progress(tmp_path)] == ["a"]
+    assert unreadable_runs(tmp_path) == ["torn"]
 
 
 def test_status_needs_no_heavy_import(tmp_path: Path) -> None:
