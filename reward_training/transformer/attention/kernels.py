@@ -83,7 +83,8 @@ def grouped_attention(
     weights = (rows @ key.transpose(2, 3)).view(batch, num_key_heads, num_heads // num_key_heads, length, -1)
     if attention_mask is not None:
         weights = weights + attention_mask.unsqueeze(2)
-    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    weights = weights.softmax(dim=-1, dtype=wide).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     attended = (weights.flatten(2, 3) @ value).view(batch, num_heads, length, -1)
     return attended.transpose(1, 2).contiguous(), None
