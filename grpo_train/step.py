@@ -174,7 +174,7 @@ class Stepper:
         if share == 1:
             return None
         rng = rng_for(self.config.seed, "row sampling", round_index=self.round_index, step=step)
-        return row_weights(advantages, share, rng)
+        return row_weights(advantages, share, rng, has_kl_term=self.learner.reference is not None)
 
     def _weighing(self, step: int) -> Weighing:
         """The configured weights at this step; a reward that the configuration does not name keeps its own weight."""

@@ -106,13 +106,14 @@ class ResponseCacheConfig(Block):
 
 
 class RowSamplingConfig(Block):
-    """Lets a part of the rows into the update, those with large advantages most likely, weighted so that the gradient stays
-    right in the mean."""
+    """Lets a part of the rows into the update, those with large advantages most likely, weighted so that the gradient, that of a
+    KL term too, stays right in the mean."""
 
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
         description="of the responses that move the policy, how many are kept; each with a probability in proportion to its "
-        "absolute advantage, and counted once over it. 1 keeps all",
+        "absolute advantage, and counted once over it. With a KL term all responses are drawn from, and a quarter of the probability "
+        "is the same for all. 1 keeps all",
     )
 
 
@@ -359,15 +360,6 @@ class GrpoConfig(Block):
             raise ValueError(
                 f"response_cache.share={cache.share} of group_size={self.group_size} is less than one response; "
                 f"use a share of at least {1 / self.group_size:.3g}, or 0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _kl_term_has_all_rows(self) -> "GrpoConfig":
-        if self.row_sampling.share < 1 and self.kl_coefficient > 0:
-            raise ValueError(
-                f"row_sampling.share={self.row_sampling.share} does not go with kl_coefficient={self.kl_coefficient}: the KL term is "
-                "over all rows, also those without an advantage; use share=1 or kl_coefficient=0"
             )
         return self
 

@@ -149,7 +149,8 @@ class Learner:
                 size=size,
                 old_logprobs=self._old_logprobs(begun_with, sampled, old),
                 reference_logprobs=self._reference_logprobs(batch),
-                weights=_product(None if weights is None else weights.values, _column(row_weights, batch)),
+                weights=None if weights is None else weights.values,
+                row_weights=_column(row_weights, batch),
             )
             loss.value.backward()  # type: ignore[no-untyped-call]
             sums.add(loss, batch.mask, fresh=batch.mask * ~old, mismatch=(logprobs.detach() - sampled).abs())
@@ -166,11 +167,11 @@ class Learner:
         return metrics
 
     def _rows(self, completions: Sequence[Completion], advantages: Advantages, row_weights: Floats | None) -> list[int]:
-        """This rank's rows: the responses to its share of the prompts that move the policy and are not left out (with a KL
-        term, all)."""
-        keep_all = self.reference is not None
-        moves = advantages.moves if row_weights is None else advantages.moves & (row_weights > 0)
-        rows = [i for i, is_wanted in enumerate(moves) if keep_all or is_wanted]
+        """This rank's rows: the responses to its share of the prompts that are not left out and, without a KL term, move the
+        policy."""
+        wanted = np.ones(len(completions), dtype=np.bool_) if self.reference is not None else advantages.moves
+        wanted = wanted if row_weights is None else wanted & (row_weights > 0)
+        rows = np.flatnonzero(wanted).tolist()
         prompts = list(dict.fromkeys(tuple(completions[row].prompt_ids) for row in rows))
         mine = set(self.ranks.share(prompts))
         return [row for row in rows if tuple(completions[row].prompt_ids) in mine]
@@ -342,13 +343,6 @@ def _column(row_weights: Floats | None, batch: MicroBatch) -> Tensor | None:
     if row_weights is None:
         return None
     return torch.tensor(row_weights[batch.rows], dtype=torch.float32, device=batch.mask.device).unsqueeze(1)
-
-
-def _product(weights: Tensor | None, others: Tensor | None) -> Tensor | None:
-    """Of those that are given."""
-    if weights is None or others is None:
-        return others if weights is None else weights
-    return weights * others
 
 
 def _low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

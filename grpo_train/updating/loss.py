@@ -67,6 +67,7 @@ def policy_loss(
     old_logprobs: Tensor | None = None,
     reference_logprobs: Tensor | None = None,
     weights: Tensor | None = None,
+    row_weights: Tensor | None = None,
 ) -> Loss:
     """The part of the batch's loss that these rows contribute.
 
@@ -78,8 +79,8 @@ def policy_loss(
         size: of the whole batch.
         old_logprobs: (B, T) under the policy that wrote the responses; None where that is the current policy.
         reference_logprobs: (B, T) under the reference policy; None without a KL term.
-        weights: (B, T) or (B, 1) how often tokens count: `importance_weights` of responses that a server wrote, and those of
-            row sampling; None where each counts once.
+        weights: (B, T) `importance_weights` of responses that a server wrote, for all but the KL term; None where there are none.
+        row_weights: (B, 1) how often each response counts, its KL term too (`row_sampling`); None where each counts once.
     """
     # padding holds arbitrary numbers: exp of them may overflow, and infinity times 0 is NaN
     logprobs = torch.where(mask.bool(), logprobs, 0.0)
@@ -90,10 +91,12 @@ def policy_loss(
     per_token = -bounded.detach() * advantage * logprobs if grpo.loss == "cispo" else -bounded * advantage
     if weights is not None:
         per_token = per_token * weights
-    kl_sum = torch.zeros_like(logprobs)
+    kl_sum = logprobs.new_zeros(len(logprobs))
     if reference_logprobs is not None:
         per_token = per_token + grpo.kl_coefficient * kl_estimate(logprobs, reference_logprobs, mask, grpo.kl_estimator)
         kl_sum = response_means(k3(logprobs, reference_logprobs, mask), mask)
+    if row_weights is not None:
+        per_token, kl_sum = per_token * row_weights, kl_sum * row_weights.squeeze(1)
     return Loss(
         value=_batch_mean(per_token, mask, grpo, size),
         clipped_low=((bounded > ratio) * mask).sum().detach(),

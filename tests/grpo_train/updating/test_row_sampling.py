@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedModel
 
 from grpo_train.updating.advantages import Advantages, Floats
-from grpo_train.updating.row_sampling import _drawn, keeping_probabilities, row_weights
+from grpo_train.updating.learner import Learner
+from grpo_train.updating.row_sampling import EVEN_PART, _drawn, keeping_probabilities, row_weights, with_even_part
 from tests.grpo_train.updating.test_learner import advantages, learner, written_by
 
 SIZES = st.lists(st.floats(1e-6, 100) | st.just(0.0), min_size=1, max_size=40).map(lambda sizes: np.array(sizes))
@@ -81,31 +83,63 @@ def test_tokens_with_advantages_of_their_own_make_a_rows_size() -> None:
     assert (rows.sizes > 0).tolist() == rows.moves.tolist()
 
 
+@settings(deadline=None)
+@given(SIZES, SHARES)
+@example(np.zeros(3), 0.5)
+def test_with_a_kl_term_each_row_may_be_kept_and_no_weight_is_far_over_one_by_the_share(
+    sizes: Floats, share: float
+) -> None:
+    rows = Advantages(sizes, sizes, np.zeros(1, np.bool_), sizes[:, None])
+    probabilities = keeping_probabilities(with_even_part(sizes), share)
+    assert probabilities.sum() == pytest.approx(share * len(sizes))
+    assert (probabilities >= EVEN_PART * share * (1 - 1e-9)).all()
+    assert (row_weights(rows, 1.0, np.random.default_rng(0), has_kl_term=True) == 1).all()
+
+
+@pytest.mark.parametrize("kl_coefficient", [0.0, 0.3])
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "gspo", "cispo"])
-def test_the_mean_gradient_over_every_draw_is_that_of_all_rows(tiny, loss: str) -> None:
+def test_the_mean_gradient_over_every_draw_is_that_of_all_rows(
+    tiny, monkeypatch, loss: str, kl_coefficient: float
+) -> None:
     model, _ = tiny
     model = copy.deepcopy(model).double()
     completions, given_advantages = written_by(model), advantages()
+    monkeypatch.setattr(Learner, "_load_frozen", lambda *_: moved(model))
+    has_kl_term = kl_coefficient > 0
 
-    def gradient(weights: Floats | None) -> tuple[torch.Tensor, float]:
-        trained = learner(copy.deepcopy(model), loss=loss)
+    def gradient(weights: Floats | None) -> tuple[torch.Tensor, float, float]:
+        trained = learner(copy.deepcopy(model), loss=loss, kl_coefficient=kl_coefficient)
         trained.actor, kept = trained.model, {}
         trained.optimizer.register_step_pre_hook(
             lambda *_: kept.update(gradient=torch.cat([weight.grad.flatten() for weight in trained.model.parameters()]))
         )
         metrics = trained.update(completions, given_advantages, row_weights=weights)
-        return kept["gradient"], metrics["policy/loss"]
+        return kept["gradient"], metrics["policy/loss"], metrics.get("policy/kl_reference", 0.0)
 
-    whole, whole_loss = gradient(None)
-    assert (gradient(row_weights(given_advantages, 1.0, np.random.default_rng(0)))[0] == whole).all()
-    probabilities = keeping_probabilities(given_advantages.sizes, 0.5)
+    whole, whole_loss, whole_kl = gradient(None)
+    every_row = row_weights(given_advantages, 1.0, np.random.default_rng(0), has_kl_term=has_kl_term)
+    assert (gradient(every_row)[0] == whole).all()
+    assert (whole_kl > 0) == has_kl_term
+    sizes = with_even_part(given_advantages.sizes) if has_kl_term else given_advantages.sizes
+    assert given_advantages.dead.any()  # its rows have a KL term alone
+    probabilities = keeping_probabilities(sizes, 0.5)
     draws = every_draw(probabilities)
     assert len(draws) > 2
     sampled = [(chance, *gradient(kept / np.where(kept, probabilities, 1.0))) for chance, kept in draws]
-    mean = sum(chance * one for chance, one, _ in sampled)
+    mean = sum(chance * one for chance, one, *_ in sampled)
     assert torch.allclose(mean, whole, rtol=1e-4, atol=1e-6 * float(whole.abs().max()))
-    assert sum(chance * value for chance, _, value in sampled) == pytest.approx(whole_loss, abs=1e-6)
-    assert max(float((one - whole).norm() / whole.norm()) for _, one, _ in sampled) > 0.05  # single draws do differ
+    assert sum(chance * value for chance, _, value, _ in sampled) == pytest.approx(whole_loss, abs=1e-6)
+    assert sum(chance * kl for chance, *_, kl in sampled) == pytest.approx(whole_kl, abs=1e-6)
+    assert max(float((one - whole).norm() / whole.norm()) for _, one, *_ in sampled) > 0.05  # single draws do differ
+
+
+def moved(model: PreTrainedModel) -> PreTrainedModel:
+    """A reference some way from the model."""
+    reference = copy.deepcopy(model).requires_grad_(False)
+    generator = torch.Generator().manual_seed(2)
+    for weight in reference.parameters():
+        weight += 0.05 * weight.std() * torch.randn(weight.shape, generator=generator)
+    return reference
 
 
 def test_rows_that_are_left_out_are_not_computed_and_stay_in_the_denominators(tiny) -> None:
@@ -121,9 +155,3 @@ def test_rows_that_are_left_out_are_not_computed_and_stay_in_the_denominators(ti
     once = learner(copy.deepcopy(model)).update(completions, given_advantages, row_weights=kept)
     twice = learner(copy.deepcopy(model)).update(completions, given_advantages, row_weights=2 * kept)
     assert twice["policy/grad_norm"] == pytest.approx(2 * once["policy/grad_norm"], rel=1e-5)
-
-
-def test_a_kl_term_needs_all_rows(tiny) -> None:
-    model, _ = tiny
-    with pytest.raises(ValueError, match=r"row_sampling.share=0.5 does not go with kl_coefficient=0.1.*use share=1 or"):
-        learner(model, row_sampling={"share": 0.5}, kl_coefficient=0.1)
