@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -25,9 +26,10 @@ def fork(cache: DynamicCache, copies: dict[int, int], sources: Tensor) -> None:
 
     `sources` (B,) gives, for every row of the result, the row that it comes from; new rows are at the end.
     """
+    targets, origins = torch.tensor(list(copies)), torch.tensor(list(copies.values()))
     for layer in cache.layers:
         if isinstance(layer, RoomyLayer):
-            layer.fork(copies, len(sources))
+            layer.fork(targets, origins, len(sources))
         else:
             layer.batch_select_indices(sources)  # type: ignore[union-attr]
 
@@ -60,11 +62,13 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.num_written = end
         return self.keys, self.values
 
-    def fork(self, copies: dict[int, int], num_rows: int) -> None:
-        """Grow to `num_rows` rows and copy rows onto others, {to: from}; the rest stay as they are."""
-        self.keys, self.values = _with_rows(self.keys, num_rows), _with_rows(self.values, num_rows)
+    def fork(self, targets: Tensor, origins: Tensor, num_rows: int) -> None:
+        """Grow to `num_rows` rows and copy what is written of the rows `origins` onto `targets`; the others stay as they are."""
+        self.keys = _with_rows(self.keys, num_rows, self.num_written)
+        self.values = _with_rows(self.values, num_rows, self.num_written)
         for states in (self.keys, self.values):
-            states[list(copies)] = states[list(copies.values())]
+            written = states[:, :, : self.num_written]
+            written.index_copy_(0, targets, written.index_select(0, origins))
 
     def get_seq_length(self) -> int:
         return self.num_written
@@ -87,8 +91,8 @@ def _with_room(states: Tensor, needed: int) -> Tensor:
     return grown
 
 
-def _with_rows(states: Tensor, num_rows: int) -> Tensor:
-    """The states with `num_rows` rows; the content of new rows is arbitrary.
+def _with_rows(states: Tensor, num_rows: int, num_written: int) -> Tensor:
+    """The states with `num_rows` rows; the first `num_written` tokens of new rows are arbitrary, the rest zeros.
 
     Stays in the present storage if that is large enough, else moves to one of twice the rows.
     """
@@ -97,4 +101,5 @@ def _with_rows(states: Tensor, num_rows: int) -> Tensor:
         return states.as_strided(shape, states.stride())
     grown = states.new_empty(2 * num_rows, *states.shape[1:])
     grown[: len(states)] = states
+    grown[len(states) :, :, num_written:] = 0
     return grown[:num_rows]

@@ -58,7 +58,7 @@ def test_rows_become_copies_of_others_where_they_are_and_behind():
     states = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, ROOM - 1, 4)
     layer.update(states, -states)
     for num_rows in (5, 6):  # the first needs a larger storage, which has room for the second
-        layer.fork({1: 0, num_rows - 1: 2}, num_rows)
+        layer.fork(torch.tensor([1, num_rows - 1]), torch.tensor([0, 2]), num_rows)
     keys, values = layer.update(torch.full((6, 2, 1, 4), 9.0), torch.full((6, 2, 1, 4), -9.0))
     assert keys[:, 0, 0, 0].tolist()[:3] == [0, 0, 2]
     assert keys[:, 0, 0, 0].tolist()[4:] == [2, 2]
@@ -66,3 +66,15 @@ def test_rows_become_copies_of_others_where_they_are_and_behind():
     assert torch.equal(values[[0, 1, 2, 4, 5]], -keys[[0, 1, 2, 4, 5]])
     layer.batch_select_indices(torch.tensor([5, 0]))
     assert layer.keys[:, 0, 0, 0].tolist() == [2, 0]
+
+
+def test_the_room_of_new_rows_is_zeros_whatever_memory_they_get(monkeypatch):
+    """A masked product with NaN would be NaN."""
+    layer = RoomyLayer()
+    layer.update(torch.ones(2, 1, 3, 4), torch.ones(2, 1, 3, 4))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda states, *shape: torch.full(shape, torch.nan))
+    for num_rows in (3, 4):  # the second finds room in the storage of the first
+        layer.fork(torch.tensor([num_rows - 1]), torch.tensor([0]), num_rows)
+        for states in (layer.keys, layer.values):
+            assert (states[:, :, :3] == 1).all()
+            assert (states[:, :, 3:] == 0).all()
