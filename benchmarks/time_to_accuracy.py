@@ -5,7 +5,7 @@
 All train on the same problems with the quickstart's rewards, batch size and learning rate; Regroup also with half of the
 rows in each update, and with these and problems picked by predicted pass rates. Every few steps the greedy accuracy is
 measured, which does not count as training time. Each contestant samples with its own random numbers, so the number of
-steps varies by chance; hence five seeds.
+steps varies by chance; hence five seeds. The accuracy after as many seconds varies less: it is told beside, as a difference.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from benchmarks.processes import Contestant, Setting, contestant, fastest_setting
 from benchmarks.results import kept, table
@@ -42,6 +44,8 @@ TARGET = 0.35
 EXAMINED_EVERY = 3
 MAX_STEPS = 30
 QUICKSTART = ("--prompts", "8", "--group-size", "8", "--response-length", "24", "--scale", "batch")
+
+EQUAL_SECONDS = 30.0
 
 Reached = dict[str, Any]
 """{seconds, steps, curve}; `seconds` is None if the target was not reached"""
@@ -88,7 +92,9 @@ def summary(results: Mapping[str, Sequence[Reached]]) -> str:
         for seed, of_seed in zip(SEEDS, zip(*results.values(), strict=True), strict=False)
     ]
     lines = [table(["seed", *(TITLES[name] for name in results)], rows), ""]
-    lines += [_ratio_told(results, slower, faster) for slower, faster in RATIOS if {slower, faster} <= results.keys()]
+    pairs = [(slower, faster) for slower, faster in RATIOS if {slower, faster} <= results.keys()]
+    lines += [_ratio_told(results, slower, faster) for slower, faster in pairs]
+    lines += [_gain_told(results, slower, faster) for slower, faster in pairs]
     return "\n".join(lines)
 
 
@@ -110,6 +116,27 @@ def ratio(slower: Sequence[Reached], faster: Sequence[Reached]) -> Estimate | No
     if found is None:
         return None
     return Estimate(estimate=math.exp(found.estimate), low=math.exp(found.low), high=math.exp(found.high), n=found.n)
+
+
+def accuracy_after(result: Reached, seconds: float) -> float:
+    """Accuracy after so many training seconds, between two evaluations in proportion; that of the last one where training ended
+    before."""
+    times, accuracies = zip(*result["curve"], strict=True)
+    return float(np.interp(seconds, times, accuracies))
+
+
+def gain(slower: Sequence[Reached], faster: Sequence[Reached]) -> Estimate | None:
+    """Mean over seeds of how much more accurate the faster is after EQUAL_SECONDS, with Student's 95% interval."""
+    pairs = zip(slower, faster, strict=True)
+    return over_seeds([accuracy_after(b, EQUAL_SECONDS) - accuracy_after(a, EQUAL_SECONDS) for a, b in pairs])
+
+
+def _gain_told(results: Mapping[str, Sequence[Reached]], slower: str, faster: str) -> str:
+    found = gain(results[slower], results[faster])
+    told = f"- {TITLES[faster]} against {TITLES[slower]} after {EQUAL_SECONDS:.0f} training seconds"
+    if found is None:
+        return f"{told}: unknown with fewer than two seeds"
+    return f"{told}: accuracy {found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}], {found.n} seeds"
 
 
 def _ratio_told(results: Mapping[str, Sequence[Reached]], slower: str, faster: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import costs, results, time_to_accuracy
 from benchmarks.results import kept, table
-from benchmarks.time_to_accuracy import EXAMINED_EVERY, MAX_STEPS, TARGET, ratio, reached
+from benchmarks.time_to_accuracy import EXAMINED_EVERY, MAX_STEPS, TARGET, accuracy_after, gain, ratio, reached
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +75,21 @@ def test_the_ratio_over_seeds_is_a_geometric_mean_of_those_in_which_both_arrive(
 
 
 def test_the_summary_tells_what_is_not_known() -> None:
-    never: dict[str, Any] = {"seconds": None, "steps": MAX_STEPS, "curve": []}
-    text = time_to_accuracy.summary({"regroup": [never], "trl": [{"seconds": 30.0, "steps": 3, "curve": []}]})
+    start = [(0.0, 0.1)]
+    never: dict[str, Any] = {"seconds": None, "steps": MAX_STEPS, "curve": start}
+    text = time_to_accuracy.summary({"regroup": [never], "trl": [{"seconds": 30.0, "steps": 3, "curve": start}]})
     assert "| 0 | not in 30 steps | 30 s, 3 steps (10.0 s each) |" in text
     assert "- TRL over Regroup: unknown" in text
+    assert "- Regroup against TRL after 30 training seconds: unknown" in text
+
+
+def test_accuracy_at_equal_seconds_lies_between_evaluations_and_stays_where_training_ended() -> None:
+    slow: list[dict[str, Any]] = [{"curve": [(0.0, 0.1), (40.0, 0.3)]}, {"curve": [(0.0, 0.1), (60.0, 0.3)]}]
+    fast: list[dict[str, Any]] = [{"curve": [(0.0, 0.1), (20.0, 0.4)]}, {"curve": [(0.0, 0.1), (30.0, 0.4)]}]
+    assert [accuracy_after(result, 30.0) for result in (*slow, *fast)] == pytest.approx([0.25, 0.2, 0.4, 0.4])
+    found = gain(slow, fast)
+    assert found is not None
+    assert (found.estimate, found.n) == (pytest.approx(0.175), 2)
 
 
 def test_growth_is_told_and_what_only_one_system_ran() -> None:
