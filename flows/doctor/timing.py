@@ -106,7 +106,7 @@ def _of_policy(config: Config, speed: Speed, num_problems: int) -> float:
         num_asked = min(steps * per_step, num_problems)
         sampled = num_asked * grpo.group_size * speed.seconds_per_response
         return sampled + method.epochs * num_asked * speed.seconds_per_trained_response
-    num_trained = per_step if isinstance(method, BestOfNMethod) else grpo.batch_size
+    num_trained = (per_step if isinstance(method, BestOfNMethod) else grpo.batch_size) * grpo.row_sampling.share
     passes = grpo.updates_per_batch * (1 + (FORWARD_SHARE if grpo.kl_coefficient else 0))
     step = grpo.batch_size * speed.seconds_per_response + num_trained * passes * speed.seconds_per_trained_response
     step += _of_value_model(config, speed)

@@ -40,6 +40,7 @@ def test_time_of_a_training_on_pairs_is_that_of_as_many_as_there_can_be(configur
             {"kl_coefficient": 0.1},
             6 * 16 * (0.5 + 1.5 + 0.5),
         ),  # the reference's forward pass: a third
+        ({"kind": "grpo"}, {"row_sampling": {"share": 0.25}}, 6 * 16 * (0.5 + 1.5 / 4)),
         ({"kind": "grpo"}, {"updates_per_batch": 2}, 3 * 16 * (0.5 + 2 * 1.5)),  # 6 updates on 3 batches
         ({"kind": "best_of_n"}, {}, 6 * (16 * 0.5 + 4 * 1.5)),  # 4 of 16 responses are imitated
         ({"kind": "best_of_n", "mode": "offline", "epochs": 3}, {}, 24 * 4 * 0.5 + 3 * 24 * 1.5),  # of 6 x 4 problems
