@@ -58,7 +58,8 @@ class Workload:
         return self.num_prompts * self.group_size
 
     def settings(self, **changes: object) -> Config:
-        """The quickstart's configuration with this workload's sizes, without a KL term."""
+        """The quickstart's configuration with this workload's sizes, without a KL term; what was measured of earlier versions had the
+        learning rate, rows and problems that are named here."""
         values = {
             "seed": self.seed,
             "grpo_config.group_size": self.group_size,
@@ -67,6 +68,9 @@ class Workload:
             "grpo_config.max_updates": 1000,
             "grpo_config.epochs": 1000,
             "grpo_config.kl_coefficient": 0,  # as in TRL's defaults
+            "grpo_config.learning_rate": 1.5e-5,
+            "grpo_config.row_sampling.share": 1,
+            "regeneration.num_problems": 120,
             "grpo_config.monitor_kl_every": 0,
             "combination.scale": "group",
             "watch": "[]",
