@@ -2,7 +2,8 @@
 
     python -m benchmarks.memory
 
-`generation_rows` and `micro_batch_tokens` are fixed, so only the storage of the responses grows with the batch.
+`generation_rows` and `micro_batch_tokens` are fixed: each batch of rows has four groups, and each pass one, whatever the number of
+responses. So only the storage of the responses grows with it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.results import kept, table
 from benchmarks.workloads import WORKLOADS
 
 RESPONSES = (32, 64, 128, 256, 512)
-HELD: dict[str, object] = {"grpo_config.generation_rows": 32, "grpo_config.micro_batch_tokens": 1024}
+HELD: dict[str, object] = {"grpo_config.generation_rows": 32, "grpo_config.micro_batch_tokens": 640}
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},
     "activation_checkpointing": {"grpo_config.activation_checkpointing": True},
