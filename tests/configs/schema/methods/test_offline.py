@@ -23,11 +23,14 @@ def test_the_tiny_configuration_becomes_that_of_an_offline_method_by_its_kind_al
 
 
 @pytest.mark.parametrize("kind", ["dpo", "ipo"])
-def test_the_quickstart_becomes_that_of_an_offline_method_without_its_kl_term_and_its_scale(kind: str) -> None:
+def test_the_quickstart_becomes_that_of_an_offline_method_without_its_kl_term_its_rows_and_its_scale(kind: str) -> None:
     quickstart = ROOT / "configs" / "quickstart.yaml"
     with pytest.raises(ConfigError, match=r"grpo_config.kl_coefficient=0.05"):
         load_config(quickstart, [f"method.kind={kind}"])
     off = [f"method.kind={kind}", "grpo_config.kl_coefficient=0"]
+    with pytest.raises(ConfigError, match=rf"grpo_config.row_sampling.share=0.5 .*method.kind={kind}.*use 1.0"):
+        load_config(quickstart, off)
+    off.append("grpo_config.row_sampling.share=1")
     with pytest.raises(
         ConfigError, match=rf"combination.scale=batch is of advantages, and method.kind={kind} .*leave it out"
     ):
