@@ -41,8 +41,7 @@ def row_weights(advantages: Advantages, share: float, rng: np.random.Generator, 
 
 def with_even_part(sizes: Floats) -> Floats:
     """(N,) the sizes, a part of their sum spread evenly over the rows; all 1 where all are 0."""
-    mean = sizes.mean()
-    return np.ones_like(sizes) if mean == 0 else (1 - EVEN_PART) * sizes + EVEN_PART * mean
+    return (1 - EVEN_PART) * sizes + EVEN_PART * sizes.mean() if sizes.any() else np.ones_like(sizes)
 
 
 def keeping_probabilities(sizes: Floats, share: float) -> Floats:

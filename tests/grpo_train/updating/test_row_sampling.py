@@ -71,6 +71,13 @@ def test_a_share_of_one_keeps_each_row_once(sizes: Floats) -> None:
     assert (row_weights(rows, 1.0, np.random.default_rng(0)) == (sizes > 0)).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("has_kl_term", [False, True])
+def test_of_no_rows_none_are_drawn(has_kl_term: bool) -> None:
+    rows = Advantages(np.zeros(0), np.zeros(0), np.zeros(0, np.bool_), np.zeros((0, 1)))
+    assert row_weights(rows, 0.5, np.random.default_rng(0), has_kl_term=has_kl_term).tolist() == []
+
+
 def test_tokens_with_advantages_of_their_own_make_a_rows_size() -> None:
     rows = Advantages(
         np.array([1.0, 0.0]),
